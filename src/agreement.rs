@@ -1,0 +1,1 @@
+//! P-256 agreement and the registry of labels.

@@ -1,0 +1,1 @@
+//! Keys typed by use.

@@ -1,0 +1,1 @@
+//! A POS terminal in software.
