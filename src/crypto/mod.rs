@@ -9,6 +9,7 @@ mod cbc;
 pub mod cbc_mac;
 pub mod cmac;
 pub mod digest;
+pub mod ec;
 pub mod hmac;
 pub mod kdf;
 pub mod retail_mac;
