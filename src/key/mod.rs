@@ -10,6 +10,7 @@ use std::marker::PhantomData;
 
 use crate::crypto::rng::{Rng, RngFailed};
 use crate::crypto::tdes;
+use crate::memory;
 
 pub use algorithm::Algorithm;
 pub use check_value::{CheckValue, CheckValueAlgorithm};
@@ -84,7 +85,7 @@ impl<U: Usage> Key<U> {
     /// The check value: public data by which two parties see that they hold the same key.
     #[must_use]
     pub fn check_value(&self) -> CheckValue {
-        CheckValue::of(self.algorithm, &self.material)
+        memory::with_wiped_stack(|| CheckValue::of(self.algorithm, &self.material))
     }
 
     /// The key itself, for the rooms that compute with it. Each caller says why.
