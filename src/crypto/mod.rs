@@ -7,6 +7,7 @@ pub mod aead;
 pub mod aes;
 mod cbc;
 pub mod cbc_mac;
+pub mod certificate;
 pub mod cmac;
 pub mod digest;
 pub mod ec;
