@@ -15,6 +15,7 @@ pub mod hmac;
 pub mod kdf;
 pub mod retail_mac;
 pub mod rng;
+pub mod self_test;
 pub mod tdes;
 
 /// Arithmetic on secrets whose running time does not depend on them.

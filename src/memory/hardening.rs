@@ -23,6 +23,7 @@ pub struct Hardening {
 /// A protection that the system refuses is reported and stops nothing: the operator decides.
 ///
 /// See prctl(2), setrlimit(2), umask(2).
+#[must_use = "what the system refused is for the log"]
 pub fn harden_process() -> Hardening {
     // The results are read back below: what counts is the state, not the answer.
     let _ = process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
