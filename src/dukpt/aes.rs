@@ -215,9 +215,10 @@ const INITIAL_KEY: u16 = 0x8001;
 const BLOCK_LEN: usize = 16;
 
 fn context(id: &AesInitialKeyId, counter: u32) -> [u8; 8] {
-    let [a, b, c, d] = id.derivation_id();
-    let [e, f, g, h] = counter.to_be_bytes();
-    [a, b, c, d, e, f, g, h]
+    let mut context = [0; 8];
+    context[..4].copy_from_slice(&id.derivation_id());
+    context[4..].copy_from_slice(&counter.to_be_bytes());
+    context
 }
 
 fn derive(

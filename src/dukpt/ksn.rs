@@ -256,9 +256,11 @@ impl AesInitialKeyId {
     /// Names the initial key of a device under a base derivation key.
     #[must_use]
     pub const fn new(bdk_id: [u8; 4], derivation_id: [u8; 4]) -> Self {
-        let [a, b, c, d] = bdk_id;
-        let [e, f, g, h] = derivation_id;
-        Self([a, b, c, d, e, f, g, h])
+        let mut bytes = [0; Self::LEN_BYTES];
+        let (first, last) = bytes.split_at_mut(4);
+        first.copy_from_slice(&bdk_id);
+        last.copy_from_slice(&derivation_id);
+        Self(bytes)
     }
 
     /// Reads an id of exactly eight octets.
@@ -315,8 +317,9 @@ impl CompatibleKsn {
         let mut wide = [0; 16];
         wide[6..].copy_from_slice(&with_tdes_counter(short, 0));
         let shifted = (u128::from_be_bytes(wide) >> 20).to_be_bytes();
-        let [.., a, b, c, d, e, f, g, h] = shifted;
-        Ok(Self { initial_key_id: [a, b, c, d, e, f, g, h], counter })
+        let mut initial_key_id = [0; AesInitialKeyId::LEN_BYTES];
+        initial_key_id.copy_from_slice(&shifted[8..]);
+        Ok(Self { initial_key_id, counter })
     }
 }
 
