@@ -96,7 +96,7 @@ fn words_stand_where_they_may() {
         let place = place(&file);
         for (number, line) in code_lines(&file) {
             for (word, places, rule) in CONFINED {
-                if line.contains(word) && !places.iter().any(|start| place.starts_with(start)) {
+                if names(&line, word) && !places.iter().any(|start| place.starts_with(start)) {
                     broken.push(format!("{}:{number}: `{word}`: {rule}", file.display()));
                 }
             }
@@ -108,6 +108,13 @@ fn words_stand_where_they_may() {
         }
     }
     assert!(broken.is_empty(), "words out of place:\n{}", broken.join("\n"));
+}
+
+/// Whether the word stands there and is not the end of a longer one: `String::` is not `ring::`.
+fn names(line: &str, word: &str) -> bool {
+    let within = |before: &str| before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    let begins = word.starts_with(char::is_alphanumeric);
+    line.match_indices(word).any(|(at, _)| !(begins && within(&line[..at])))
 }
 
 #[test]
