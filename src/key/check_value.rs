@@ -18,9 +18,9 @@ use crate::crypto::{cmac, hmac};
 /// For AES never a part of E(key, 0): that is the value from which CMAC makes its subkeys.
 ///
 /// The optional blocks KC and KP of ANSI X9.143 know the first two methods, `00` and `01`, and
-/// none for HMAC keys. Ours is over the empty message because the service refuses to make or verify
-/// a MAC over that: a check value is never a MAC that somebody accepts, nor the reverse. As nothing outside
-/// settles the method, a value of it is always shown with its name.
+/// none for HMAC keys. Ours is over the empty message because the service refuses to make or
+/// verify a MAC over that: a check value is never a MAC that somebody accepts, nor the reverse.
+/// As nothing outside settles the method, a value of it is always shown with its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CheckValue {
     algorithm: CheckValueAlgorithm,

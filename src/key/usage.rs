@@ -133,7 +133,7 @@ macro_rules! tdes_variants {
     )+};
 }
 
-// Where a key serves both ways, TDES has the variant of the request: X9.24-1 says "request or both ways".
+// A key that serves both ways has the variant of the request.
 tdes_variants! {
     DataBoth: 5, true;
     DataDecryption: 3, true;

@@ -42,7 +42,8 @@ pub struct Leaf {
 pub struct AuthorityCertificate {
     /// SHA-256 of the certificate in DER.
     pub fingerprint: [u8; 32],
-    /// The last second of its validity, in Unix time; verification does not hold it against a chain.
+    /// The last second of its validity, in Unix time. A chain is not judged by it: who trusts an
+    /// authority ends that trust.
     pub not_after: u64,
 }
 
