@@ -93,8 +93,8 @@ impl Compiler {
             .expect("the folder of this test can be read")
             .map(|entry| entry.expect("the folder can be read"))
             .filter(|entry| {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                name.starts_with(name_start) && name.ends_with(".rlib")
+                entry.file_name().to_string_lossy().starts_with(name_start)
+                    && entry.path().extension().is_some_and(|extension| extension == "rlib")
             })
             .max_by_key(|entry| entry.metadata().and_then(|data| data.modified()).ok())
             .expect("the library was built before its test")

@@ -1,6 +1,6 @@
 //! The bytes of a secret, wiped when they are dropped.
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 /// Secret bytes of a fixed length: never copied, compared or printed; wiped on drop.
 ///
@@ -18,13 +18,6 @@ impl Material {
         Self(Zeroizing::new(Box::from(bytes)))
     }
 
-    /// Takes a secret from an array and wipes the array.
-    pub(crate) fn taken_from(bytes: &mut [u8]) -> Self {
-        let material = Self::copied_from(bytes);
-        bytes.zeroize();
-        material
-    }
-
     /// Octets of the secret.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
@@ -39,19 +32,5 @@ impl Material {
     /// The secret itself, to be filled or adjusted. Each caller says why.
     pub(crate) fn expose_bytes_mut(&mut self) -> &mut [u8] {
         &mut self.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn taking_wipes_the_source() {
-        let mut source = [7; 16];
-        let material = Material::taken_from(&mut source);
-        assert_eq!(source, [0; 16]);
-        assert_eq!(material.expose_bytes(), [7; 16]);
-        assert_eq!(material.len_bytes(), 16);
     }
 }

@@ -94,7 +94,7 @@ impl<U: Usage> Key<U> {
     }
 }
 
-/// A weak draw has a probability below 2^-49: a second in a row is a broken generator.
+/// A weak draw has a probability below 2^-48: several in a row are a broken generator.
 const DRAWS_MAX: u8 = 4;
 
 impl<U: Usage> fmt::Debug for Key<U> {

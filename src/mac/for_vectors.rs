@@ -2,10 +2,12 @@
 //!
 //! For the vector runner alone; `command` and `grpc` may not come here.
 
+use zeroize::Zeroizing;
+
 use super::algorithm::whole;
 use super::padding::Padding;
 use super::{MacAlgorithm, MacError, MacMismatch, Octets, VerifyMacError};
-use crate::crypto::tdes::{Des, Tdes};
+use crate::crypto::tdes::Tdes;
 use crate::crypto::{self, cbc_mac};
 
 /// A MAC algorithm of the vectors.
@@ -62,7 +64,7 @@ fn compute(algorithm: VectorMacAlgorithm, key: &[u8], message: &[u8]) -> Result<
 /// MAC = first 8 hexadecimal digits of z in ASCII
 /// ```
 fn union_pay_ecb(key: &[u8], message: &[u8]) -> Result<Octets, MacError> {
-    let cipher = SingleOrDouble::new(key)?;
+    let cipher = single_or_double(key)?;
     let mut folded = [0; 8];
     for block in message.chunks(8) {
         folded.iter_mut().zip(block).for_each(|(octet, other)| *octet ^= other);
@@ -89,28 +91,18 @@ fn ascii_halves(block: [u8; 8]) -> [[u8; 8]; 2] {
 
 const HEX_DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 
-enum SingleOrDouble {
-    Double(Tdes),
-    Single(Des),
-}
-
-impl SingleOrDouble {
-    fn new(key: &[u8]) -> Result<Self, MacError> {
-        if let Ok(single) = key.try_into() {
-            return Ok(Self::Single(Des::new(single)));
+/// A single length key is a double length one with equal halves.
+fn single_or_double(key: &[u8]) -> Result<Tdes, MacError> {
+    let doubled;
+    let key = match key.len() {
+        8 => {
+            doubled = Zeroizing::new(key.repeat(2));
+            &doubled
         }
-        if key.len() != 16 {
-            return Err(MacError::Algorithm);
-        }
-        Tdes::new(key).map(Self::Double).map_err(|_| MacError::Algorithm)
-    }
-
-    fn encrypt_block(&self, block: &mut [u8; 8]) {
-        match self {
-            Self::Double(tdes) => tdes.encrypt_block(block),
-            Self::Single(des) => des.encrypt_block(block),
-        }
-    }
+        16 => key,
+        _ => return Err(MacError::Algorithm),
+    };
+    Tdes::new(key).map_err(|_| MacError::Algorithm)
 }
 
 #[cfg(test)]

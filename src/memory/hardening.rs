@@ -28,7 +28,7 @@ pub fn harden_process() -> Hardening {
     // The results are read back below: what counts is the state, not the answer.
     let _ = process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let no_core = Rlimit { current: Some(0), maximum: Some(0) };
-    let _ = process::setrlimit(Resource::Core, no_core.clone());
+    let _ = process::setrlimit(Resource::Core, no_core);
     let _ = thread::set_no_new_privs(true);
     process::umask(Mode::RWXG | Mode::RWXO);
     Hardening {
