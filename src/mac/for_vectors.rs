@@ -13,7 +13,7 @@ use crate::crypto::{self, cbc_mac};
 /// A MAC algorithm of the vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VectorMacAlgorithm {
-    /// CBC-MAC with AES: nobody uses it in payments.
+    /// CBC-MAC with AES, which the service does not offer: its AES MAC is CMAC.
     Iso9797Alg1Aes(Padding),
     /// One of the service, with any key and message.
     Service(MacAlgorithm),
