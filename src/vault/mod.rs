@@ -1,1 +1,62 @@
-//! The only door to stored keys.
+//! The vault: the only door to stored keys, and the one place where effects become durable.
+//!
+//! ```text
+//! let mut work = vault.begin(&caller, Action::TranslatePin, "keys/zone").await?;
+//! work.claim(..).await?;                 a counter, in memory
+//! ... compute ...
+//! work.commit().await?;                  ledger and audit event in one durable commit
+//! ```
+//!
+//! No event, no effect: [`Work`] is the only way to write, and every commit of one carries its
+//! audit event. The store below sees sealed bytes under ids and is not trusted.
+
+mod allocation;
+mod audit;
+mod budget;
+mod cache;
+mod caller;
+mod claim;
+mod clock;
+mod committer;
+mod core;
+mod error;
+mod event;
+mod idempotency;
+mod keys;
+mod ledger;
+mod policy;
+mod reason;
+mod record;
+mod refusals;
+mod reserve;
+mod seal;
+pub mod store;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+#[expect(clippy::module_inception, reason = "the type of the room has a file of its own")]
+mod vault;
+mod work;
+
+pub use audit::{ChainReport, VERIFIED_AT_OPEN_MAX};
+pub use budget::Budget;
+pub use caller::{Action, Caller, Role};
+pub use claim::{Claim, ClaimRequest};
+pub use clock::{Clock, UnixMillis};
+pub use committer::Committed;
+pub use error::{Error, Incident};
+pub use event::{Event, EventDecision, EventKey};
+pub use idempotency::RequestId;
+pub use keys::{
+    DEVICE_CAP, ExportKey, Exportability, ExportedKey, ImportKey, KeyAttributes, KeyRecord,
+    KeyState, KeyUsage, LedgerPolicy, MAC_LENGTH_MIN_BYTES, ModeOfUse, NewKey, Operation, Origin,
+    PUBLISHED_CHECK_VALUES, StoredKey, WrappingKey,
+};
+pub use ledger::{FAR_MAX, JUMP_MAX, Purpose, REPEAT_MS, WINDOW};
+pub use policy::{Decision, decide};
+pub use reason::Reason;
+pub use record::{Kind, Record, Versioned};
+pub use seal::{HashPurpose, MasterKey, Realm};
+pub use vault::{OpenError, Opening, Vault};
+pub use work::Work;

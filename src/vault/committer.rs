@@ -1,0 +1,325 @@
+//! The committer: one task that makes units of work durable, many in one commit.
+//!
+//! Each unit is settled against the ledgers and budgets as they are at its turn, then its writes,
+//! its ledger entries and its audit event go into one batch. Units that touch the same row go into
+//! different commits, so each sees what the one before has made. Nothing is answered before it is
+//! durable; after a failed commit every unit of it is told `Unavailable` and whatever was at hand
+//! of it is read anew.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::audit::{self, ChainHead, Closing, Grown};
+use super::budget::Failures;
+use super::claim::{self, Settlement, Ticket, Verdict};
+use super::clock::UnixMillis;
+use super::core::Core;
+use super::error::Error;
+use super::event::Draft;
+use super::ledger::Ledger;
+use super::reason::Reason;
+use super::record::{Kind, Record, Versioned};
+use super::reserve::{self, Reservation};
+use super::seal::{Nonce, draw_nonce};
+use super::store::{Batch, Change, Outcome, Write};
+
+/// Units in one commit at most.
+const GROUP_MAX: usize = 256;
+
+/// Units waiting for their commit; more wait with their callers.
+pub(super) const QUEUE_MAX: usize = 4 * GROUP_MAX;
+
+/// One unit of work, as it is handed over.
+pub(super) struct Unit {
+    pub(super) draft: Draft,
+    pub(super) writes: Vec<Write>,
+    pub(super) claims: Vec<Ticket>,
+    pub(super) reservations: Vec<Reservation>,
+    pub(super) answer: oneshot::Sender<Result<Committed, Error>>,
+}
+
+/// A unit of work is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The sequence of its audit event.
+    pub sequence: u64,
+    /// The time of its audit event.
+    pub time: UnixMillis,
+}
+
+/// Runs until every sender of the queue is gone.
+pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::Receiver<Unit>) {
+    let mut waiting: VecDeque<Unit> = VecDeque::new();
+    let mut head: Option<Versioned<ChainHead>> = None;
+    loop {
+        if waiting.is_empty() {
+            match queue.recv().await {
+                Some(unit) => waiting.push_back(unit),
+                None => return,
+            }
+        }
+        while waiting.len() < GROUP_MAX {
+            match queue.try_recv() {
+                Ok(unit) => waiting.push_back(unit),
+                Err(_) => break,
+            }
+        }
+        let group = take_group(&mut waiting);
+        let mut prepared = Vec::with_capacity(group.len());
+        for unit in group {
+            prepared.extend(Prepared::from_unit(&core, unit).await);
+        }
+        if !prepared.is_empty() {
+            head = commit(&core, head.take(), prepared, &mut waiting).await;
+        }
+    }
+}
+
+/// Takes units that touch different rows. One that waits for a row keeps those behind it waiting.
+fn take_group(waiting: &mut VecDeque<Unit>) -> Vec<Unit> {
+    let mut taken: HashSet<(Kind, String)> = HashSet::new();
+    let mut group = Vec::new();
+    for _ in 0..waiting.len() {
+        let Some(unit) = waiting.pop_front() else { break };
+        let rows = rows_of(&unit);
+        if rows.iter().any(|row| taken.contains(row)) {
+            waiting.push_back(unit);
+        } else {
+            group.push(unit);
+        }
+        taken.extend(rows);
+    }
+    group
+}
+
+fn rows_of(unit: &Unit) -> Vec<(Kind, String)> {
+    let writes = unit.writes.iter().filter(|write| write.change != Change::Check);
+    let writes = writes.map(|write| (write.kind, write.id.clone()));
+    let ledgers = unit.claims.iter().map(|ticket| (Ledger::KIND, ticket.ledger.clone()));
+    let budgets = unit.reservations.iter().map(|place| (Failures::KIND, place.id.clone()));
+    writes.chain(ledgers).chain(budgets).collect()
+}
+
+/// A unit settled and ready to be written.
+struct Prepared {
+    unit: Unit,
+    ledgers: Vec<Versioned<Ledger>>,
+    failures: Vec<Versioned<Failures>>,
+    batch: Batch,
+}
+
+impl Prepared {
+    /// Settles a unit; one that can not be settled is answered and gone.
+    async fn from_unit(core: &Core, mut unit: Unit) -> Option<Self> {
+        match Self::settle(core, &mut unit).await {
+            Ok((ledgers, failures, batch)) => Some(Self { unit, ledgers, failures, batch }),
+            Err(error) => {
+                answer(unit, Err(error));
+                None
+            }
+        }
+    }
+
+    async fn settle(
+        core: &Core,
+        unit: &mut Unit,
+    ) -> Result<(Vec<Versioned<Ledger>>, Vec<Versioned<Failures>>, Batch), Error> {
+        let (settled, repeated) = match settle_claims(core, unit).await? {
+            Settled::Kept { ledgers, repeated } => (ledgers, repeated),
+            Settled::Lost { clone_alarm } => {
+                lose(unit, clone_alarm);
+                (Vec::new(), false)
+            }
+        };
+        // A repetition of what failed was charged when it failed first.
+        let failures = if repeated { Vec::new() } else { charge_failures(core, unit).await? };
+        let mut batch = unit.writes.clone();
+        for ledger in &settled {
+            batch.push(core.put(ledger)?);
+        }
+        for failed in &failures {
+            batch.push(core.put(failed)?);
+        }
+        Ok((settled, failures, batch))
+    }
+}
+
+/// What became of a unit's claims.
+enum Settled {
+    Kept {
+        /// The ledgers that changed, with the versions that they had.
+        ledgers: Vec<Versioned<Ledger>>,
+        /// Whether a counter had been spent by this very input before.
+        repeated: bool,
+    },
+    Lost {
+        clone_alarm: bool,
+    },
+}
+
+async fn settle_claims(core: &Core, unit: &Unit) -> Result<Settled, Error> {
+    let mut ledgers: BTreeMap<&str, (Versioned<Ledger>, bool)> = BTreeMap::new();
+    let mut repeated = false;
+    for ticket in &unit.claims {
+        claim::load(core, &ticket.ledger).await?;
+        let seen = core.ledgers.with_seen(&ticket.ledger, |seen, _| seen.clone());
+        let seen = seen.ok_or(Error::Conflict)?;
+        let (ledger, changed) = ledgers.entry(&ticket.ledger).or_insert((seen, false));
+        let refused = unit.draft.refused.is_some();
+        let by_outcome = if refused { Verdict::Rejected } else { Verdict::Accepted };
+        match ticket.settle(&mut ledger.record, ticket.verdict.unwrap_or(by_outcome)) {
+            Settlement::Lost { clone_alarm } => return Ok(Settled::Lost { clone_alarm }),
+            Settlement::Repeated => repeated = true,
+            Settlement::Spent => *changed = true,
+            Settlement::Unspent => {}
+        }
+    }
+    let changed = ledgers.into_values().filter(|(_, changed)| *changed);
+    Ok(Settled::Kept { ledgers: changed.map(|(ledger, _)| ledger).collect(), repeated })
+}
+
+/// Turns a unit into the refusal of one that came second: it has no effect but its event.
+fn lose(unit: &mut Unit, clone_alarm: bool) {
+    unit.writes.clear();
+    unit.claims.clear();
+    unit.reservations.clear();
+    unit.draft.refused = Some(Reason::KsnReplayed);
+    if clone_alarm {
+        unit.draft.detail.insert("clone_alarm".to_owned(), "true".to_owned());
+    }
+}
+
+/// Charges the budgets of a refused unit.
+async fn charge_failures(core: &Core, unit: &Unit) -> Result<Vec<Versioned<Failures>>, Error> {
+    let mut charged: BTreeMap<&str, Versioned<Failures>> = BTreeMap::new();
+    if unit.draft.refused.is_none() {
+        return Ok(Vec::new());
+    }
+    for place in &unit.reservations {
+        reserve::load(core, &place.id).await?;
+        let seen = core.failures.with_seen(&place.id, |seen, _| seen.clone());
+        let seen = seen.ok_or(Error::Conflict)?;
+        let failures = charged.entry(&place.id).or_insert(seen);
+        failures.record.charge(place.budget, core.now());
+    }
+    Ok(charged.into_values().collect())
+}
+
+/// Commits a group and answers its units; gives the new head, none after a failure.
+async fn commit(
+    core: &Arc<Core>,
+    head: Option<Versioned<ChainHead>>,
+    prepared: Vec<Prepared>,
+    waiting: &mut VecDeque<Unit>,
+) -> Option<Versioned<ChainHead>> {
+    match write(core, head, &prepared).await {
+        Ok((outcomes, grown, time)) => {
+            let sequences = grown.sequences;
+            for ((done, outcome), sequence) in prepared.into_iter().zip(outcomes).zip(sequences) {
+                let committed = sequence.map(|sequence| Committed { sequence, time });
+                waiting.extend(finish(core, done, outcome, committed));
+            }
+            core.note_committed(grown.head.record.seq, grown.head.record.time);
+            Some(grown.head)
+        }
+        Err(error) => {
+            for failed in prepared {
+                failed.doubt(core);
+                answer(failed.unit, Err(error));
+            }
+            None
+        }
+    }
+}
+
+async fn write(
+    core: &Arc<Core>,
+    head: Option<Versioned<ChainHead>>,
+    prepared: &[Prepared],
+) -> Result<(Vec<Outcome>, Grown, UnixMillis), Error> {
+    let head = match head {
+        Some(head) => head,
+        None => audit::read_head(core).await?,
+    };
+    let time = core.now().max(head.record.time);
+    let nonces: Result<Vec<Nonce>, _> =
+        (0..=prepared.len()).map(|_| draw_nonce(&*core.rng)).collect();
+    let nonces = nonces.map_err(|_| Error::incident("the random number generator failed", ""))?;
+    let grown = Arc::new(OnceLock::new());
+    let closing = Closing {
+        core: Arc::clone(core),
+        head,
+        drafts: prepared.iter().map(|one| one.unit.draft.clone()).collect(),
+        nonces,
+        time,
+        grown: Arc::clone(&grown),
+    };
+    let batches = prepared.iter().map(|one| one.batch.clone()).collect();
+    let tail = Box::new(move |applied: &[bool]| closing.writes(applied));
+    let outcomes = core.store.commit(batches, tail).await?;
+    let grown = Arc::into_inner(grown).and_then(OnceLock::into_inner);
+    let grown = grown.ok_or_else(|| Error::incident("a store did not call its tail", ""))?;
+    Ok((outcomes, grown, time))
+}
+
+/// Answers one unit of a durable commit; gives it back when it lost a race and has to be refused.
+fn finish(
+    core: &Core,
+    mut done: Prepared,
+    outcome: Outcome,
+    committed: Option<Committed>,
+) -> Option<Unit> {
+    match (outcome, committed) {
+        (Outcome::Applied, Some(committed)) => {
+            let Prepared { unit, ledgers, failures, .. } = done;
+            for mut ledger in ledgers {
+                ledger.version = Some(super::core::expected(ledger.version).next_version());
+                core.ledgers.replace(ledger);
+            }
+            for mut failed in failures {
+                failed.version = Some(super::core::expected(failed.version).next_version());
+                core.failures.replace(failed);
+            }
+            let result = unit.draft.refused.map_or(Ok(committed), |why| Err(Error::Refused(why)));
+            answer(unit, result);
+            None
+        }
+        (Outcome::Conflict { write }, _) => {
+            done.doubt(core);
+            let lost_a_counter = done.batch.get(write).is_some_and(|at| at.kind == Ledger::KIND);
+            if lost_a_counter {
+                lose(&mut done.unit, false);
+                return Some(done.unit);
+            }
+            answer(done.unit, Err(Error::Conflict));
+            None
+        }
+        (Outcome::Applied, None) => {
+            done.doubt(core);
+            answer(done.unit, Err(Error::incident("a batch was applied without its event", "")));
+            None
+        }
+    }
+}
+
+impl Prepared {
+    /// Lets go of what was at hand of this unit: the store knows better.
+    fn doubt(&self, core: &Core) {
+        for ticket in &self.unit.claims {
+            core.ledgers.doubt(&ticket.ledger);
+        }
+        for place in &self.unit.reservations {
+            core.failures.doubt(&place.id);
+        }
+    }
+}
+
+fn answer(unit: Unit, result: Result<Committed, Error>) {
+    let Unit { answer, claims, reservations, .. } = unit;
+    // Counters and places are free before the caller can come again.
+    drop((claims, reservations));
+    // A caller that went away does not undo what is durable.
+    let _ = answer.send(result);
+}

@@ -1,0 +1,132 @@
+//! What every part of the vault shares: the store behind the seal, the clock, randomness.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::watch;
+
+use super::budget::Failures;
+use super::cache::Cache;
+use super::claim::Claims;
+use super::clock::{Clock, UnixMillis};
+use super::error::Error;
+use super::ledger::Ledger;
+use super::record::{Kind, Record, Versioned};
+use super::reserve::Reserved;
+use super::seal::{Address, Sealer, draw_nonce};
+use super::store::{Change, Expected, IndexFilter, Query, Row, Store, Write};
+use crate::crypto::rng::Rng;
+
+/// Shared by the vault, its units of work and its committer.
+pub(super) struct Core {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) sealer: Sealer,
+    pub(super) rng: Arc<dyn Rng>,
+    pub(super) node: String,
+    pub(super) ledgers: Cache<Ledger, Claims>,
+    pub(super) failures: Cache<Failures, Reserved>,
+    /// The sequence of the newest durable event.
+    pub(super) committed: watch::Sender<u64>,
+    clock: Arc<dyn Clock>,
+    /// The time of the newest event, in milliseconds.
+    committed_time: AtomicU64,
+}
+
+impl Core {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        sealer: Sealer,
+        rng: Arc<dyn Rng>,
+        clock: Arc<dyn Clock>,
+        node: String,
+    ) -> Self {
+        Self {
+            store,
+            sealer,
+            rng,
+            node,
+            ledgers: Cache::new(),
+            failures: Cache::new(),
+            committed: watch::Sender::new(0),
+            clock,
+            committed_time: AtomicU64::new(0),
+        }
+    }
+
+    /// The time now, and never less than that of the newest event: a clock that is set back does
+    /// not revive what has expired.
+    pub(super) fn now(&self) -> UnixMillis {
+        self.clock.now().max(UnixMillis(self.committed_time.load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn note_committed(&self, seq: u64, time: UnixMillis) {
+        self.committed_time.fetch_max(time.0, Ordering::Relaxed);
+        self.committed.send_replace(seq);
+    }
+
+    pub(super) async fn read<R: Record>(&self, id: &str) -> Result<Option<Versioned<R>>, Error> {
+        let row = self.store.get(R::KIND, id).await?;
+        // The id asked for is what is bound into the seal, so an answer to another question fails.
+        row.map(|row| self.open::<R>(id, &row)).transpose()
+    }
+
+    pub(super) async fn list<R: Record>(
+        &self,
+        index: IndexFilter,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<Versioned<R>>, Error> {
+        let rows = self.store.list(Query { kind: R::KIND, index, after, limit }).await?;
+        rows.iter().map(|row| self.open::<R>(&row.id, row)).collect()
+    }
+
+    fn open<R: Record>(&self, id: &str, row: &Row) -> Result<Versioned<R>, Error> {
+        let plain = self.open_bytes(R::KIND, id, row)?;
+        let record: R = serde_json::from_slice(&plain)
+            .map_err(|_| Error::incident("a record opened but is not of its kind", id))?;
+        if record.id() != id {
+            return Err(Error::incident("a record opened under another id", id));
+        }
+        Ok(Versioned { version: Some(row.version), record })
+    }
+
+    pub(super) fn open_bytes(
+        &self,
+        kind: Kind,
+        id: &str,
+        row: &Row,
+    ) -> Result<zeroize::Zeroizing<Vec<u8>>, Error> {
+        self.sealer
+            .open(Address { kind, id, version: row.version }, &row.sealed)
+            .map_err(|_| Error::incident("a record does not open", &address(kind, id)))
+    }
+
+    /// Seals a record into the write that puts it.
+    pub(super) fn put<R: Record>(&self, record: &Versioned<R>) -> Result<Write, Error> {
+        let id = record.record.id();
+        let expected = expected(record.version);
+        let plain = zeroize::Zeroizing::new(
+            serde_json::to_vec(&record.record)
+                .map_err(|_| Error::incident("a record has no JSON form", &id))?,
+        );
+        let nonce = draw_nonce(&*self.rng)
+            .map_err(|_| Error::incident("the random number generator failed", &id))?;
+        let at = Address { kind: R::KIND, id: &id, version: expected.next_version() };
+        let sealed = self.sealer.seal(at, nonce, &plain);
+        let change = Change::Put { index: record.record.index(), sealed };
+        Ok(Write { kind: R::KIND, id, expected, change })
+    }
+}
+
+/// What the store must hold for a record that was read at this version.
+pub(super) const fn expected(version: Option<u64>) -> Expected {
+    match version {
+        Some(version) => Expected::Version(version),
+        None => Expected::Absent,
+    }
+}
+
+/// Names a row in the log.
+pub(super) fn address(kind: Kind, id: &str) -> String {
+    format!("{}/{id}", kind.as_str())
+}

@@ -1,0 +1,176 @@
+//! The record of a stored key: its description in clear words, the key itself as a key block.
+
+use serde::{Deserialize, Serialize};
+
+use super::state::{KeyState, Operation};
+use super::vocabulary::{Exportability, KeyUsage, LedgerPolicy, ModeOfUse, Origin};
+use crate::key::Algorithm;
+use crate::vault::clock::UnixMillis;
+use crate::vault::reason::Reason;
+use crate::vault::record::{Kind, Record};
+
+/// A stored key, described.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRecord {
+    /// Its name, without `keys/`.
+    pub name: String,
+    /// The number of this version of it, from 1.
+    pub version: u32,
+    /// One more with each change of state: the key block of an earlier one does not unwrap.
+    pub epoch: u64,
+    /// What it is for.
+    pub usage: KeyUsage,
+    /// Its algorithm and length.
+    #[serde(with = "algorithm_text")]
+    pub algorithm: Algorithm,
+    /// What it may do.
+    pub mode_of_use: ModeOfUse,
+    /// Where it may go.
+    pub exportability: Exportability,
+    /// What it may do beyond its usage.
+    pub attributes: KeyAttributes,
+    /// Where it stands in its life.
+    pub state: KeyState,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Its check value, in upper case hexadecimals.
+    pub check_value: String,
+    /// When it came to be here.
+    pub created: UnixMillis,
+    /// When it last changed.
+    pub updated: UnixMillis,
+    /// The key, ANSI X9.143 version D; none once it is destroyed.
+    pub(super) key_block: Option<String>,
+}
+
+/// What a key may do beyond its usage: bound into its key block at rest, dropped on export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyAttributes {
+    /// PIN keys: the ISO 9564-1 formats that may come in.
+    #[serde(rename = "in", default, skip_serializing_if = "Vec::is_empty")]
+    pub pin_formats_in: Vec<u8>,
+    /// PIN keys: the formats that may go out.
+    #[serde(rename = "out", default, skip_serializing_if = "Vec::is_empty")]
+    pub pin_formats_out: Vec<u8>,
+    /// MAC keys and base derivation keys: the shortest MAC, in bytes.
+    #[serde(rename = "mac")]
+    pub mac_length_min_bytes: u8,
+    /// MAC keys of ISO 9797-1 algorithms 1 and 3: the one message length, in bytes; 0 for any, with
+    /// padding method 3 alone, which authenticates the length.
+    #[serde(rename = "msg")]
+    pub mac_message_length_bytes: u32,
+    /// When its counters become durable.
+    #[serde(rename = "ledger")]
+    pub ledger: LedgerPolicy,
+    /// Base derivation keys: the key set id of its KSNs, in upper case hexadecimals.
+    #[serde(rename = "ksi", default, skip_serializing_if = "Option::is_none")]
+    pub key_set_id: Option<String>,
+    /// Base derivation keys: how many initial keys it may give out.
+    #[serde(rename = "cap")]
+    pub device_cap: u32,
+    /// Base derivation keys: serves terminals that are not registered here.
+    #[serde(rename = "open")]
+    pub open: bool,
+    /// After this moment it starts nothing new.
+    #[serde(rename = "end", default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<UnixMillis>,
+}
+
+/// How many initial keys a base derivation key gives out, unless it says otherwise.
+pub const DEVICE_CAP: u32 = 100_000;
+
+/// The shortest MAC, unless a key says otherwise.
+pub const MAC_LENGTH_MIN_BYTES: u8 = 8;
+
+impl Default for KeyAttributes {
+    fn default() -> Self {
+        Self {
+            pin_formats_in: Vec::new(),
+            pin_formats_out: Vec::new(),
+            mac_length_min_bytes: MAC_LENGTH_MIN_BYTES,
+            mac_message_length_bytes: 0,
+            ledger: LedgerPolicy::Strict,
+            key_set_id: None,
+            device_cap: DEVICE_CAP,
+            open: false,
+            not_after: None,
+        }
+    }
+}
+
+impl Record for KeyRecord {
+    const KIND: Kind = Kind::new("key");
+
+    fn id(&self) -> String {
+        key_id(&self.name, self.version)
+    }
+}
+
+impl KeyRecord {
+    /// `keys/{key}/versions/{n}`, as events name it.
+    #[must_use]
+    pub fn resource_name(&self) -> String {
+        format!("keys/{}/versions/{}", self.name, self.version)
+    }
+
+    /// Checks whether the key may do this now: by its mode of use, its state and its expiry.
+    pub fn check(&self, operation: Operation, now: UnixMillis) -> Result<(), Reason> {
+        if !operation.is_permitted_by(self.mode_of_use) {
+            return Err(Reason::KeyUsageMismatch);
+        }
+        let expired = self.attributes.not_after.is_some_and(|end| now > end);
+        if !self.state.allows(operation) || (expired && operation.starts_something()) {
+            return Err(Reason::KeyNotActive);
+        }
+        Ok(())
+    }
+}
+
+/// The id of a key's version. A name alone means its primary version; there is one so far.
+pub(super) fn key_id(name: &str, version: u32) -> String {
+    format!("{name}/{version:06}")
+}
+
+/// Which base derivation key a key set id belongs to: to no two at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeySet {
+    pub(super) key_set_id: String,
+    pub(super) key: String,
+}
+
+impl Record for KeySet {
+    const KIND: Kind = Kind::new("key_set");
+
+    fn id(&self) -> String {
+        self.key_set_id.clone()
+    }
+}
+
+/// An algorithm as text, for records.
+mod algorithm_text {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::key::Algorithm;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+    pub(super) fn serialize<S: Serializer>(
+        algorithm: &Algorithm,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(algorithm)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Algorithm, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Algorithm::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.to_string() == text)
+            .ok_or_else(|| D::Error::custom("no such algorithm"))
+    }
+}

@@ -1,0 +1,143 @@
+//! The stable reasons for which a call is refused: the `reason` of `google.rpc.ErrorInfo`.
+
+/// Why a call was refused. A value's text may never change; new ones may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The activation was refused; no further cause is told.
+    ActivationRefused,
+    /// The terminal is not in the state that this step needs.
+    ActivationState,
+    /// Too many failures in the current interval.
+    BudgetSpent,
+    /// The activation code was refused.
+    CodeRefused,
+    /// The device certificate does not chain to a trusted authority, or the device is denied.
+    DeviceNotTrusted,
+    /// A field of the request is malformed or out of bounds.
+    FieldInvalid,
+    /// A fault on our side; the caller gets an incident id alone.
+    Internal,
+    /// A key of this name exists.
+    KeyAlreadyExists,
+    /// The key block was refused; no further cause is told.
+    KeyBlockRejected,
+    /// The state of the key does not allow the operation.
+    KeyNotActive,
+    /// No key of this name exists.
+    KeyNotFound,
+    /// The key is not for this operation.
+    KeyUsageMismatch,
+    /// No more initial key ids, or no more counters.
+    KsnExhausted,
+    /// The key serial number is malformed.
+    KsnInvalid,
+    /// The counter is spent, too old, or too far ahead.
+    KsnReplayed,
+    /// The MAC does not verify; no further cause is told.
+    MacMismatch,
+    /// The merchant of the terminal is not approved.
+    MerchantNotApproved,
+    /// The PIN block was refused; no further cause is told.
+    PinBlockRejected,
+    /// The caller may not do this.
+    PolicyDenied,
+    /// The request id was used with another body.
+    RequestIdReused,
+    /// A resource of this name exists.
+    ResourceAlreadyExists,
+    /// No resource of this name exists.
+    ResourceNotFound,
+    /// Another call changed the same record first.
+    StoreConflict,
+    /// The store does not serve.
+    StoreUnavailable,
+    /// The terminal is activated already.
+    TerminalAlreadyActivated,
+    /// A terminal of this name or serial number exists.
+    TerminalAlreadyExists,
+    /// The terminal is locked after too many wrong codes.
+    TerminalLocked,
+    /// The terminal is not active.
+    TerminalNotActive,
+    /// No terminal of this name exists.
+    TerminalNotFound,
+    /// The table of PIN translations does not have this pair.
+    TranslationForbidden,
+    /// The wrapping key is weaker than what it would carry.
+    WrappingKeyTooWeak,
+}
+
+impl Reason {
+    /// Every reason, for the test that compares them with the proto.
+    pub const ALL: [Self; 31] = [
+        Self::ActivationRefused,
+        Self::ActivationState,
+        Self::BudgetSpent,
+        Self::CodeRefused,
+        Self::DeviceNotTrusted,
+        Self::FieldInvalid,
+        Self::Internal,
+        Self::KeyAlreadyExists,
+        Self::KeyBlockRejected,
+        Self::KeyNotActive,
+        Self::KeyNotFound,
+        Self::KeyUsageMismatch,
+        Self::KsnExhausted,
+        Self::KsnInvalid,
+        Self::KsnReplayed,
+        Self::MacMismatch,
+        Self::MerchantNotApproved,
+        Self::PinBlockRejected,
+        Self::PolicyDenied,
+        Self::RequestIdReused,
+        Self::ResourceAlreadyExists,
+        Self::ResourceNotFound,
+        Self::StoreConflict,
+        Self::StoreUnavailable,
+        Self::TerminalAlreadyActivated,
+        Self::TerminalAlreadyExists,
+        Self::TerminalLocked,
+        Self::TerminalNotActive,
+        Self::TerminalNotFound,
+        Self::TranslationForbidden,
+        Self::WrappingKeyTooWeak,
+    ];
+
+    /// The stable text.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ActivationRefused => "ACTIVATION_REFUSED",
+            Self::ActivationState => "ACTIVATION_STATE",
+            Self::BudgetSpent => "BUDGET_SPENT",
+            Self::CodeRefused => "CODE_REFUSED",
+            Self::DeviceNotTrusted => "DEVICE_NOT_TRUSTED",
+            Self::FieldInvalid => "FIELD_INVALID",
+            Self::Internal => "INTERNAL",
+            Self::KeyAlreadyExists => "KEY_ALREADY_EXISTS",
+            Self::KeyBlockRejected => "KEY_BLOCK_REJECTED",
+            Self::KeyNotActive => "KEY_NOT_ACTIVE",
+            Self::KeyNotFound => "KEY_NOT_FOUND",
+            Self::KeyUsageMismatch => "KEY_USAGE_MISMATCH",
+            Self::KsnExhausted => "KSN_EXHAUSTED",
+            Self::KsnInvalid => "KSN_INVALID",
+            Self::KsnReplayed => "KSN_REPLAYED",
+            Self::MacMismatch => "MAC_MISMATCH",
+            Self::MerchantNotApproved => "MERCHANT_NOT_APPROVED",
+            Self::PinBlockRejected => "PIN_BLOCK_REJECTED",
+            Self::PolicyDenied => "POLICY_DENIED",
+            Self::RequestIdReused => "REQUEST_ID_REUSED",
+            Self::ResourceAlreadyExists => "RESOURCE_ALREADY_EXISTS",
+            Self::ResourceNotFound => "RESOURCE_NOT_FOUND",
+            Self::StoreConflict => "STORE_CONFLICT",
+            Self::StoreUnavailable => "STORE_UNAVAILABLE",
+            Self::TerminalAlreadyActivated => "TERMINAL_ALREADY_ACTIVATED",
+            Self::TerminalAlreadyExists => "TERMINAL_ALREADY_EXISTS",
+            Self::TerminalLocked => "TERMINAL_LOCKED",
+            Self::TerminalNotActive => "TERMINAL_NOT_ACTIVE",
+            Self::TerminalNotFound => "TERMINAL_NOT_FOUND",
+            Self::TranslationForbidden => "TRANSLATION_FORBIDDEN",
+            Self::WrappingKeyTooWeak => "WRAPPING_KEY_TOO_WEAK",
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! A unit of work: what one call wants to happen, all of it or nothing.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+
+use super::allocation;
+use super::budget::Budget;
+use super::caller::{Action, Caller};
+use super::claim::{self, Claim, ClaimRequest, Ticket, Verdict};
+use super::clock::UnixMillis;
+use super::committer::{Committed, Unit};
+use super::core::{Core, expected};
+use super::error::Error;
+use super::event::{Draft, EventKey};
+use super::idempotency::{self, RequestId};
+use super::keys::{KeyRecord, StoredKey};
+use super::ledger::Purpose;
+use super::reason::Reason;
+use super::record::{Record, Versioned};
+use super::reserve::{self, Reservation};
+use super::store::{Change, Write};
+use super::vault::Shared;
+use crate::key::usage::Usage;
+
+/// One call under way: its writes, its claims, its audit event.
+///
+/// Nothing happens before [`Work::commit`]. Dropped instead, it never was: counters and places in
+/// budgets are free again. A call that is refused ends with [`Work::refuse`], or, where the refusal
+/// itself has effects (a spent counter, a charged budget), with [`Work::commit_refused`].
+#[must_use = "a unit of work does nothing until it is committed or refused"]
+pub struct Work {
+    shared: Shared,
+    caller: String,
+    action: Action,
+    draft: Draft,
+    writes: Vec<Write>,
+    claims: Vec<Ticket>,
+    reservations: Vec<Reservation>,
+}
+
+impl Work {
+    pub(super) fn new(shared: Shared, caller: &Caller, action: Action, resource: String) -> Self {
+        Self {
+            shared,
+            caller: caller.name().to_owned(),
+            action,
+            draft: Draft::new(caller, action, resource),
+            writes: Vec::new(),
+            claims: Vec::new(),
+            reservations: Vec::new(),
+        }
+    }
+
+    /// The time now; never less than that of the newest event.
+    #[must_use]
+    pub fn now(&self) -> UnixMillis {
+        self.core().now()
+    }
+
+    pub(super) fn resource(&self) -> &str {
+        &self.draft.resource
+    }
+
+    /// Names the resource, where it becomes known only on the way.
+    pub fn set_resource(&mut self, resource: impl Into<String>) {
+        self.draft.resource = resource.into();
+    }
+
+    /// Adds a value to the audit event. Never a key, PIN, PIN block, full PAN or code.
+    pub fn detail(&mut self, name: &'static str, value: impl Into<String>) {
+        self.draft.detail.insert(name.to_owned(), value.into());
+    }
+
+    /// Notes the keyed hash of the request's body in the audit event.
+    pub fn request(&mut self, body_hash: [u8; 32]) {
+        self.draft.request = Some(body_hash);
+    }
+
+    /// Notes that a key is used: it stands in the audit event, and the commit fails with a conflict
+    /// if the key has changed since it was read, so a key suspended meanwhile did nothing.
+    pub fn uses<U: Usage>(&mut self, key: &StoredKey<U>) {
+        self.uses_record(key.versioned());
+    }
+
+    pub(super) fn uses_record(&mut self, key: &Versioned<KeyRecord>) {
+        self.draft.keys.push(EventKey {
+            name: key.record.resource_name(),
+            check_value: key.record.check_value.clone(),
+        });
+        let id = key.record.id();
+        if self.writes.iter().any(|write| write.kind == KeyRecord::KIND && write.id == id) {
+            return;
+        }
+        let expected = expected(key.version);
+        self.writes.push(Write { kind: KeyRecord::KIND, id, expected, change: Change::Check });
+    }
+
+    /// Puts a record: a new one if it has no version, else in place of the version it was read at.
+    /// A second put of a record replaces the first.
+    pub fn put<R: Record>(&mut self, record: &Versioned<R>) -> Result<(), Error> {
+        let write = self.core().put(record)?;
+        self.replace(write);
+        Ok(())
+    }
+
+    /// Deletes a record in the version it was read at.
+    pub fn delete<R: Record>(&mut self, record: &Versioned<R>) {
+        self.replace(Write {
+            kind: R::KIND,
+            id: record.record.id(),
+            expected: expected(record.version),
+            change: Change::Delete,
+        });
+    }
+
+    fn replace(&mut self, write: Write) {
+        self.writes.retain(|other| (other.kind, &other.id) != (write.kind, &write.id));
+        self.writes.push(write);
+    }
+
+    /// Claims a transaction counter: refused with `KSN_REPLAYED` when it is spent, too old, too far
+    /// ahead or in use by another call. It becomes spent in the commit.
+    pub async fn claim(&mut self, request: ClaimRequest<'_>) -> Result<Claim, Error> {
+        let ticket = claim::claim(self.core(), request).await?;
+        let claim = ticket.claim;
+        self.claims.push(ticket);
+        Ok(claim)
+    }
+
+    /// Says that the input of a claim was right, whatever becomes of the call: for a call that
+    /// verifies a MAC and then refuses something else.
+    pub fn accept(&mut self, purpose: Purpose) {
+        for ticket in self.claims.iter_mut().filter(|ticket| ticket.purpose == purpose) {
+            ticket.verdict = Some(Verdict::Accepted);
+        }
+    }
+
+    /// Reserves a place in a failure budget, before anything is decrypted. It is charged by
+    /// [`Work::commit_refused`] and given back otherwise.
+    pub async fn reserve(&mut self, budget: Budget, subject: &[&[u8]]) -> Result<(), Error> {
+        let reservation = reserve::reserve(self.core(), budget, subject).await?;
+        self.reservations.push(reservation);
+        Ok(())
+    }
+
+    /// Gives back the place in a budget whose check has passed.
+    pub fn passed(&mut self, budget: Budget) {
+        self.reservations.retain(|reservation| reservation.budget != budget);
+    }
+
+    /// Takes the next number of a scope, from 0: durable before it is used, never given twice, and
+    /// below `cap`, else `KSN_EXHAUSTED`. Numbers of calls that fail are lost.
+    pub async fn allocate(&mut self, scope: &str, cap: u64) -> Result<u64, Error> {
+        let (number, issued) = allocation::allocate(&self.shared, scope, cap).await?;
+        self.put(&Versioned::absent(issued))?;
+        Ok(number)
+    }
+
+    /// Keeps the answer for 24 hours: the same request id with the same body gets it again.
+    pub async fn remember<T: Serialize>(
+        &mut self,
+        request_id: RequestId<'_>,
+        answer: &T,
+    ) -> Result<(), Error> {
+        let now = self.now();
+        let core = Arc::clone(self.core());
+        let scope = (self.caller.as_str(), self.action);
+        let kept = idempotency::remembered(&core, scope, request_id, answer, now).await?;
+        self.draft.request = Some(*request_id.body_hash);
+        self.put(&kept)
+    }
+
+    /// Makes everything durable together with the audit event, then returns.
+    pub async fn commit(self) -> Result<Committed, Error> {
+        self.hand_over().await
+    }
+
+    /// Refuses the call, and makes durable what the refusal itself brings about: counters that are
+    /// spent by a wrong input, and charged budgets. Everything put or deleted takes effect as well.
+    ///
+    /// The answer is the error to return: the reason given, unless something worse happened.
+    pub async fn commit_refused(mut self, reason: Reason) -> Error {
+        self.draft.refused = Some(reason);
+        match self.hand_over().await {
+            Ok(_) => Error::Refused(reason),
+            Err(error) => error,
+        }
+    }
+
+    /// Refuses the call without effect. The first such refusal is written at once, its repetitions
+    /// within a few seconds are counted together.
+    ///
+    /// The answer is the error to return: the one given, unless it could not be written.
+    pub async fn refuse(mut self, error: impl Into<Error>) -> Error {
+        let error = error.into();
+        self.writes.clear();
+        self.claims.clear();
+        self.reservations.clear();
+        self.draft.refused = Some(error.reason());
+        if !self.shared.refusals.is_first(&self.draft, self.now()) {
+            return error;
+        }
+        match self.hand_over().await {
+            Err(Error::Unavailable) => Error::Unavailable,
+            Ok(_) | Err(_) => error,
+        }
+    }
+
+    async fn hand_over(self) -> Result<Committed, Error> {
+        let (answer, answered) = oneshot::channel();
+        let Self { shared, draft, writes, claims, reservations, .. } = self;
+        hand_over(&shared.queue, Unit { draft, writes, claims, reservations, answer }).await?;
+        answered.await.unwrap_or(Err(Error::Unavailable))
+    }
+
+    pub(super) const fn core(&self) -> &Arc<Core> {
+        &self.shared.core
+    }
+}
+
+/// Gives a unit to the committer, waiting while it has its hands full.
+pub(super) async fn hand_over(queue: &mpsc::Sender<Unit>, unit: Unit) -> Result<(), Error> {
+    queue.send(unit).await.map_err(|_| Error::Unavailable)
+}
