@@ -28,11 +28,13 @@ pub mod label {
 }
 
 /// What a terminal agrees and computes with. Registration fixes it; nothing is negotiated.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, serde::Deserialize, serde::Serialize)]
 pub enum Suite {
     /// P-256 agreement, AES-128 DUKPT (ANSI X9.24-3:2017).
+    #[serde(rename = "P256_AES128")]
     P256Aes128,
     /// P-256 agreement, TDES DUKPT (ANSI X9.24-1:2009).
+    #[serde(rename = "P256_TDES2")]
     P256Tdes2,
 }
 

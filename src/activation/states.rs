@@ -7,7 +7,10 @@
 ///            -> PARAMETERS_DELIVERED -> TESTED -> ACTIVE
 /// side: HELD, CODE_EXPIRED, LOCKED, REKEYING, SUSPENDED, RETIRED, COMPROMISED
 /// ```
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Deserialize, serde::Serialize,
+)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum State {
     /// Known, without a code.
     Registered,

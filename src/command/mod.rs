@@ -1,1 +1,122 @@
-//! Host commands.
+//! Host commands: what each call does, from a request that is valid by construction to its result.
+
+mod error;
+mod ksn;
+pub mod manage_trust;
+
+use std::future::Future;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::vault::{self, Action, Caller, HashPurpose, Record, Vault, Work};
+
+pub use self::error::Error;
+pub use self::ksn::{Direction, InitialKey, Ksn, MacKey};
+
+/// How often a call is tried again by itself when another one changed the same record first.
+const TRIES: u8 = 5;
+
+/// A request's id and the digest of what it asks: the same id may ask only the same.
+#[derive(Clone)]
+pub struct RequestId {
+    id: String,
+    body: [u8; 32],
+}
+
+impl RequestId {
+    /// Takes an id, checked at the edge, and a digest of method and body.
+    #[must_use]
+    pub const fn new(id: String, body: [u8; 32]) -> Self {
+        Self { id, body }
+    }
+
+    /// The id as the caller chose it.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn body_hash(&self, vault: &Vault) -> [u8; 32] {
+        vault.keyed_hash(HashPurpose::RequestBody, &[&self.body])
+    }
+}
+
+/// Finds the answer that the same request was given before.
+async fn recall<T: DeserializeOwned>(
+    vault: &Vault,
+    caller: &Caller,
+    action: Action,
+    request: Option<&RequestId>,
+) -> Result<Option<T>, Error> {
+    let Some(request) = request else { return Ok(None) };
+    let body_hash = request.body_hash(vault);
+    let id = vault::RequestId { id: &request.id, body_hash: &body_hash };
+    Ok(vault.recall(caller, action, id).await?)
+}
+
+/// Keeps the answer in the commit of its effect.
+async fn remember<T: Serialize>(
+    vault: &Vault,
+    work: &mut Work,
+    request: Option<&RequestId>,
+    answer: &T,
+) -> Result<(), Error> {
+    let Some(request) = request else { return Ok(()) };
+    let body_hash = request.body_hash(vault);
+    let id = vault::RequestId { id: &request.id, body_hash: &body_hash };
+    Ok(work.remember(id, answer).await?)
+}
+
+/// Tries a call again when another one changed the same record first: it then sees what that one
+/// made, and answers accordingly.
+async fn retrying<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    for _ in 1..TRIES {
+        match attempt().await {
+            Err(Error::Vault(vault::Error::Conflict)) => {}
+            other => return other,
+        }
+    }
+    attempt().await
+}
+
+/// Refuses a call: the refusal goes into the audit log, the error to the caller.
+async fn refuse(work: Work, error: impl Into<Error>) -> Error {
+    let error = error.into();
+    match work.refuse(error.reason()).await {
+        // What can not be audited is not answered otherwise either.
+        worse @ vault::Error::Unavailable => worse.into(),
+        vault::Error::BudgetSpent { .. }
+        | vault::Error::Conflict
+        | vault::Error::Internal { .. }
+        | vault::Error::Refused(_) => error,
+    }
+}
+
+/// One page of a list and where the next begins.
+pub struct Page<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// The id after which to go on; none when there are no more.
+    pub next: Option<String>,
+}
+
+impl<R: Record> Page<R> {
+    /// Reads a page, with one row more to see whether there is another.
+    async fn read(
+        vault: &Vault,
+        index: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Self, Error> {
+        let found = vault.list::<R>(index, after, limit + 1).await?;
+        let mut rows: Vec<R> = found.into_iter().map(|row| row.record).collect();
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = if more { rows.last().map(Record::id) } else { None };
+        Ok(Self { rows, next })
+    }
+}

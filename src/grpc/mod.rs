@@ -1,1 +1,13 @@
-//! gRPC.
+//! gRPC, on this floor alone: each service converts, authorises, calls a command and converts back.
+
+mod caller;
+mod convert;
+mod status;
+
+pub use self::status::{DOMAIN, code};
+
+/// The types generated from `proto/firstkey/v1`, documented there.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::as_conversions)]
+pub mod proto {
+    tonic::include_proto!("firstkey.v1");
+}

@@ -62,6 +62,8 @@ impl fmt::Debug for MasterKey {
 pub enum HashPurpose {
     /// An activation code as it is stored.
     ActivationCode,
+    /// The bits of an activation code that is drawn.
+    ActivationCodeDraw,
     /// The id of a failure budget.
     Budget,
     /// An input that spent a counter.
@@ -78,6 +80,7 @@ impl HashPurpose {
     const fn label(self) -> &'static str {
         match self {
             Self::ActivationCode => "activation-code",
+            Self::ActivationCodeDraw => "activation-code-draw",
             Self::Budget => "budget",
             Self::LedgerInput => "ledger-input",
             Self::Pan => "pan",

@@ -1,0 +1,187 @@
+//! The edge: fields of requests become types that are valid by construction, or a field's error.
+
+use prost::Message;
+use prost_types::Timestamp;
+use uuid::Uuid;
+
+use crate::command::{Error, RequestId};
+use crate::crypto::digest;
+
+/// How many rows a page holds at most.
+const PAGE_MAX: u32 = 100;
+/// How many rows a page holds when the caller does not say.
+const PAGE_DEFAULT: u32 = 50;
+/// The longest id of a resource, in characters.
+const ID_LEN_MAX: usize = 63;
+
+/// The request's id and the digest of its method and body: equal ids with other bodies are refused.
+///
+/// The digest is over the message as it was understood, so a field that this version does not know
+/// does not make two requests differ.
+pub(super) fn request_id<M: Message>(method: &str, id: &str, body: &M) -> Result<RequestId, Error> {
+    let uuid = Uuid::try_parse(id)
+        .ok()
+        .filter(|_| id.len() == 36)
+        .ok_or_else(|| Error::field("request_id", "must be a UUID of 36 characters"))?;
+    let encoded = zeroize::Zeroizing::new(body.encode_to_vec());
+    let digest = digest::sha256(&[method.as_bytes(), &[0], &encoded]);
+    Ok(RequestId::new(uuid.as_hyphenated().to_string(), digest))
+}
+
+/// The id in a resource name `collection/id`.
+pub(super) fn resource(path: &str, collection: &str, name: &str) -> Result<String, Error> {
+    let id = name
+        .strip_prefix(collection)
+        .and_then(|rest| rest.strip_prefix('/'))
+        .ok_or_else(|| Error::field(path, "must be a resource name of its collection"))?;
+    self::id(path, id)
+}
+
+/// The same, where an empty name means none.
+pub(super) fn optional_resource(
+    path: &str,
+    collection: &str,
+    name: &str,
+) -> Result<Option<String>, Error> {
+    if name.is_empty() { Ok(None) } else { resource(path, collection, name).map(Some) }
+}
+
+/// An id of a resource: a lower-case letter, then lower-case letters, digits and hyphens.
+pub(super) fn id(path: &str, id: &str) -> Result<String, Error> {
+    let first = id.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+    let all = id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if first && all && id.len() <= ID_LEN_MAX && !id.ends_with('-') {
+        Ok(id.to_owned())
+    } else {
+        Err(Error::field(
+            path,
+            "must be a letter, then letters, digits and hyphens, lower case, 63 at most",
+        ))
+    }
+}
+
+/// Text of printable ASCII characters, between two lengths.
+pub(super) fn text(
+    path: &str,
+    text: &str,
+    len: std::ops::RangeInclusive<usize>,
+) -> Result<String, Error> {
+    let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if !printable {
+        return Err(Error::field(path, "must be printable ASCII"));
+    }
+    if !len.contains(&text.len()) {
+        return Err(Error::field(path, "is too short or too long"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Bytes between two lengths.
+pub(super) fn bytes(
+    path: &str,
+    bytes: Vec<u8>,
+    len: std::ops::RangeInclusive<usize>,
+) -> Result<Vec<u8>, Error> {
+    if len.contains(&bytes.len()) {
+        Ok(bytes)
+    } else {
+        Err(Error::field(path, "has a length out of bounds"))
+    }
+}
+
+/// Exactly `N` bytes.
+pub(super) fn array<const N: usize>(path: &str, bytes: &[u8]) -> Result<[u8; N], Error> {
+    bytes.try_into().map_err(|_| Error::field(path, "has a wrong length"))
+}
+
+/// A value of an enum that is neither unspecified nor unknown.
+pub(super) fn known<E: TryFrom<i32> + Default + PartialEq>(
+    path: &str,
+    value: i32,
+) -> Result<E, Error> {
+    optional(path, value)?.ok_or_else(|| Error::field(path, "must be specified"))
+}
+
+/// A value of an enum, or none where it is unspecified; an unknown one is refused.
+pub(super) fn optional<E: TryFrom<i32> + Default + PartialEq>(
+    path: &str,
+    value: i32,
+) -> Result<Option<E>, Error> {
+    let known = E::try_from(value).map_err(|_| Error::field(path, "is an unknown value"))?;
+    Ok((known != E::default()).then_some(known))
+}
+
+/// A message that must be there.
+pub(super) fn required<M>(path: &str, message: Option<M>) -> Result<M, Error> {
+    message.ok_or_else(|| Error::field(path, "is missing"))
+}
+
+/// The size of a page.
+pub(super) fn page_size(size: u32) -> Result<usize, Error> {
+    match size {
+        0 => Ok(usize::try_from(PAGE_DEFAULT).expect("50 fits")),
+        1..=PAGE_MAX => Ok(usize::try_from(size).expect("at most 100 fits")),
+        _ => Err(Error::field("page_size", "is at most 100")),
+    }
+}
+
+/// Where a page begins: the id after which to go on, in URL-safe base64.
+pub(super) fn page_token(token: &str) -> Result<Option<String>, Error> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let refused = || Error::field("page_token", "is not a token of this service");
+    let bytes = data_encoding::BASE64URL_NOPAD.decode(token.as_bytes()).map_err(|_| refused())?;
+    let id = String::from_utf8(bytes).map_err(|_| refused())?;
+    if id.len() > 2 * ID_LEN_MAX { Err(refused()) } else { Ok(Some(id)) }
+}
+
+/// The token of the page after `last`.
+pub(super) fn next_page_token(last: Option<&str>) -> String {
+    last.map_or_else(String::new, |id| data_encoding::BASE64URL_NOPAD.encode(id.as_bytes()))
+}
+
+/// Milliseconds since 1970 as a proto timestamp.
+pub(super) fn timestamp(unix_ms: u64) -> Timestamp {
+    let seconds = i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(unix_ms % 1000 * 1_000_000).expect("below one second");
+    Timestamp { seconds, nanos }
+}
+
+/// A proto timestamp, after 1970, as milliseconds.
+pub(super) fn unix_ms(path: &str, time: Timestamp) -> Result<u64, Error> {
+    let refused = || Error::field(path, "is no time after 1970");
+    let seconds = u64::try_from(time.seconds).map_err(|_| refused())?;
+    let nanos = u64::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    let ms = seconds.checked_mul(1000).ok_or_else(refused)?;
+    ms.checked_add(nanos.ok_or_else(refused)? / 1_000_000).ok_or_else(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        assert_eq!(resource("name", "keys", "keys/bdk-1").unwrap(), "bdk-1");
+        for bad in ["bdk-1", "keys/", "keys/Bdk", "keys/1a", "terminals/a", "keys/a/b", "keys/a-"] {
+            assert!(resource("name", "keys", bad).is_err(), "{bad}");
+        }
+        assert!(id("id", &"a".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn pages_are_bounded() {
+        assert_eq!(page_size(0).unwrap(), 50);
+        assert!(page_size(101).is_err());
+        assert_eq!(page_token(&next_page_token(Some("bdk"))).unwrap().unwrap(), "bdk");
+        assert!(page_token("***").is_err());
+    }
+
+    #[test]
+    fn times_go_there_and_back() {
+        assert_eq!(unix_ms("t", timestamp(1_700_000_000_123)).unwrap(), 1_700_000_000_123);
+        assert!(unix_ms("t", Timestamp { seconds: -1, nanos: 0 }).is_err());
+        assert!(unix_ms("t", Timestamp { seconds: 1, nanos: -1 }).is_err());
+    }
+}

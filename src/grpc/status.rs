@@ -1,0 +1,144 @@
+//! Errors as `google.rpc.Status`: the one place where a reason becomes a gRPC code.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::command::Error;
+use crate::vault::Reason;
+
+/// The domain of every `google.rpc.ErrorInfo` that the service sends.
+pub const DOMAIN: &str = "firstkey";
+
+/// Translates a command's error for its caller.
+///
+/// The message is the same for every error of one reason: what a caller may learn beyond the reason
+/// stands in the details, and only where a command put it there on purpose.
+pub(super) fn from_error(error: &Error) -> Status {
+    let mut details = ErrorDetails::new();
+    let mut metadata = std::collections::HashMap::new();
+    for (key, value) in error.metadata() {
+        metadata.insert(key.to_owned(), value);
+    }
+    let reason = error.reason();
+    details.set_error_info(reason.as_str(), DOMAIN, metadata);
+    if let Error::Field { path, cause } = error {
+        details.add_bad_request_violation(path.clone(), (*cause).to_owned());
+    }
+    if let Some(ms) = error.retry_after_ms() {
+        details.set_retry_info(Some(Duration::from_millis(ms)));
+    }
+    Status::with_error_details(code(reason), message(reason), details)
+}
+
+/// The gRPC code of a reason.
+pub const fn code(reason: Reason) -> Code {
+    match reason {
+        Reason::FieldInvalid | Reason::KsnInvalid | Reason::RequestIdReused => {
+            Code::InvalidArgument
+        }
+        Reason::ActivationRefused
+        | Reason::ActivationState
+        | Reason::CodeRefused
+        | Reason::KeyBlockRejected
+        | Reason::KeyNotActive
+        | Reason::KeyUsageMismatch
+        | Reason::KsnExhausted
+        | Reason::KsnReplayed
+        | Reason::MacMismatch
+        | Reason::MerchantNotApproved
+        | Reason::PinBlockRejected
+        | Reason::TerminalLocked
+        | Reason::TerminalNotActive
+        | Reason::TranslationForbidden
+        | Reason::WrappingKeyTooWeak => Code::FailedPrecondition,
+        Reason::DeviceNotTrusted | Reason::PolicyDenied => Code::PermissionDenied,
+        Reason::KeyNotFound | Reason::ResourceNotFound | Reason::TerminalNotFound => Code::NotFound,
+        Reason::KeyAlreadyExists
+        | Reason::ResourceAlreadyExists
+        | Reason::TerminalAlreadyActivated
+        | Reason::TerminalAlreadyExists => Code::AlreadyExists,
+        Reason::StoreConflict => Code::Aborted,
+        Reason::BudgetSpent => Code::ResourceExhausted,
+        Reason::StoreUnavailable => Code::Unavailable,
+        Reason::Internal => Code::Internal,
+    }
+}
+
+/// A sentence for people.
+const fn message(reason: Reason) -> &'static str {
+    match reason {
+        Reason::ActivationRefused => "the activation step carries no valid proof",
+        Reason::ActivationState => "the terminal's state does not permit this call",
+        Reason::BudgetSpent => "too many failures; wait before the next try",
+        Reason::CodeRefused => "the activation code is wrong, used or expired",
+        Reason::DeviceNotTrusted => "the device's certificate is not trusted for this terminal",
+        Reason::FieldInvalid => "a field of the request is missing or invalid",
+        Reason::Internal => "an internal error; report the incident id",
+        Reason::KeyAlreadyExists => "a key of this name exists",
+        Reason::KeyBlockRejected => "the key block was rejected",
+        Reason::KeyNotActive => "the key's state or expiry does not permit this call",
+        Reason::KeyNotFound => "there is no such key",
+        Reason::KeyUsageMismatch => "the key's attributes do not permit this call",
+        Reason::KsnExhausted => "the base derivation key has no initial key id left",
+        Reason::KsnInvalid => "the KSN has a wrong length or counter",
+        Reason::KsnReplayed => "the KSN's counter is spent or out of the window",
+        Reason::MacMismatch => "the MAC does not verify",
+        Reason::MerchantNotApproved => "the merchant is not approved",
+        Reason::PinBlockRejected => "the PIN block was rejected",
+        Reason::PolicyDenied => "policy does not allow this call",
+        Reason::RequestIdReused => "the request id was used with another body",
+        Reason::ResourceAlreadyExists => "a resource of this name exists",
+        Reason::ResourceNotFound => "there is no such resource",
+        Reason::StoreConflict => "another call changed the same record; retry",
+        Reason::StoreUnavailable => "the store is unavailable; nothing was done",
+        Reason::TerminalAlreadyActivated => "the terminal holds confirmed keys; start a re-key",
+        Reason::TerminalAlreadyExists => "the terminal id or serial is registered",
+        Reason::TerminalLocked => "the terminal is locked; reissue its code",
+        Reason::TerminalNotActive => "the terminal is not active",
+        Reason::TerminalNotFound => "there is no such terminal",
+        Reason::TranslationForbidden => "this translation is forbidden",
+        Reason::WrappingKeyTooWeak => "the wrapping key is weaker than the key it would carry",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::proto::ErrorReason;
+
+    #[test]
+    fn reasons_equal_the_proto() {
+        let mut proto: Vec<String> = (1..)
+            .map_while(|number| ErrorReason::try_from(number).ok())
+            .map(|reason| reason.as_str_name().trim_start_matches("ERROR_REASON_").to_owned())
+            .collect();
+        let mut ours: Vec<String> =
+            Reason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect();
+        proto.sort();
+        ours.sort();
+        assert_eq!(ours, proto);
+    }
+
+    #[test]
+    fn the_comment_of_each_reason_names_its_code() {
+        let text = include_str!("../../proto/firstkey/v1/error_reason.proto");
+        for reason in Reason::ALL {
+            let value = format!("ERROR_REASON_{} =", reason.as_str());
+            let before = text.split(&value).next().expect("split yields at least one part");
+            let start = before.rfind(';').map_or(0, |at| at + 1);
+            let words = format!("{:?}", code(*reason));
+            let upper: String = words
+                .chars()
+                .enumerate()
+                .flat_map(|(index, letter)| {
+                    let gap = (index > 0 && letter.is_uppercase()).then_some('_');
+                    gap.into_iter().chain(letter.to_uppercase())
+                })
+                .collect();
+            let comment = &before[start..];
+            assert!(comment.contains(&format!("{upper}.")), "{} is not {upper}", reason.as_str());
+        }
+    }
+}
