@@ -94,7 +94,7 @@ impl Key<BaseDerivation> {
     pub fn aes_initial_key(&self, id: AesInitialKeyId) -> Result<AesInitialKey, DerivationError> {
         require_aes(self.algorithm())?;
         // Exposed to the derivation alone; what comes back is wrapped at once.
-        let bytes = with_wiped_stack(|| derive_initial_key(self.expose_bytes(), &id))?;
+        let bytes = with_wiped_stack(|| derive_initial_key(self.expose_bytes(), id))?;
         let key = typed(self.algorithm(), &bytes)?;
         Ok(AesInitialKey { key, id })
     }
@@ -137,7 +137,7 @@ impl AesInitialKey {
         }
         let bytes = with_wiped_stack(|| {
             // Exposed to the derivation alone; what comes back is wrapped at once.
-            derive_working_key(self.key.expose_bytes(), &self.id, ksn.counter(), U::INDICATOR, kind)
+            derive_working_key(self.key.expose_bytes(), self.id, ksn.counter(), U::INDICATOR, kind)
         })?;
         typed(kind.algorithm(), &bytes)
     }
@@ -147,7 +147,7 @@ impl AesInitialKey {
     pub fn update_key(&self, kind: KeyKind) -> Result<Key<WorkingKeyEncryption>, DerivationError> {
         let bytes = with_wiped_stack(|| {
             // Exposed to the derivation alone; what comes back is wrapped at once.
-            derive_update_key(self.key.expose_bytes(), &self.id, kind)
+            derive_update_key(self.key.expose_bytes(), self.id, kind)
         })?;
         typed(kind.algorithm(), &bytes)
     }
@@ -159,7 +159,7 @@ pub(crate) type Derived = Zeroizing<Vec<u8>>;
 /// The initial key of a device, of its base derivation key's length.
 pub(crate) fn derive_initial_key(
     bdk: &[u8],
-    id: &AesInitialKeyId,
+    id: AesInitialKeyId,
 ) -> Result<Derived, DerivationError> {
     let kind = KeyKind::of_derivation_key(bdk.len())?;
     derive(bdk, INITIAL_KEY, kind, *id.bytes())
@@ -169,7 +169,7 @@ pub(crate) fn derive_initial_key(
 /// highest down. Any counter, also those that are no transaction.
 pub(crate) fn derive_transaction_key(
     initial_key: &[u8],
-    id: &AesInitialKeyId,
+    id: AesInitialKeyId,
     counter: u32,
 ) -> Result<Derived, DerivationError> {
     let kind = KeyKind::of_derivation_key(initial_key.len())?;
@@ -187,7 +187,7 @@ pub(crate) fn derive_transaction_key(
 /// The working key of one usage at a counter; never stronger than the key it comes from.
 pub(crate) fn derive_working_key(
     initial_key: &[u8],
-    id: &AesInitialKeyId,
+    id: AesInitialKeyId,
     counter: u32,
     usage: u16,
     kind: KeyKind,
@@ -203,7 +203,7 @@ pub(crate) fn derive_working_key(
 /// The update key: the one use of the counter that has all bits set.
 pub(crate) fn derive_update_key(
     initial_key: &[u8],
-    id: &AesInitialKeyId,
+    id: AesInitialKeyId,
     kind: KeyKind,
 ) -> Result<Derived, DerivationError> {
     derive_working_key(initial_key, id, u32::MAX, WorkingKeyEncryption::INDICATOR, kind)
@@ -214,7 +214,7 @@ const VERSION: u8 = 1;
 const INITIAL_KEY: u16 = 0x8001;
 const BLOCK_LEN: usize = 16;
 
-fn context(id: &AesInitialKeyId, counter: u32) -> [u8; 8] {
+fn context(id: AesInitialKeyId, counter: u32) -> [u8; 8] {
     let mut context = [0; 8];
     context[..4].copy_from_slice(&id.derivation_id());
     context[4..].copy_from_slice(&counter.to_be_bytes());
@@ -263,9 +263,9 @@ pub(super) fn self_test() -> bool {
         0xFB,
     ];
     let id = AesInitialKeyId::new([0x12, 0x34, 0x56, 0x78], [0x90, 0x12, 0x34, 0x56]);
-    derive_initial_key(&BDK, &id)
+    derive_initial_key(&BDK, id)
         .and_then(|initial| {
-            derive_working_key(&initial, &id, 1, PinEncryption::INDICATOR, KeyKind::Aes128)
+            derive_working_key(&initial, id, 1, PinEncryption::INDICATOR, KeyKind::Aes128)
         })
         .is_ok_and(|derived| *derived == PIN_KEY)
 }

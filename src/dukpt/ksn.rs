@@ -323,6 +323,12 @@ impl CompatibleKsn {
     }
 }
 
+/// The initial key's id in any ten octets, whatever their counter, for vectors.
+pub(crate) fn tdes_initial_key_id(ksn: &[u8]) -> Result<TdesInitialKeyId, KsnInvalid> {
+    let bytes = ksn.try_into().map_err(|_| KsnInvalid::Length)?;
+    Ok(TdesInitialKeyId(with_tdes_counter(bytes, 0)))
+}
+
 const TDES_COUNTER_MASK: u32 = 0x1F_FFFF;
 
 /// The last four octets of a TDES key serial number: 11 bits of device number, 21 of counter.

@@ -25,13 +25,14 @@ pub use tdes::TdesInitialKey;
 /// The derivations on plain bytes, for the vector runner alone: any usage, any counter.
 pub(crate) mod for_vectors {
     pub(crate) use super::aes::{
-        derive_initial_key as aes_initial_key, derive_transaction_key as aes_transaction_key,
-        derive_update_key as aes_update_key, derive_working_key as aes_working_key,
+        Derived as AesDerived, derive_initial_key as aes_initial_key,
+        derive_transaction_key as aes_transaction_key, derive_update_key as aes_update_key,
+        derive_working_key as aes_working_key,
     };
-    pub(crate) use super::ksn::CompatibleKsn;
+    pub(crate) use super::ksn::{CompatibleKsn, tdes_initial_key_id};
     pub(crate) use super::tdes::{
-        derive_initial_key as tdes_initial_key, derive_transaction_key as tdes_transaction_key,
-        derive_variant as tdes_variant,
+        Derived as TdesDerived, derive_initial_key as tdes_initial_key,
+        derive_transaction_key as tdes_transaction_key, derive_variant as tdes_variant,
     };
 }
 

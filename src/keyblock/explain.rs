@@ -61,9 +61,8 @@ fn one(character: u8) -> String {
 
 fn version_meaning(version: Version) -> &'static str {
     match version {
-        Version::A => "TDES, variant method; deprecated, the service refuses it",
+        Version::A | Version::C => "TDES, variant method; deprecated, the service refuses it",
         Version::B => "TDES, CMAC derivation",
-        Version::C => "TDES, variant method; deprecated, the service refuses it",
         Version::D => "AES, CMAC derivation, CBC",
         Version::E => "AES, CMAC derivation, counter mode (ISO 20038); the service refuses it",
     }

@@ -299,12 +299,15 @@ impl OptionalBlock {
     }
 
     fn write_to(&self, text: &mut String) {
-        text.extend(self.id.map(char::from));
+        let [id_0, id_1] = self.id.map(char::from);
         let len = self.len_chars();
-        text.push_str(&match self.length {
-            LengthForm::Extended { digits } => format!("00{digits:02X}{len:0digits$X}"),
-            LengthForm::Short => format!("{len:02X}"),
-        });
+        let head = match self.length {
+            LengthForm::Extended { digits } => {
+                format!("{id_0}{id_1}00{digits:02X}{len:0digits$X}")
+            }
+            LengthForm::Short => format!("{id_0}{id_1}{len:02X}"),
+        };
+        text.push_str(&head);
         text.push_str(&self.data);
     }
 }

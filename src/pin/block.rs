@@ -353,9 +353,9 @@ pub(super) fn encode(format: PinBlockFormat, pin: &ClearPin, fill: &Fill) -> Zer
 
 /// Reads the first eight octets of a clear block. Every check is made, whatever the others say;
 /// one answer comes out (SEC-21).
-pub(super) fn decode(format: PinBlockFormat, block: &[u8; 8]) -> (Choice, ClearPin) {
+pub(super) fn decode(format: PinBlockFormat, block: &Zeroizing<[u8; 8]>) -> (Choice, ClearPin) {
     let mut nibbles = Zeroizing::new([0; 16]);
-    for (pair, octet) in nibbles.chunks_exact_mut(2).zip(block) {
+    for (pair, octet) in nibbles.chunks_exact_mut(2).zip(block.iter()) {
         pair[0] = octet >> 4;
         pair[1] = octet & 0x0F;
     }
@@ -396,8 +396,8 @@ mod tests {
         PinBlockFormat::Iso4,
     ];
 
-    fn block_of(nibbles: [u8; 16]) -> [u8; 8] {
-        packed(&nibbles)
+    fn block_of(nibbles: [u8; 16]) -> Zeroizing<[u8; 8]> {
+        Zeroizing::new(packed(&nibbles))
     }
 
     #[test]
