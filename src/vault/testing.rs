@@ -1,10 +1,10 @@
 //! What the tests of this room share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use super::store::{MemoryStore, Store};
-use super::{Clock, MasterKey, Opening, Realm, UnixMillis, Vault};
+use super::store::{Batch, BoxFuture, MemoryStore, Outcome, Query, Row, Store, StoreError, Tail};
+use super::{Action, Caller, Clock, Kind, MasterKey, Opening, Realm, UnixMillis, Vault, Work};
 use crate::crypto::rng::SystemRng;
 use crate::memory::SecretPage;
 
@@ -13,11 +13,19 @@ pub(super) fn master_key(octet: u8) -> MasterKey {
 }
 
 /// A clock that stands until it is moved.
-pub(super) struct HandClock(pub(super) AtomicU64);
+pub(super) struct HandClock(AtomicU64);
 
 impl HandClock {
-    pub(super) fn set(&self, ms: u64) {
-        self.0.store(ms, Ordering::Relaxed);
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(1_700_000_000_000)))
+    }
+
+    pub(super) fn forward(&self, ms: u64) {
+        self.0.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    pub(super) fn back(&self, ms: u64) {
+        self.0.fetch_sub(ms, Ordering::Relaxed);
     }
 }
 
@@ -27,8 +35,59 @@ impl Clock for HandClock {
     }
 }
 
-pub(super) fn clock() -> Arc<HandClock> {
-    Arc::new(HandClock(AtomicU64::new(1_700_000_000_000)))
+/// A store whose commits fail when they are told to.
+#[derive(Default)]
+pub(super) struct FaultyStore {
+    pub(super) inner: MemoryStore,
+    fault: AtomicU8,
+}
+
+/// How a commit fails.
+#[derive(Clone, Copy)]
+pub(super) enum Fault {
+    None,
+    /// Nothing is written.
+    Before,
+    /// Everything is written, and the answer is lost.
+    After,
+}
+
+impl FaultyStore {
+    pub(super) fn fail(&self, fault: Fault) {
+        let number = match fault {
+            Fault::None => 0,
+            Fault::Before => 1,
+            Fault::After => 2,
+        };
+        self.fault.store(number, Ordering::Relaxed);
+    }
+}
+
+impl Store for FaultyStore {
+    fn get(&self, kind: Kind, id: &str) -> BoxFuture<'_, Result<Option<Row>, StoreError>> {
+        self.inner.get(kind, id)
+    }
+
+    fn list(&self, query: Query) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
+        self.inner.list(query)
+    }
+
+    fn commit(
+        &self,
+        batches: Vec<Batch>,
+        tail: Tail,
+    ) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        Box::pin(async move {
+            match self.fault.load(Ordering::Relaxed) {
+                0 => self.inner.commit(batches, tail).await,
+                1 => Err(StoreError::Unavailable),
+                _ => {
+                    self.inner.commit(batches, tail).await?;
+                    Err(StoreError::Unavailable)
+                }
+            }
+        })
+    }
 }
 
 pub(super) fn opening(store: Arc<dyn Store>, clock: Arc<HandClock>) -> Opening {
@@ -42,6 +101,34 @@ pub(super) fn opening(store: Arc<dyn Store>, clock: Arc<HandClock>) -> Opening {
     }
 }
 
-pub(super) async fn vault() -> Vault {
-    Vault::open(opening(Arc::new(MemoryStore::new()), clock())).await.unwrap()
+/// A vault over a store that can fail, with its clock.
+pub(super) struct Bench {
+    pub(super) vault: Vault,
+    pub(super) store: Arc<FaultyStore>,
+    pub(super) clock: Arc<HandClock>,
+}
+
+impl Bench {
+    pub(super) async fn new() -> Self {
+        let store = Arc::new(FaultyStore::default());
+        let clock = HandClock::new();
+        let vault = Vault::open(opening(store.clone(), clock.clone())).await.unwrap();
+        Self { vault, store, clock }
+    }
+
+    /// Closes the vault and opens it again over the same store.
+    pub(super) async fn restart(self) -> Self {
+        let Self { vault, store, clock } = self;
+        vault.close().await;
+        let vault = Vault::open(opening(store.clone(), clock.clone())).await.unwrap();
+        Self { vault, store, clock }
+    }
+
+    pub(super) async fn begin(&self, action: Action) -> Work {
+        self.vault.begin(&caller(), action, "keys/x").await.unwrap()
+    }
+}
+
+pub(super) fn caller() -> Caller {
+    Caller::for_dev_only("dev")
 }

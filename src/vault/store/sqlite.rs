@@ -59,10 +59,10 @@ impl SqliteStore {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let lock = lock_folder(folder)?;
         let path = folder.join("firstkey.sqlite3");
+        // `SQLite` gives its other files the mode of this one.
+        open_private(&path).map_err(unavailable("file"))?;
         let mut connection = connect(&path).map_err(unavailable("open"))?;
         prepare(&mut connection)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
-            .map_err(unavailable("mode"))?;
         let (writer, orders) = mpsc::sync_channel(QUEUE_MAX);
         let thread = thread::Builder::new()
             .name("store-writer".into())
@@ -194,18 +194,17 @@ fn lock_folder(folder: &Path) -> Result<File, StoreError> {
         .create(folder)
         .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o700)))
         .map_err(unavailable("folder"))?;
-    let lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(folder.join("firstkey.lock"))
-        .map_err(unavailable("lock file"))?;
+    let lock = open_private(&folder.join("firstkey.lock")).map_err(unavailable("lock file"))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse),
         Err(TryLockError::Error(error)) => Err(unavailable("lock")(error)),
     }
+}
+
+/// Opens a file, or makes one that only its owner may read.
+fn open_private(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -271,12 +270,15 @@ fn write_loop(mut connection: Connection, orders: &mpsc::Receiver<Order>) {
     }
 }
 
-/// A full disk or a foreign lock leaves the file as it was; any other failure latches.
+/// A full disk, a foreign lock or a tail that conflicts leave the file as it was; any other failure
+/// latches.
 fn may_be_tried_again(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-    )
+    let code = error.sqlite_error_code();
+    matches!(error, rusqlite::Error::StatementChangedRows(_))
+        || matches!(
+            code,
+            Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+        )
 }
 
 fn write(
