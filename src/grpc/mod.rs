@@ -2,6 +2,7 @@
 
 mod caller;
 mod convert;
+mod respond;
 mod status;
 
 pub use self::status::{DOMAIN, code};
