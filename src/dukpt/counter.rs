@@ -6,7 +6,8 @@
 //! of at most `w` one bits,
 //!
 //! ```text
-//! rank(c) = sum over the set bits i of c of S(i, w - ones above i)  + 1 if c is valid  - 1 for zero
+//! rank(c) = S(i, w - ones above i), summed over the set bits i of c
+//!           + 1 if c is valid itself - 1 for zero, which is no counter
 //! ```
 
 /// The counters of one DUKPT family: their width and how many one bits they may have.

@@ -1,7 +1,7 @@
 //! Derives the keys of a transaction at the host: derived unique key per transaction (DUKPT).
 //!
 //! ```text
-//! base derivation key -> initial key -> (one step per counter bit) -> transaction key -> working key
+//! base derivation key -> initial key -> (a step per counter bit) -> transaction key -> working key
 //! ```
 //!
 //! Two families stand side by side and share nothing but their shape: [`tdes`] of ANSI

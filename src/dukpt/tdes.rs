@@ -3,8 +3,8 @@
 //! ```text
 //! initial key, left    E(BDK, first 8 octets of the KSN with counter 0)
 //! initial key, right   the same under BDK xor MASK
-//! one step, right      DES(K left, r xor K right) xor K right       r: last 8 octets of the KSN
-//! one step, left       the same under K xor MASK                    with the counter reached so far
+//! one step, right      DES(K left, r xor K right) xor K right    r: last 8 octets of the KSN
+//! one step, left       the same under K xor MASK                 with the counter reached so far
 //! working key          K xor the variant of its usage; a data key is then encrypted under itself
 //! ```
 

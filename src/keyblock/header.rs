@@ -143,10 +143,11 @@ impl Header {
         }
         let [u0, u1, algorithm, mode, v0, v1, exportability, context, reserved] =
             fields.map(char::from);
+        let version = char::from(self.version.letter());
+        let count = self.optional.len();
         let mut text = format!(
-            "{}{block_len:04}{u0}{u1}{algorithm}{mode}{v0}{v1}{exportability}{:02}{context}{reserved}",
-            char::from(self.version.letter()),
-            self.optional.len(),
+            "{version}{block_len:04}{u0}{u1}{algorithm}{mode}{v0}{v1}{exportability}\
+             {count:02}{context}{reserved}"
         );
         for block in &self.optional {
             block.write_to(&mut text);

@@ -13,7 +13,9 @@ mod wrap;
 
 pub use explain::{Explained, explain, usage_meaning};
 pub use header::{Header, HeaderInvalid, OptionalBlock};
-pub use wrap::{KeyBlock, KeyBlockRejected, Unwrapped, WrapError, WrappingUsage, unwrap, wrap};
+pub use wrap::{
+    KeyBlock, KeyBlockRejected, Unwrapped, WrapError, WrappingUsage, unwrap, wrap, wrap_key,
+};
 
 pub(crate) use wrap::self_test;
 

@@ -88,11 +88,32 @@ pub fn wrap<U: WrappingUsage>(
     key: &Material,
     rng: &dyn Rng,
 ) -> Result<KeyBlock, WrapError> {
+    // Exposed to the codec alone.
+    wrap_bytes(kbpk, header, key.expose_bytes(), rng)
+}
+
+/// Wraps a typed key, such as a device's initial key, as [`wrap`] does.
+pub fn wrap_key<K: Usage, U: WrappingUsage>(
+    kbpk: &Key<U>,
+    header: &Header,
+    key: &Key<K>,
+    rng: &dyn Rng,
+) -> Result<KeyBlock, WrapError> {
+    // Exposed to the codec alone.
+    wrap_bytes(kbpk, header, key.expose_bytes(), rng)
+}
+
+fn wrap_bytes<U: WrappingUsage>(
+    kbpk: &Key<U>,
+    header: &Header,
+    key: &[u8],
+    rng: &dyn Rng,
+) -> Result<KeyBlock, WrapError> {
     if service_version(kbpk.algorithm()) != Some(header.version) {
         return Err(WrapError::Version);
     }
     let algorithm =
-        Algorithm::from_header(header.algorithm, key.len_bytes()).ok_or(WrapError::KeyLength)?;
+        Algorithm::from_header(header.algorithm, key.len()).ok_or(WrapError::KeyLength)?;
     if algorithm.strength_bits() > kbpk.algorithm().strength_bits() {
         return Err(WrapError::Strength);
     }
@@ -103,7 +124,7 @@ pub fn wrap<U: WrappingUsage>(
     header.align()?;
     let header = header.encode(0)?;
     // Both keys are exposed to the codec alone, which wipes what it derives and enciphers.
-    with_wiped_stack(|| codec::seal(kbpk.expose_bytes(), &header, key.expose_bytes(), &padding))
+    with_wiped_stack(|| codec::seal(kbpk.expose_bytes(), &header, key, &padding))
         .map(KeyBlock)
         .map_err(|defect| match defect {
             Defect::Header(invalid) => WrapError::Header(invalid),
