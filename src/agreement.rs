@@ -70,7 +70,7 @@ impl Suite {
     }
 
     /// Whether the agreement is strong enough to carry a key: strength counts, not length, so it
-    /// carries TDES and AES-128 although the agreed key block protection key has 256 bits. See SEC-12.
+    /// carries TDES and AES-128 although the agreed protection key has 256 bits. See SEC-12.
     #[must_use]
     pub fn carries(self, algorithm: Algorithm) -> bool {
         algorithm.strength_bits() <= Self::AGREEMENT_STRENGTH_BITS
@@ -96,7 +96,8 @@ impl Agreement<'_> {
     ///
     /// ```text
     /// key(label) = HKDF-SHA-256( salt = transcript hash, IKM = Z, info, 32 bytes )
-    /// info       = len(1) || label || len(1) || suite || device ephemeral(65) || service ephemeral(65)
+    /// info       = len(1) || label || len(1) || suite
+    ///                     || device ephemeral(65) || service ephemeral(65)
     /// ```
     ///
     /// See NIST SP 800-56A rev. 3, 5.8.2, and RFC 5869.

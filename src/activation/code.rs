@@ -189,7 +189,7 @@ fn character(symbol: u8) -> char {
 }
 
 /// The remainder of the polynomial on division by (z + 1)(z + a) = z^2 + (1 + a) z + a, highest
-/// coefficient first; zero for a whole code. With check characters of zero it is those to put there.
+/// coefficient first; zero for a whole code. With check characters of zero, those to put there.
 fn remainder(symbols: &[u8; ActivationCode::LEN]) -> [u8; 2] {
     let mut rest = [0_u8; 2];
     for symbol in symbols {

@@ -98,6 +98,15 @@ pub enum Network {
 }
 
 impl Network {
+    /// All networks.
+    pub const ALL: [Self; 4] = [Self::Cellular, Self::DialUp, Self::Ethernet, Self::Wifi];
+
+    /// Finds a network by its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|network| network.as_str() == name)
+    }
+
     /// The name, for a timeline.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -1,0 +1,323 @@
+//! The terminal's side of first activation, up to keys that serve.
+//!
+//! Each step gives a request and takes its answer. A request is made once: asked for again before
+//! its answer came, it is the same bytes, so a lost reply costs nothing.
+
+use std::mem;
+
+use super::engine::Engine;
+use super::{Answer, Device, Terminal, TerminalError};
+use crate::activation::confirmation;
+use crate::activation::payload::{
+    ActivationName, Begin, BeginAnswer, Confirm, ConfirmAnswer, ConfirmedKey, Deliver,
+    DeliverAnswer, DeliveredKey, Payload,
+};
+use crate::activation::{ActivationCode, Role, Step, Transcript};
+use crate::agreement::{Agreement, ConfirmationKey, Suite};
+use crate::crypto::ec::{self, EphemeralKey, Point};
+use crate::crypto::rng::Rng;
+use crate::dukpt::{AesInitialKeyId, TdesInitialKeyId};
+use crate::key::usage::{InitialDukpt, KeyBlockProtection};
+use crate::key::{CheckValue, Key};
+use crate::keyblock::{self, Unwrapped, Version};
+
+/// A signed message to the service.
+#[derive(Clone, Eq, PartialEq)]
+pub struct SignedRequest {
+    /// The payload.
+    pub payload: Vec<u8>,
+    /// The device's signature, r and s.
+    pub signature: [u8; 64],
+}
+
+/// The confirmation of the keys, to the service.
+#[derive(Clone, Eq, PartialEq)]
+pub struct ConfirmRequest {
+    /// The payload.
+    pub payload: Vec<u8>,
+    /// The terminal's confirmation MAC.
+    pub mac: [u8; confirmation::MAC_LEN_BYTES],
+}
+
+/// Where the session with the service stands.
+pub(super) enum Session {
+    /// No session, or one that is over.
+    Idle,
+    /// Begin was made.
+    Begun { transcript: Transcript, request: SignedRequest },
+    /// The service proved itself.
+    Trusted { transcript: Transcript, activation: ActivationName, service: Point },
+    /// Deliver was made.
+    Delivering {
+        transcript: Transcript,
+        activation: ActivationName,
+        service: Point,
+        ephemeral: EphemeralKey,
+        request: SignedRequest,
+    },
+    /// The keys are loaded and do not serve yet; Confirm was made.
+    Loaded {
+        transcript: Transcript,
+        activation: ActivationName,
+        engine: Engine,
+        confirm_service: ConfirmationKey,
+        request: ConfirmRequest,
+    },
+}
+
+/// A key that the terminal loaded, as it may be shown.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LoadedKey {
+    /// Its slot.
+    pub slot: u32,
+    /// Its check value, as the terminal computed it.
+    pub check_value: CheckValue,
+    /// The id of the initial key.
+    pub initial_key_id: Vec<u8>,
+}
+
+impl Terminal {
+    /// Begins a session anew: new nonce, and whatever was under way before is dead. Keys that serve
+    /// go on serving until new ones are confirmed.
+    pub fn begin(
+        &mut self,
+        activation_code: Option<ActivationCode>,
+        rng: &dyn Rng,
+    ) -> Result<SignedRequest, TerminalError> {
+        let mut device_nonce = [0; 32];
+        rng.fill(&mut device_nonce)?;
+        let begin = Begin {
+            activation_code,
+            serial: self.device.serial.clone(),
+            certificate_chain: self.device.certificate_chain.clone(),
+            device_nonce,
+            readiness: self.device.readiness.clone(),
+        };
+        let transcript = Transcript::new();
+        let (transcript, request) = sign(&self.device, &transcript, begin.encode(), Step::Begin)?;
+        self.session = Session::Begun { transcript, request: request.clone() };
+        Ok(request)
+    }
+
+    /// The Begin that waits for its answer, to be sent again as it is.
+    #[must_use]
+    pub fn begin_again(&self) -> Option<SignedRequest> {
+        match &self.session {
+            Session::Begun { request, .. } => Some(request.clone()),
+            Session::Idle
+            | Session::Trusted { .. }
+            | Session::Delivering { .. }
+            | Session::Loaded { .. } => None,
+        }
+    }
+
+    /// Takes the answer to Begin, if the service proves that it is the acquirer's.
+    pub fn accept_begin(
+        &mut self,
+        answer: Answer<'_>,
+        now: u64,
+    ) -> Result<ActivationName, TerminalError> {
+        let Session::Begun { transcript, .. } = &self.session else {
+            return Err(TerminalError::OutOfStep);
+        };
+        let message = BeginAnswer::parse(answer.payload)?;
+        let service = self.device.trust.judge(&message, now)?;
+        let transcript = transcript.with(answer.payload);
+        verify(&service, &transcript, Step::Begin, answer.proof)?;
+        if message.expires_at_seconds <= now {
+            return Err(TerminalError::Expired);
+        }
+        let activation = message.activation;
+        self.activation = Some(activation.clone());
+        self.session = Session::Trusted { transcript, activation: activation.clone(), service };
+        Ok(activation)
+    }
+
+    /// Asks for the keys. Asked again before the answer came, the same bytes.
+    pub fn deliver(&mut self) -> Result<SignedRequest, TerminalError> {
+        if let Session::Delivering { request, .. } = &self.session {
+            return Ok(request.clone());
+        }
+        let Session::Trusted { transcript, activation, service } = &self.session else {
+            return Err(TerminalError::OutOfStep);
+        };
+        let ephemeral = EphemeralKey::generate()?;
+        let deliver =
+            Deliver { activation: activation.clone(), device_ephemeral: ephemeral.public() };
+        let (transcript, request) =
+            sign(&self.device, transcript, deliver.encode(), Step::Deliver)?;
+        self.session = Session::Delivering {
+            transcript,
+            activation: activation.clone(),
+            service: *service,
+            ephemeral,
+            request: request.clone(),
+        };
+        Ok(request)
+    }
+
+    /// Takes the keys: verifies the answer, agrees, opens each block, checks each check value and
+    /// loads the registers. The keys do not serve before the service confirmed.
+    ///
+    /// A signed answer whose blocks do not open ends the session, for the ephemeral key is used up.
+    pub fn accept_keys(&mut self, answer: Answer<'_>) -> Result<Vec<LoadedKey>, TerminalError> {
+        let Session::Delivering { transcript, activation, service, .. } = &self.session else {
+            return Err(TerminalError::OutOfStep);
+        };
+        let answered = transcript.with(answer.payload);
+        verify(service, &answered, Step::Deliver, answer.proof)?;
+        let message = DeliverAnswer::parse(answer.payload)?;
+        if message.activation != *activation {
+            return Err(TerminalError::ActivationOther);
+        }
+        let Session::Delivering { transcript, activation, ephemeral, .. } =
+            mem::replace(&mut self.session, Session::Idle)
+        else {
+            return Err(TerminalError::OutOfStep);
+        };
+        let transcript_hash = transcript.hash();
+        let device_ephemeral = ephemeral.public();
+        let agreement = Agreement {
+            suite: self.suite,
+            transcript_hash: &transcript_hash,
+            device_ephemeral: &device_ephemeral,
+            service_ephemeral: &message.service_ephemeral,
+        };
+        let agreed = agreement.derive(ephemeral.agree(&message.service_ephemeral));
+        // This device has one slot, for its initial key; what else comes it can not place.
+        let [delivered] = message.keys.as_slice() else {
+            let slot = message.keys.last().map_or(0, |key| key.slot);
+            return Err(TerminalError::KeyBlock { slot });
+        };
+        let (engine, loaded) = load(self.suite, &agreed.key_block_protection, delivered)?;
+        let confirm = Confirm {
+            activation: activation.clone(),
+            keys: vec![ConfirmedKey {
+                slot: loaded.slot,
+                check_value: loaded.check_value.bytes().to_vec(),
+            }],
+        };
+        let payload = confirm.encode();
+        let transcript = answered.with(&payload);
+        let mac = confirmation::terminal_mac(&agreed.confirm_terminal, &transcript);
+        self.session = Session::Loaded {
+            transcript,
+            activation,
+            engine,
+            confirm_service: agreed.confirm_service,
+            request: ConfirmRequest { payload, mac },
+        };
+        Ok(vec![loaded])
+    }
+
+    /// Says that every key arrived. Asked again before the answer came, the same bytes.
+    pub fn confirm(&self) -> Result<ConfirmRequest, TerminalError> {
+        match &self.session {
+            Session::Loaded { request, .. } => Ok(request.clone()),
+            Session::Idle
+            | Session::Begun { .. }
+            | Session::Trusted { .. }
+            | Session::Delivering { .. } => Err(TerminalError::OutOfStep),
+        }
+    }
+
+    /// Takes the service's confirmation; from here on the new keys serve, and the old are gone.
+    pub fn accept_confirmation(&mut self, answer: Answer<'_>) -> Result<(), TerminalError> {
+        let Session::Loaded { transcript, activation, confirm_service, .. } = &self.session else {
+            return Err(TerminalError::OutOfStep);
+        };
+        let transcript = transcript.with(answer.payload);
+        confirmation::verify_service_mac(confirm_service, &transcript, answer.proof)?;
+        if ConfirmAnswer::parse(answer.payload)?.activation != *activation {
+            return Err(TerminalError::ActivationOther);
+        }
+        let Session::Loaded { engine, .. } = mem::replace(&mut self.session, Session::Idle) else {
+            return Err(TerminalError::OutOfStep);
+        };
+        self.engine = Some(engine);
+        self.exchange = None;
+        self.tests_made = 0;
+        Ok(())
+    }
+
+    /// The activation that the service last named.
+    #[must_use]
+    pub fn activation(&self) -> Option<&ActivationName> {
+        self.activation.as_ref()
+    }
+}
+
+/// Adds a payload to the transcript and signs it as the terminal.
+pub(super) fn sign(
+    device: &Device,
+    transcript: &Transcript,
+    payload: Vec<u8>,
+    step: Step,
+) -> Result<(Transcript, SignedRequest), TerminalError> {
+    let transcript = transcript.with(&payload);
+    let signature = device.key.sign(&transcript.authenticated_input(Role::Terminal, step))?;
+    Ok((transcript, SignedRequest { payload, signature }))
+}
+
+/// Verifies the service's signature over the transcript that ends with its answer.
+fn verify(
+    service: &Point,
+    transcript: &Transcript,
+    step: Step,
+    signature: &[u8],
+) -> Result<(), TerminalError> {
+    let signature: &[u8; 64] = signature.try_into().map_err(|_| TerminalError::Authentication)?;
+    let input = transcript.authenticated_input(Role::Service, step);
+    ec::verify(service, &input, signature).map_err(|_| TerminalError::Authentication)
+}
+
+/// Opens the block of an initial key and loads the registers from it.
+fn load(
+    suite: Suite,
+    protection: &Key<KeyBlockProtection>,
+    delivered: &DeliveredKey,
+) -> Result<(Engine, LoadedKey), TerminalError> {
+    let slot = delivered.slot;
+    let refused = TerminalError::KeyBlock { slot };
+    let opened = keyblock::unwrap(protection, &delivered.key_block).map_err(|_| refused)?;
+    if slot != 0 || !describes(suite, &opened, delivered) {
+        return Err(refused);
+    }
+    let Unwrapped { algorithm, material, .. } = opened;
+    let id = &delivered.initial_key_id;
+    let engine = match suite {
+        Suite::P256Aes128 => {
+            let id = AesInitialKeyId::parse(id).map_err(|_| refused)?;
+            Engine::load_aes(&material, id)
+        }
+        Suite::P256Tdes2 => {
+            let id = TdesInitialKeyId::parse(id).map_err(|_| refused)?;
+            Engine::load_tdes(&material, id)
+        }
+    };
+    let key = Key::<InitialDukpt>::from_material(algorithm, material).map_err(|_| refused)?;
+    let check_value = key.check_value();
+    if check_value.bytes() != delivered.check_value {
+        return Err(TerminalError::CheckValue { slot });
+    }
+    let loaded = LoadedKey { slot, check_value, initial_key_id: id.clone() };
+    Ok((engine.ok_or(refused)?, loaded))
+}
+
+/// Whether the authenticated header says what the delivery says: an initial DUKPT key (`B1`) of the
+/// suite's algorithm that derives (`X`) and never leaves (`N`), with the same id in `IK` or `KS`.
+fn describes(suite: Suite, opened: &Unwrapped, delivered: &DeliveredKey) -> bool {
+    let id_block = match suite {
+        Suite::P256Aes128 => *b"IK",
+        Suite::P256Tdes2 => *b"KS",
+    };
+    let id = data_encoding::HEXUPPER.encode(&delivered.initial_key_id);
+    let header = &opened.header;
+    header.version == Version::D
+        && header.usage == *b"B1"
+        && delivered.usage == header.usage
+        && header.mode == b'X'
+        && header.exportability == b'N'
+        && opened.algorithm == suite.initial_key_algorithm()
+        && header.find(id_block) == Some(id.as_str())
+}
