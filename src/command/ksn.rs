@@ -3,7 +3,7 @@
 use crate::dukpt::{AesInitialKey, AesKsn, DerivationError, KeyKind, TdesInitialKey, TdesKsn};
 use crate::key::usage::{BaseDerivation, MacBoth, MacGeneration, MacVerification, PinEncryption};
 use crate::key::{Algorithm, CheckValue, Key};
-use crate::mac::{MacAlgorithm, MacError, MacTag};
+use crate::mac::{MacAlgorithm, MacError, MacTag, VerifyMacError};
 use crate::vault::Purpose;
 
 /// A key serial number: 12 bytes for AES, 10 for TDES.
@@ -103,6 +103,19 @@ impl InitialKey {
         }
     }
 
+    /// The kind of working key that has the algorithm of the initial key.
+    #[must_use]
+    pub fn kind(&self) -> KeyKind {
+        match self {
+            Self::Aes(key, _) => match key.key().algorithm() {
+                Algorithm::Aes192 => KeyKind::Aes192,
+                Algorithm::Aes256 => KeyKind::Aes256,
+                _ => KeyKind::Aes128,
+            },
+            Self::Tdes(..) => KeyKind::Tdes2,
+        }
+    }
+
     /// The PIN key of the transaction; `kind` applies to AES.
     pub fn pin_key(&self, kind: KeyKind) -> Result<Key<PinEncryption>, DerivationError> {
         match self {
@@ -159,6 +172,20 @@ impl MacKey {
             Self::Both(key) => key.generate_mac(algorithm, message, len_bytes),
             Self::Request(key) => key.generate_mac(algorithm, message, len_bytes),
             Self::Response(key) => key.generate_mac(algorithm, message, len_bytes),
+        }
+    }
+
+    /// Verifies a MAC; see [`Key::verify_mac`].
+    pub fn verify_mac(
+        &self,
+        algorithm: MacAlgorithm,
+        message: &[u8],
+        mac: &[u8],
+    ) -> Result<(), VerifyMacError> {
+        match self {
+            Self::Both(key) => key.verify_mac(algorithm, message, mac),
+            Self::Request(key) => key.verify_mac(algorithm, message, mac),
+            Self::Response(key) => key.verify_mac(algorithm, message, mac),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Host commands: what each call does, from a request that is valid by construction to its result.
 
+pub mod activation;
 mod error;
 mod ksn;
 pub mod manage_trust;

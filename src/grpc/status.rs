@@ -128,7 +128,7 @@ mod tests {
             let value = format!("ERROR_REASON_{} =", reason.as_str());
             let before = text.split(&value).next().expect("split yields at least one part");
             let start = before.rfind(';').map_or(0, |at| at + 1);
-            let words = format!("{:?}", code(*reason));
+            let words = format!("{:?}", code(reason));
             let upper: String = words
                 .chars()
                 .enumerate()

@@ -59,7 +59,9 @@ impl Work {
         self.core().now()
     }
 
-    pub(super) fn resource(&self) -> &str {
+    /// The resource that the audit event names.
+    #[must_use]
+    pub fn resource(&self) -> &str {
         &self.draft.resource
     }
 

@@ -116,6 +116,11 @@ pub fn verify_service(
     verify(chain, trust_anchors, at, KeyUsage::required_if_present(SERVER_AUTH))
 }
 
+/// Reads what the leaf of a chain says of itself: believed only once the chain is verified.
+pub fn leaf(chain: &Chain) -> Result<Leaf, CertificateInvalid> {
+    read_leaf(chain.leaf()?)
+}
+
 /// Looks at the certificate of an authority that somebody wants trusted.
 pub fn inspect_authority(der: &[u8]) -> Result<AuthorityCertificate, CertificateInvalid> {
     if der.len() > Chain::CERTIFICATE_LEN_BYTES_MAX {

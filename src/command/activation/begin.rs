@@ -1,0 +1,296 @@
+//! Step 3: the terminal shows its code and proves its device key; its key id is allocated.
+
+use super::code;
+use super::profile::Profile;
+use super::proof::prove_serial;
+use super::record::{Activation, Answer, Phase, Terminal};
+use super::step::{Happened, advance, check, profile_of};
+use super::{Signed, payload_field};
+use crate::activation::parameters::AcquirerId;
+use crate::activation::payload::{ActivationName, Begin, BeginAnswer, CertificateChain, Payload};
+use crate::activation::{Call, Role, State, Step, Transcript};
+use crate::agreement::Suite;
+use crate::command::{Error, manage_trust, refuse, retrying};
+use crate::crypto::constant_time_eq;
+use crate::dukpt::{AesInitialKeyId, TdesInitialKeyId};
+use crate::key::usage::BaseDerivation;
+use crate::vault::{
+    self, Action, Caller, KeyRecord, Operation, Reason, StoredKey, Vault, Versioned, Work,
+};
+
+/// How long an activation lives: one hour.
+const LIFETIME_MS: u64 = 60 * 60 * 1_000;
+
+/// Begins an activation, or begins its session anew.
+///
+/// The same bytes get the same answer. Other nonces from the same device end the session that there
+/// was and begin another with the same initial key id.
+pub async fn begin_activation(
+    vault: &Vault,
+    caller: &Caller,
+    request: &Signed,
+) -> Result<Answer, Error> {
+    retrying(|| begin_once(vault, caller, request)).await
+}
+
+async fn begin_once(vault: &Vault, caller: &Caller, request: &Signed) -> Result<Answer, Error> {
+    let begin = Begin::parse(&request.payload).map_err(payload_field)?;
+    let serial = begin.serial.as_str();
+    let work = vault.begin(caller, Action::BeginActivation, "terminals").await?;
+    let transcript = Transcript::new().with(&request.payload);
+    let chain = begin.certificate_chain.as_der();
+    let proven = prove_serial(vault, serial, chain, &transcript, &request.proof, work.now()).await;
+    let terminal = match proven {
+        Ok(terminal) => terminal,
+        Err(disbelief) => return Err(refuse(work, disbelief).await),
+    };
+    let before = last_activation(vault, &terminal.record).await?;
+    if let Some(answer) =
+        before.as_ref().and_then(|last| Activation::answered(last.record.begun.as_ref(), request))
+    {
+        // Told before: nothing is spent by a lost reply.
+        return Ok(answer);
+    }
+    let profile = profile_of(vault, &terminal.record).await?;
+    if let Err(error) = check(&terminal.record, Call::BeginActivation, profile.code_required) {
+        return Err(refuse(work, error).await);
+    }
+    let attempt = Attempt { work, terminal, before, profile, begin: &begin, transcript };
+    attempt.go_on(vault, request).await
+}
+
+/// A device that proved itself, in a state that allows it to begin.
+struct Attempt<'a> {
+    work: Work,
+    terminal: Versioned<Terminal>,
+    before: Option<Versioned<Activation>>,
+    profile: Profile,
+    begin: &'a Begin,
+    transcript: Transcript,
+}
+
+impl Attempt<'_> {
+    async fn go_on(mut self, vault: &Vault, request: &Signed) -> Result<Answer, Error> {
+        if self.begin.readiness.tampered {
+            return Err(self.hold_tampered().await);
+        }
+        // A re-key was started by the backend for keys that serve: no merchant types a code.
+        let code_required =
+            self.profile.code_required && self.terminal.record.state != State::Rekeying;
+        if code_required && !self.code_is_right(vault) {
+            return Err(self.refuse_code().await);
+        }
+        let bdk_name = self.profile.base_derivation_key.clone();
+        let bdk = match vault.key::<BaseDerivation>(&bdk_name, Operation::DeriveInitial).await {
+            Ok(bdk) => bdk,
+            Err(error) => return Err(refuse(self.work, error).await),
+        };
+        let signer = manage_trust::signer(vault).await?;
+        let mut activation = self.activation(&bdk).await?;
+        let answer = BeginAnswer {
+            activation: name(&activation.record)?,
+            service_nonce: nonce(vault)?,
+            service_certificate_chain: CertificateChain::new(signer.chain)
+                .ok_or_else(|| broken("the service's chain does not fit an answer"))?,
+            acquirer_id: AcquirerId::new(&signer.acquirer_id)
+                .ok_or_else(|| broken("the acquirer id is none"))?,
+            expires_at_seconds: activation.record.expires.seconds(),
+        }
+        .encode();
+        self.transcript.absorb(&answer);
+        let input = self.transcript.authenticated_input(Role::Service, Step::Begin);
+        let signature = signer.key.sign(&input).map_err(|_| broken("no randomness to sign"))?;
+        let answer = Answer::to(request, answer, signature.to_vec());
+        activation.record.transcript = self.transcript.expose_framed().to_vec();
+        activation.record.begun = Some(answer.clone());
+        self.note(&activation.record);
+        self.work.uses(&bdk);
+        self.work.put(&activation)?;
+        self.work.put(&self.terminal)?;
+        self.work.commit().await?;
+        Ok(answer)
+    }
+
+    /// The activation that goes on in a new session, or a new one with a key id of its own.
+    async fn activation(
+        &mut self,
+        bdk: &StoredKey<BaseDerivation>,
+    ) -> Result<Versioned<Activation>, Error> {
+        let now = self.work.now();
+        let alive = self.before.take().filter(|last| {
+            let phase = last.record.phase;
+            matches!(phase, Phase::Begun | Phase::Delivered) && now <= last.record.expires
+        });
+        let mut activation = match alive {
+            Some(mut alive) => {
+                alive.record.forget_session();
+                (alive.record.delivered, alive.record.confirmed) = (None, None);
+                alive
+            }
+            None => self.fresh(bdk).await?,
+        };
+        activation.record.phase = Phase::Begun;
+        activation.record.certificate_chain = self.begin.certificate_chain.as_der().to_vec();
+        Ok(activation)
+    }
+
+    async fn fresh(
+        &mut self,
+        bdk: &StoredKey<BaseDerivation>,
+    ) -> Result<Versioned<Activation>, Error> {
+        let initial_key_id = allocate(&mut self.work, bdk.record(), self.profile.suite).await?;
+        let terminal = &mut self.terminal.record;
+        terminal.activation = terminal.activation.saturating_add(1);
+        Ok(Versioned::absent(Activation {
+            terminal: terminal.id.clone(),
+            number: terminal.activation,
+            phase: Phase::Begun,
+            expires: self.work.now().plus_ms(LIFETIME_MS),
+            base_derivation_key: bdk.record().name.clone(),
+            initial_key_id,
+            suite: self.profile.suite,
+            certificate_chain: Vec::new(),
+            transcript: Vec::new(),
+            confirmation_keys: None,
+            check_values: Vec::new(),
+            begun: None,
+            delivered: None,
+            confirmed: None,
+            exchanged: None,
+        }))
+    }
+
+    fn note(&mut self, activation: &Activation) {
+        let id = data_encoding::HEXUPPER.encode(&activation.initial_key_id);
+        let readiness = &self.begin.readiness;
+        let note = format!(
+            "activation {}, initial key id {id}; {} {} over {}",
+            activation.number,
+            readiness.hardware.as_str(),
+            readiness.firmware.as_str(),
+            readiness.network.as_str(),
+        );
+        let terminal = &mut self.terminal.record;
+        let to = match terminal.state {
+            State::Rekeying => State::Rekeying,
+            _ => State::CodeVerified,
+        };
+        advance(&mut self.work, terminal, to, Happened::done("BeginActivation", note));
+    }
+
+    fn code_is_right(&self, vault: &Vault) -> bool {
+        let terminal = &self.terminal.record;
+        let (Some(kept), Some(shown)) = (&terminal.code, &self.begin.activation_code) else {
+            return false;
+        };
+        let in_time = self.work.now() <= kept.expires;
+        in_time && constant_time_eq(&code::hash(vault, shown, terminal), &kept.hash)
+    }
+
+    /// A proven device with a wrong code spends a try and learns what to do; the last one locks.
+    async fn refuse_code(mut self) -> Error {
+        let now = self.work.now();
+        let terminal = &mut self.terminal.record;
+        let expired = terminal.code.as_ref().is_none_or(|code| now > code.expires);
+        let tries_left = match &mut terminal.code {
+            Some(code) if !expired => {
+                code.tries_left = code.tries_left.saturating_sub(1);
+                code.tries_left
+            }
+            Some(_) | None => 0,
+        };
+        let (to, reason, remedy) = if expired {
+            (State::CodeExpired, Reason::CodeRefused, "the code has expired: reissue it")
+        } else if tries_left == 0 {
+            (State::Locked, Reason::TerminalLocked, "the terminal is locked: reissue its code")
+        } else {
+            (terminal.state, Reason::CodeRefused, "type the code again as it was told")
+        };
+        let happened = Happened::failed("BeginActivation", reason, remedy);
+        advance(&mut self.work, terminal, to, happened);
+        if let Err(error) = self.work.put(&self.terminal) {
+            return error.into();
+        }
+        let metadata = vec![("tries_left", tries_left.to_string()), ("remedy", remedy.to_owned())];
+        told(self.work.commit_refused(reason).await, reason, metadata)
+    }
+
+    /// A device whose tamper detection has answered receives no keys, now or later.
+    async fn hold_tampered(mut self) -> Error {
+        let remedy = "the device reports tampering: replace it";
+        let reason = Reason::DeviceNotTrusted;
+        let terminal = &mut self.terminal.record;
+        terminal.came_from = Some(terminal.state);
+        terminal.hold_cause = Some("the device reports tampering".to_owned());
+        let happened = Happened::failed("BeginActivation", reason, remedy);
+        advance(&mut self.work, terminal, State::Held, happened);
+        if let Err(error) = self.work.put(&self.terminal) {
+            return error.into();
+        }
+        let metadata = vec![("remedy", remedy.to_owned())];
+        told(self.work.commit_refused(reason).await, reason, metadata)
+    }
+}
+
+/// The refusal as its caller learns it, unless something worse happened.
+fn told(error: vault::Error, reason: Reason, metadata: Vec<(&'static str, String)>) -> Error {
+    match error {
+        vault::Error::Refused(refused) if refused == reason => Error::Refused { reason, metadata },
+        worse => worse.into(),
+    }
+}
+
+async fn last_activation(
+    vault: &Vault,
+    terminal: &Terminal,
+) -> Result<Option<Versioned<Activation>>, Error> {
+    if terminal.activation == 0 {
+        return Ok(None);
+    }
+    let id = Activation::id_of(&terminal.id, terminal.activation);
+    Ok(vault.get::<Activation>(&id).await?)
+}
+
+/// Takes the next initial key id below a base derivation key: durable in this commit, before
+/// anything is derived from it. Gaps may come, a second one with the same id can not.
+pub(super) async fn allocate(
+    work: &mut Work,
+    bdk: &KeyRecord,
+    suite: Suite,
+) -> Result<Vec<u8>, Error> {
+    let key_set = bdk.attributes.key_set_id.as_deref().unwrap_or_default();
+    let scope = format!("initial-key/{}/{}", bdk.name, bdk.version);
+    let number = work.allocate(&scope, u64::from(bdk.attributes.device_cap)).await?;
+    let exhausted = || Error::refused(Reason::KsnExhausted);
+    let number = u32::try_from(number).map_err(|_| exhausted())?;
+    let bytes = data_encoding::HEXUPPER
+        .decode(key_set.as_bytes())
+        .map_err(|_| broken("a key set id is not hexadecimal"))?;
+    match suite {
+        Suite::P256Aes128 => {
+            let bdk_id = bytes.try_into().map_err(|_| broken("a key set id is not 4 bytes"))?;
+            Ok(AesInitialKeyId::new(bdk_id, number.to_be_bytes()).bytes().to_vec())
+        }
+        Suite::P256Tdes2 => {
+            let key_set = bytes.try_into().map_err(|_| broken("a key set id is not 5 bytes"))?;
+            let id = TdesInitialKeyId::new(key_set, number).map_err(|_| exhausted())?;
+            Ok(id.bytes().to_vec())
+        }
+    }
+}
+
+fn nonce(vault: &Vault) -> Result<[u8; 32], Error> {
+    let mut nonce = [0; 32];
+    vault.rng().fill(&mut nonce).map_err(|_| broken("the random number generator failed"))?;
+    Ok(nonce)
+}
+
+/// The activation's name, as payloads have it.
+pub(super) fn name(activation: &Activation) -> Result<ActivationName, Error> {
+    ActivationName::new(&activation.name()).ok_or_else(|| broken("an activation has no name"))
+}
+
+/// Something that can not happen did.
+pub(super) fn broken(what: &'static str) -> Error {
+    vault::Error::incident(what, "activation").into()
+}

@@ -1,0 +1,219 @@
+//! Step 4: the agreement, and the keys as key blocks under it.
+
+use super::begin::{broken, name};
+use super::proof::prove;
+use super::record::{Activation, Answer, ConfirmationKeys, Phase, Terminal};
+use super::step::{Happened, advance, check, profile_of, read_terminal};
+use super::{Signed, payload_field};
+use crate::activation::payload::{Deliver, DeliverAnswer, DeliveredKey, Payload};
+use crate::activation::{Call, Role, State, Step, Transcript};
+use crate::agreement::{AgreedKeys, Agreement, Suite};
+use crate::command::{Error, manage_trust, refuse, retrying};
+use crate::crypto::ec::EphemeralKey;
+use crate::dukpt::{AesInitialKeyId, TdesInitialKeyId};
+use crate::key::usage::{BaseDerivation, InitialDukpt};
+use crate::key::{Key, Material};
+use crate::keyblock::{self, Header, OptionalBlock, Version};
+use crate::vault::{
+    Action, Caller, Operation, Reason, StoredKey, UnixMillis, Vault, Versioned, Work,
+};
+
+/// The slot of the initial DUKPT key.
+const SLOT: u32 = 0;
+
+/// Delivers the keys of an activation.
+///
+/// The service's ephemeral key is made here, used once and gone with this call. The answer is kept,
+/// sealed, and given again for the same payload until the keys are confirmed.
+pub async fn deliver_keys(
+    vault: &Vault,
+    caller: &Caller,
+    activation: (&str, u32),
+    request: &Signed,
+) -> Result<Answer, Error> {
+    retrying(|| deliver_once(vault, caller, activation, request)).await
+}
+
+async fn deliver_once(
+    vault: &Vault,
+    caller: &Caller,
+    (terminal_id, number): (&str, u32),
+    request: &Signed,
+) -> Result<Answer, Error> {
+    let deliver = Deliver::parse(&request.payload).map_err(payload_field)?;
+    let resource = format!("terminals/{terminal_id}");
+    let work = vault.begin(caller, Action::DeliverKeys, resource).await?;
+    let Some((terminal, activation)) = read(vault, terminal_id, number).await? else {
+        return Err(refuse(work, Reason::ActivationRefused).await);
+    };
+    if let Some(answer) = Activation::answered(activation.record.delivered.as_ref(), request) {
+        return Ok(answer);
+    }
+    let before = Transcript::from_framed(activation.record.transcript.clone());
+    let transcript = before.with(&request.payload);
+    let chain = &activation.record.certificate_chain;
+    let step = Step::Deliver;
+    let now = work.now();
+    let proven =
+        prove(vault, &terminal.record, chain, &transcript, step, &request.proof, now).await;
+    if let Err(disbelief) = proven {
+        return Err(refuse(work, disbelief).await);
+    }
+    let profile = profile_of(vault, &terminal.record).await?;
+    let allowed = check(&terminal.record, Call::DeliverKeys, profile.code_required)
+        .and_then(|()| check_session(&terminal.record, &activation.record, &deliver, now));
+    if let Err(error) = allowed {
+        return Err(refuse(work, error).await);
+    }
+    hand_out(vault, work, terminal, activation, deliver, transcript, request).await
+}
+
+/// Reads a terminal and the activation that it is in; none if that is another or there is none.
+pub(super) async fn read(
+    vault: &Vault,
+    terminal_id: &str,
+    number: u32,
+) -> Result<Option<(Versioned<Terminal>, Versioned<Activation>)>, Error> {
+    let Ok(terminal) = read_terminal(vault, terminal_id).await else { return Ok(None) };
+    if terminal.record.activation != number {
+        return Ok(None);
+    }
+    let id = Activation::id_of(terminal_id, number);
+    let activation = vault.get::<Activation>(&id).await?;
+    Ok(activation.map(|activation| (terminal, activation)))
+}
+
+/// A session delivers once, within its time.
+fn check_session(
+    terminal: &Terminal,
+    activation: &Activation,
+    deliver: &Deliver,
+    now: UnixMillis,
+) -> Result<(), Error> {
+    if deliver.activation.as_str() != activation.name() {
+        return Err(Error::refused(Reason::ActivationRefused));
+    }
+    let remedy = if now > activation.expires {
+        "the activation has expired: begin again"
+    } else if activation.phase != Phase::Begun {
+        "this session has delivered its keys: repeat the same request, or begin again"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Refused {
+        reason: Reason::ActivationState,
+        metadata: vec![
+            ("state", terminal.state.as_str().to_owned()),
+            ("remedy", remedy.to_owned()),
+        ],
+    })
+}
+
+async fn hand_out(
+    vault: &Vault,
+    mut work: Work,
+    mut terminal: Versioned<Terminal>,
+    mut activation: Versioned<Activation>,
+    deliver: Deliver,
+    mut transcript: Transcript,
+    request: &Signed,
+) -> Result<Answer, Error> {
+    let name_of_bdk = activation.record.base_derivation_key.clone();
+    let bdk = match vault.key::<BaseDerivation>(&name_of_bdk, Operation::DeriveInitial).await {
+        Ok(bdk) => bdk,
+        Err(error) => return Err(refuse(work, error).await),
+    };
+    let signer = manage_trust::signer(vault).await?;
+    let suite = activation.record.suite;
+    let ephemeral = EphemeralKey::generate().map_err(|_| broken("no ephemeral key"))?;
+    let service_ephemeral = ephemeral.public();
+    let secret = ephemeral.agree(&deliver.device_ephemeral);
+    let agreed = Agreement {
+        suite,
+        transcript_hash: &transcript.hash(),
+        device_ephemeral: &deliver.device_ephemeral,
+        service_ephemeral: &service_ephemeral,
+    }
+    .derive(secret);
+    let key = initial_key(vault, &bdk, &activation.record, &agreed)?;
+    let check_value = data_encoding::HEXUPPER.encode(&key.check_value);
+    activation.record.check_values = vec![(key.slot, key.check_value.clone())];
+    activation.record.confirmation_keys = Some(ConfirmationKeys {
+        terminal: *agreed.confirm_terminal.expose_bytes(),
+        service: *agreed.confirm_service.expose_bytes(),
+    });
+    let activation_name = name(&activation.record)?;
+    let payload =
+        DeliverAnswer { activation: activation_name, service_ephemeral, keys: vec![key] }.encode();
+    transcript.absorb(&payload);
+    let input = transcript.authenticated_input(Role::Service, Step::Deliver);
+    let signature = signer.key.sign(&input).map_err(|_| broken("no randomness to sign"))?;
+    let answer = Answer::to(request, payload, signature.to_vec());
+    activation.record.transcript = transcript.expose_framed().to_vec();
+    activation.record.phase = Phase::Delivered;
+    activation.record.delivered = Some(answer.clone());
+    let to = match terminal.record.state {
+        State::Rekeying => State::Rekeying,
+        _ => State::KeysDelivered,
+    };
+    let note = format!("initial key, check value {check_value}, version D key block");
+    advance(&mut work, &mut terminal.record, to, Happened::done("DeliverKeys", note));
+    work.uses(&bdk);
+    work.put(&activation)?;
+    work.put(&terminal)?;
+    work.commit().await?;
+    Ok(answer)
+}
+
+/// Derives the initial key of the allocated id and wraps it under the agreed key.
+fn initial_key(
+    vault: &Vault,
+    bdk: &StoredKey<BaseDerivation>,
+    activation: &Activation,
+    agreed: &AgreedKeys,
+) -> Result<DeliveredKey, Error> {
+    let id = activation.initial_key_id.as_slice();
+    let derived = |_| broken("the base derivation key does not fit its profile");
+    match activation.suite {
+        Suite::P256Aes128 => {
+            let id = AesInitialKeyId::parse(id).map_err(|_| broken("no initial key id"))?;
+            let key = bdk.key().aes_initial_key(id).map_err(derived)?;
+            wrap(vault, activation, agreed, key.key(), *b"IK")
+        }
+        Suite::P256Tdes2 => {
+            let id = TdesInitialKeyId::parse(id).map_err(|_| broken("no initial key id"))?;
+            let key = bdk.key().tdes_initial_key(id).map_err(derived)?;
+            wrap(vault, activation, agreed, key.key(), *b"KS")
+        }
+    }
+}
+
+/// Wraps an initial key, with its id in the optional block of its algorithm.
+fn wrap(
+    vault: &Vault,
+    activation: &Activation,
+    agreed: &AgreedKeys,
+    key: &Key<InitialDukpt>,
+    option: [u8; 2],
+) -> Result<DeliveredKey, Error> {
+    let algorithm = key.algorithm();
+    if !activation.suite.carries(algorithm) {
+        return Err(Error::refused(Reason::WrappingKeyTooWeak));
+    }
+    let id = activation.initial_key_id.as_slice();
+    let mut header = Header::new(Version::D, *b"B1", algorithm.header_letter(), b'X');
+    let id_text = data_encoding::HEXUPPER.encode(id);
+    let block = OptionalBlock::new(option, id_text).map_err(|_| broken("no optional block"))?;
+    header.push(block).map_err(|_| broken("no optional block"))?;
+    // The key goes into the block and nowhere else; the copy is wiped when this call returns.
+    let material = Material::copied_from(key.expose_bytes());
+    let wrapped = keyblock::wrap(&agreed.key_block_protection, &header, &material, vault.rng())
+        .map_err(|_| broken("the initial key does not wrap"))?;
+    Ok(DeliveredKey {
+        slot: SLOT,
+        usage: *b"B1",
+        key_block: wrapped.as_str().to_owned(),
+        initial_key_id: id.to_vec(),
+        check_value: key.check_value().bytes().to_vec(),
+    })
+}

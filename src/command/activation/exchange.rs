@@ -1,0 +1,185 @@
+//! An exchange under a transaction key: request and answer MACed under one KSN.
+
+use super::record::{Activation, Answer, KeyIndex, KeySet, Terminal};
+use super::step::read_terminal;
+use super::{Signed, step};
+use crate::activation::{Call, Role, Step, Transcript};
+use crate::command::{Error, InitialKey, Ksn, MacKey, refuse};
+use crate::key::usage::BaseDerivation;
+use crate::mac::MacAlgorithm;
+use crate::vault::{
+    self, Action, Budget, Caller, Claim, ClaimRequest, KeyRecord, Operation, Purpose, Reason,
+    StoredKey, UnixMillis, Vault, Versioned, Work,
+};
+
+use super::begin::broken;
+
+/// A message of a terminal under a transaction key.
+#[derive(Clone)]
+pub struct Exchange {
+    /// The key serial number.
+    pub ksn: Ksn,
+    /// The payload and its MAC.
+    pub signed: Signed,
+}
+
+/// A request whose MAC verified, and what is needed to answer it.
+pub(super) struct Opened {
+    pub(super) work: Work,
+    pub(super) terminal: Versioned<Terminal>,
+    pub(super) activation: Versioned<Activation>,
+    pub(super) initial_key: InitialKey,
+    pub(super) bdk: StoredKey<BaseDerivation>,
+    transcript: Transcript,
+    step: Step,
+}
+
+/// What opening a request leads to.
+pub(super) enum Opening {
+    /// It was answered before: the same bytes again.
+    Answered(Answer),
+    /// It is new.
+    Fresh(Box<Opened>),
+}
+
+/// Finds the terminal of a KSN, verifies the MAC and claims the counter.
+///
+/// Nothing is spent by a message whose MAC does not verify; it is charged to the terminal's budget.
+/// An unknown KSN and a wrong MAC look the same from outside.
+pub(super) async fn open(
+    vault: &Vault,
+    caller: &Caller,
+    (action, call, step): (Action, Call, Step),
+    request: &Exchange,
+) -> Result<Opening, Error> {
+    let mut work = vault.begin(caller, action, "terminals").await?;
+    let Some((name_of_bdk, terminal)) = terminal_of(vault, &request.ksn, work.now()).await? else {
+        return Err(refuse(work, Reason::ActivationRefused).await);
+    };
+    work.set_resource(terminal.record.name());
+    let id = Activation::id_of(&terminal.record.id, terminal.record.activation);
+    let activation = vault.get::<Activation>(&id).await?;
+    let activation = activation.ok_or_else(|| broken("a terminal with keys has no activation"))?;
+    let kept = activation.record.exchanged.as_ref();
+    if let Some(answer) = Activation::answered(kept, &request.signed) {
+        return Ok(Opening::Answered(answer));
+    }
+    let bdk = match vault.key::<BaseDerivation>(&name_of_bdk, Operation::DeriveWorking).await {
+        Ok(bdk) => bdk,
+        Err(error) => return Err(refuse(work, error).await),
+    };
+    let initial_key = InitialKey::derive(bdk.key(), &request.ksn)
+        .map_err(|_| broken("the base derivation key does not fit its terminal"))?;
+    work.reserve(Budget::Mac, &[b"terminal", terminal.record.id.as_bytes()]).await?;
+    let claim = claim(&mut work, bdk.record(), request).await?;
+    let transcript = Transcript::new().with(&request.signed.payload);
+    let input = transcript.authenticated_input(Role::Terminal, step);
+    let key = mac_key(&initial_key, Role::Terminal)?;
+    if key.verify_mac(algorithm(&key), &input, &request.signed.proof).is_err() {
+        return Err(work.commit_refused(Reason::ActivationRefused).await.into());
+    }
+    work.passed(Budget::Mac);
+    if claim != Claim::Fresh {
+        return Err(work.commit_refused(Reason::KsnReplayed).await.into());
+    }
+    // From here on the message is the terminal's own, and its counter spent whatever follows.
+    work.accept(Purpose::MacRequest);
+    work.uses(&bdk);
+    if let Err(error) = step::check(&terminal.record, call, true) {
+        let refused = work.commit_refused(error.reason()).await;
+        return Err(worse_or(refused, error));
+    }
+    let opened = Opened { work, terminal, activation, initial_key, bdk, transcript, step };
+    Ok(Opening::Fresh(Box::new(opened)))
+}
+
+impl Opened {
+    /// Refuses a message that is the terminal's own: its counter stays spent.
+    pub(super) async fn refuse(self, error: Error) -> Error {
+        let refused = self.work.commit_refused(error.reason()).await;
+        worse_or(refused, error)
+    }
+
+    /// MACs the answer under the KSN's response key, keeps it and commits everything.
+    pub(super) async fn answer(
+        mut self,
+        request: &Exchange,
+        payload: Vec<u8>,
+    ) -> Result<Answer, Error> {
+        self.transcript.absorb(&payload);
+        let input = self.transcript.authenticated_input(Role::Service, self.step);
+        let key = mac_key(&self.initial_key, Role::Service)?;
+        let algorithm = algorithm(&key);
+        let mac = key
+            .generate_mac(algorithm, &input, algorithm.len_bytes())
+            .map_err(|_| broken("the response key makes no MAC"))?;
+        let answer = Answer::to(&request.signed, payload, mac.bytes().to_vec());
+        self.activation.record.exchanged = Some(answer.clone());
+        self.work.put(&self.activation)?;
+        self.work.put(&self.terminal)?;
+        self.work.commit().await?;
+        Ok(answer)
+    }
+}
+
+/// The terminal whose confirmed initial key a KSN belongs to, and the name of its base derivation
+/// key: the keys that serve, or for their time those before a re-key.
+pub async fn terminal_of(
+    vault: &Vault,
+    ksn: &Ksn,
+    now: UnixMillis,
+) -> Result<Option<(String, Versioned<Terminal>)>, Error> {
+    let Some(bdk) = vault.key_of_set(&ksn.key_set_id()).await? else { return Ok(None) };
+    let id = ksn.initial_key_id();
+    let Some(index) = vault.get::<KeyIndex>(&KeyIndex::id_of(&bdk, &id)).await? else {
+        return Ok(None);
+    };
+    let terminal = read_terminal(vault, &index.record.terminal).await?;
+    let is_it = |keys: &KeySet| keys.base_derivation_key == bdk && keys.initial_key_id == id;
+    let serves = terminal.record.keys.as_ref().is_some_and(is_it)
+        || terminal
+            .record
+            .keys_before
+            .as_ref()
+            .is_some_and(|(keys, until)| is_it(keys) && now <= *until);
+    Ok(serves.then_some((bdk, terminal)))
+}
+
+async fn claim(work: &mut Work, bdk: &KeyRecord, request: &Exchange) -> Result<Claim, Error> {
+    let input = Transcript::new().with(&request.signed.payload).with(&request.signed.proof).hash();
+    Ok(work
+        .claim(ClaimRequest {
+            key_name: &bdk.name,
+            key_version: bdk.version,
+            initial_key_id: &request.ksn.initial_key_id(),
+            purpose: Purpose::MacRequest,
+            rank: request.ksn.rank(),
+            input: &input,
+            first_anywhere: false,
+        })
+        .await?)
+}
+
+/// The key of one side's MAC, of the algorithm of the initial key.
+fn mac_key(initial_key: &InitialKey, role: Role) -> Result<MacKey, Error> {
+    let direction = match role {
+        Role::Terminal => crate::command::Direction::Request,
+        Role::Service => crate::command::Direction::Response,
+    };
+    initial_key
+        .mac_key(direction, initial_key.kind())
+        .map_err(|_| broken("the initial key derives no MAC key"))
+}
+
+/// CMAC with the cipher of the key: it takes messages of any length.
+fn algorithm(key: &MacKey) -> MacAlgorithm {
+    if key.algorithm().is_tdes() { MacAlgorithm::TdesCmac } else { MacAlgorithm::AesCmac }
+}
+
+/// The refusal with what its caller may learn, unless something worse happened.
+fn worse_or(refused: vault::Error, error: Error) -> Error {
+    match refused {
+        vault::Error::Refused(reason) if reason == error.reason() => error,
+        worse => worse.into(),
+    }
+}

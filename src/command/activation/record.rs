@@ -1,0 +1,356 @@
+//! What the vault keeps of a terminal: its record, its activation, and two indexes.
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::Signed;
+use crate::activation::{State, Transcript};
+use crate::agreement::Suite;
+use crate::vault::{Kind, Record, UnixMillis};
+
+/// How many entries a terminal's timeline keeps.
+const TIMELINE_LEN_MAX: usize = 100;
+
+/// How a terminal proves itself, fixed at registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TerminalKind {
+    /// By a device key with a certificate.
+    DeviceCertificate,
+}
+
+/// Where a merchant stands with the acquirer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MerchantStanding {
+    /// Accepted.
+    Approved,
+    /// Not yet decided.
+    Pending,
+    /// Refused by the acquirer.
+    Rejected,
+}
+
+/// The merchant at a terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merchant {
+    /// The card acceptor id (ISO 8583, field 42).
+    pub merchant_id: String,
+    /// The card acceptor terminal id (ISO 8583, field 41).
+    pub terminal_id: String,
+    /// The name on the receipt.
+    pub display_name: String,
+}
+
+/// A registered terminal. Nothing in its first block changes after registration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Terminal {
+    /// The id in `terminals/{id}`.
+    pub id: String,
+    /// The device's serial.
+    pub serial: String,
+    /// The device's model.
+    pub model: String,
+    /// The merchant.
+    pub merchant: Merchant,
+    /// The id in `profiles/{id}`.
+    pub profile: String,
+    /// How it proves itself.
+    pub kind: TerminalKind,
+    /// The id in `deviceAuthorities/{id}`.
+    pub device_authority: String,
+    /// Counts the key sets of the same serial, from 1.
+    pub generation: u32,
+    /// When it was registered.
+    pub created: UnixMillis,
+
+    /// Where it stands.
+    pub state: State,
+    /// Where its merchant stands.
+    pub standing: MerchantStanding,
+    /// Why it is held for a risk.
+    pub hold_cause: Option<String>,
+    /// The state to which a held or suspended terminal goes back.
+    pub came_from: Option<State>,
+    /// The code that waits to be shown.
+    pub code: Option<Code>,
+    /// How many codes were issued.
+    pub codes_issued: u32,
+    /// The number of its last activation, from 1; 0 before the first.
+    pub activation: u32,
+    /// The keys that serve.
+    pub keys: Option<KeySet>,
+    /// The keys that still serve after a re-key, and until when.
+    pub keys_before: Option<(KeySet, UnixMillis)>,
+    /// The version and digest of the parameters that were last sent.
+    pub parameters_sent: Option<ParametersSent>,
+    /// The version that it said it applied.
+    pub parameters_applied: u32,
+    /// How many test transactions passed.
+    pub tests_passed: u32,
+    /// SHA-256 of the settlement account.
+    pub settlement_digest: Option<[u8; 32]>,
+    /// When its first transaction after enabling came.
+    pub first_transaction: Option<UnixMillis>,
+    /// When it last changed.
+    pub updated: UnixMillis,
+    /// What happened to it, oldest first.
+    pub timeline: Vec<TimelineEntry>,
+}
+
+/// A code that was issued: never the code itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Code {
+    /// The keyed hash of the code, bound to serial and merchant.
+    pub hash: [u8; 32],
+    /// Until when it can be shown.
+    pub expires: UnixMillis,
+    /// How many wrong codes are still forgiven.
+    pub tries_left: u32,
+}
+
+/// The confirmed keys of a terminal: what the host must know to derive them again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySet {
+    /// The id in `keys/{id}` of the base derivation key.
+    pub base_derivation_key: String,
+    /// The initial key id: 8 bytes for AES, 10 for TDES.
+    pub initial_key_id: Vec<u8>,
+    /// The check value of the initial key.
+    pub check_value: Vec<u8>,
+}
+
+/// The parameters that a terminal was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParametersSent {
+    /// Their version.
+    pub version: u32,
+    /// SHA-256 of the file.
+    pub digest: [u8; 32],
+}
+
+/// One thing that happened to a terminal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TimelineEntry {
+    /// When.
+    pub time: UnixMillis,
+    /// The call or event.
+    pub step: String,
+    /// The state before.
+    pub from: State,
+    /// The state after.
+    pub to: State,
+    /// Why it failed; empty where it did not.
+    pub reason: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// What else is worth knowing; never a secret.
+    pub note: String,
+}
+
+impl Terminal {
+    /// Adds an entry to the timeline; the oldest leaves when it is full.
+    pub fn record(&mut self, entry: TimelineEntry) {
+        if self.timeline.len() == TIMELINE_LEN_MAX {
+            self.timeline.remove(0);
+        }
+        self.updated = entry.time;
+        self.timeline.push(entry);
+    }
+
+    /// The resource name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("terminals/{}", self.id)
+    }
+
+    /// The resource name of its last activation.
+    #[must_use]
+    pub fn activation_name(&self) -> String {
+        format!("terminals/{}/activations/{}", self.id, self.activation)
+    }
+}
+
+impl Record for Terminal {
+    const KIND: Kind = Kind::new("terminal");
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+
+    fn index(&self) -> Option<String> {
+        Some(self.state.as_str().to_owned())
+    }
+}
+
+/// Which terminal has a serial: one that is not retired.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SerialIndex {
+    /// The serial.
+    pub serial: String,
+    /// The terminal that has it now.
+    pub terminal: String,
+    /// How many key sets the serial had.
+    pub generation: u32,
+}
+
+impl Record for SerialIndex {
+    const KIND: Kind = Kind::new("serial");
+
+    fn id(&self) -> String {
+        self.serial.clone()
+    }
+}
+
+/// Which terminal has an initial key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeyIndex {
+    /// The id of the base derivation key.
+    pub base_derivation_key: String,
+    /// The initial key id.
+    pub initial_key_id: Vec<u8>,
+    /// The terminal.
+    pub terminal: String,
+}
+
+impl KeyIndex {
+    /// The id under which the index of an initial key stands.
+    #[must_use]
+    pub fn id_of(base_derivation_key: &str, initial_key_id: &[u8]) -> String {
+        let hex = data_encoding::HEXUPPER.encode(initial_key_id);
+        format!("{base_derivation_key}/{hex}")
+    }
+}
+
+impl Record for KeyIndex {
+    const KIND: Kind = Kind::new("initial_key");
+
+    fn id(&self) -> String {
+        Self::id_of(&self.base_derivation_key, &self.initial_key_id)
+    }
+}
+
+/// How far an activation has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// The device proved itself; a key id is allocated.
+    Begun,
+    /// Keys were sent.
+    Delivered,
+    /// Both sides hold the same keys; the session's secrets are gone.
+    Confirmed,
+    /// Ended before it was done.
+    Ended,
+}
+
+/// One activation of a terminal, with the session that is alive in it.
+///
+/// What a lost reply must not burn is kept: each answer stands beside the digest of the payload that
+/// it answered, and the same payload gets the same bytes again.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Activation {
+    /// The terminal's id.
+    pub terminal: String,
+    /// Its number, from 1.
+    pub number: u32,
+    /// How far it has come.
+    pub phase: Phase,
+    /// Until when it lives.
+    pub expires: UnixMillis,
+    /// The base derivation key of the allocated id.
+    pub base_derivation_key: String,
+    /// The initial key id that was allocated for it, once.
+    pub initial_key_id: Vec<u8>,
+    /// The algorithms, as the profile said when the activation began.
+    pub suite: Suite,
+    /// The device's certificate chain in DER, leaf first: judged again at each step.
+    pub certificate_chain: Vec<Vec<u8>>,
+    /// The transcript of the session so far; empty once confirmed.
+    pub transcript: Vec<u8>,
+    /// The confirmation keys, terminal's and service's, between delivery and confirmation.
+    pub confirmation_keys: Option<ConfirmationKeys>,
+    /// The check values of the delivered keys by slot.
+    pub check_values: Vec<(u32, Vec<u8>)>,
+    /// The answers to the session's steps.
+    pub begun: Option<Answer>,
+    /// See [`Self::begun`].
+    pub delivered: Option<Answer>,
+    /// See [`Self::begun`].
+    pub confirmed: Option<Answer>,
+    /// The last answer that was MACed under a transaction key.
+    pub exchanged: Option<Answer>,
+}
+
+/// What confirms the session's keys; gone with the confirmation.
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct ConfirmationKeys {
+    /// The terminal's.
+    pub terminal: [u8; 32],
+    /// The service's.
+    pub service: [u8; 32],
+}
+
+/// An answer that is given again for the same request.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Answer {
+    /// SHA-256 of the request: payload and proof.
+    pub request: [u8; 32],
+    /// The answer's payload.
+    pub payload: Vec<u8>,
+    /// The answer's signature or MAC.
+    pub proof: Vec<u8>,
+}
+
+impl Activation {
+    /// The id under which an activation stands; numbers sort as text.
+    #[must_use]
+    pub fn id_of(terminal: &str, number: u32) -> String {
+        format!("{terminal}/{number:010}")
+    }
+
+    /// The resource name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("terminals/{}/activations/{}", self.terminal, self.number)
+    }
+
+    /// Ends it before it was done: the session is dead, and what it kept is gone.
+    pub fn end(&mut self) {
+        self.phase = Phase::Ended;
+        self.forget_session();
+        (self.begun, self.delivered, self.confirmed) = (None, None, None);
+    }
+
+    /// Drops what only an unfinished session needs.
+    pub fn forget_session(&mut self) {
+        self.transcript.zeroize();
+        self.confirmation_keys = None;
+        self.check_values.clear();
+    }
+
+    /// The answer that was given to this very request before.
+    #[must_use]
+    pub fn answered(kept: Option<&Answer>, request: &Signed) -> Option<Answer> {
+        kept.filter(|answer| answer.request == digest_of(request)).cloned()
+    }
+}
+
+impl Answer {
+    /// An answer to a request.
+    #[must_use]
+    pub fn to(request: &Signed, payload: Vec<u8>, proof: Vec<u8>) -> Self {
+        Self { request: digest_of(request), payload, proof }
+    }
+}
+
+/// SHA-256 over payload and proof, each with its length.
+fn digest_of(request: &Signed) -> [u8; 32] {
+    let framed = Transcript::new().with(&request.payload).with(&request.proof);
+    framed.hash()
+}
+
+impl Record for Activation {
+    const KIND: Kind = Kind::new("activation");
+
+    fn id(&self) -> String {
+        Self::id_of(&self.terminal, self.number)
+    }
+}

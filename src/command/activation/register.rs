@@ -1,0 +1,141 @@
+//! Step 1: a terminal is registered; nothing in it is negotiated later.
+
+use super::profile;
+use super::record::{Merchant, MerchantStanding, SerialIndex, Terminal, TerminalKind};
+use super::step::{Happened, advance, read_terminal};
+use crate::activation::State;
+use crate::command::{Error, Page, RequestId, manage_trust, recall, refuse, remember, retrying};
+use crate::vault::{Action, Caller, Reason, Vault, Versioned};
+
+/// A terminal that is to be registered; see [`Terminal`].
+#[derive(Debug, Clone)]
+pub struct NewTerminal {
+    /// The id in `terminals/{id}`.
+    pub id: String,
+    /// The device's serial.
+    pub serial: String,
+    /// The device's model.
+    pub model: String,
+    /// The merchant.
+    pub merchant: Merchant,
+    /// Where the merchant stands.
+    pub standing: MerchantStanding,
+    /// The id in `profiles/{id}`.
+    pub profile: String,
+    /// How it proves itself.
+    pub kind: TerminalKind,
+    /// The id in `deviceAuthorities/{id}`.
+    pub device_authority: String,
+}
+
+/// Registers a terminal. A serial whose terminal is retired opens a new generation.
+pub async fn create_terminal(
+    vault: &Vault,
+    caller: &Caller,
+    request: Option<&RequestId>,
+    new: &NewTerminal,
+) -> Result<Terminal, Error> {
+    retrying(|| create_once(vault, caller, request, new)).await
+}
+
+async fn create_once(
+    vault: &Vault,
+    caller: &Caller,
+    request: Option<&RequestId>,
+    new: &NewTerminal,
+) -> Result<Terminal, Error> {
+    let action = Action::CreateTerminal;
+    let mut work = vault.begin(caller, action, format!("terminals/{}", new.id)).await?;
+    if let Some(answer) = recall(vault, caller, action, request).await? {
+        return Ok(answer);
+    }
+    profile::read_profile(vault, &new.profile).await?;
+    let authority = manage_trust::read_device_authority(vault, &new.device_authority).await?;
+    if authority.model != new.model {
+        return Err(Error::field("model", "is not the model of the device authority"));
+    }
+    if vault.get::<Terminal>(&new.id).await?.is_some() {
+        return Err(refuse(work, Reason::TerminalAlreadyExists).await);
+    }
+    let mut serial = match vault.get::<SerialIndex>(&new.serial).await? {
+        Some(serial) => serial,
+        None => Versioned::absent(SerialIndex {
+            serial: new.serial.clone(),
+            terminal: String::new(),
+            generation: 0,
+        }),
+    };
+    if serial.version.is_some() {
+        let before = read_terminal(vault, &serial.record.terminal).await?;
+        if before.record.state != State::Retired {
+            return Err(refuse(work, Reason::TerminalAlreadyExists).await);
+        }
+    }
+    serial.record.terminal.clone_from(&new.id);
+    serial.record.generation = serial.record.generation.saturating_add(1);
+    let mut terminal = fresh(new, serial.record.generation, work.now());
+    let state = state_of(new.standing);
+    let note = format!("serial {}, generation {}", new.serial, serial.record.generation);
+    advance(&mut work, &mut terminal, state, Happened::done("CreateTerminal", note));
+    work.put(&serial)?;
+    work.put(&Versioned::absent(terminal.clone()))?;
+    remember(vault, &mut work, request, &terminal).await?;
+    work.commit().await?;
+    Ok(terminal)
+}
+
+/// Returns a terminal with its timeline.
+pub async fn get_terminal(vault: &Vault, caller: &Caller, id: &str) -> Result<Terminal, Error> {
+    vault.authorise(caller, Action::GetTerminal, &format!("terminals/{id}")).await?;
+    Ok(read_terminal(vault, id).await?.record)
+}
+
+/// Lists terminals.
+pub async fn list_terminals(
+    vault: &Vault,
+    caller: &Caller,
+    state: Option<State>,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Page<Terminal>, Error> {
+    vault.authorise(caller, Action::ListTerminals, "terminals").await?;
+    Page::read(vault, state.map(State::as_str), after, limit).await
+}
+
+/// Only an approved merchant's terminal begins outside HELD.
+pub(super) const fn state_of(standing: MerchantStanding) -> State {
+    match standing {
+        MerchantStanding::Approved => State::Registered,
+        MerchantStanding::Pending | MerchantStanding::Rejected => State::Held,
+    }
+}
+
+fn fresh(new: &NewTerminal, generation: u32, now: crate::vault::UnixMillis) -> Terminal {
+    Terminal {
+        id: new.id.clone(),
+        serial: new.serial.clone(),
+        model: new.model.clone(),
+        merchant: new.merchant.clone(),
+        profile: new.profile.clone(),
+        kind: new.kind,
+        device_authority: new.device_authority.clone(),
+        generation,
+        created: now,
+        state: State::Registered,
+        standing: new.standing,
+        hold_cause: None,
+        came_from: None,
+        code: None,
+        codes_issued: 0,
+        activation: 0,
+        keys: None,
+        keys_before: None,
+        parameters_sent: None,
+        parameters_applied: 0,
+        tests_passed: 0,
+        settlement_digest: None,
+        first_transaction: None,
+        updated: now,
+        timeline: Vec::new(),
+    }
+}

@@ -1,0 +1,165 @@
+//! A terminal's report of a step: the digest it applied, or the fault it found.
+
+use super::deliver::read;
+use super::exchange::{Exchange, Opening, open};
+use super::proof::prove;
+use super::record::{ParametersSent, Terminal};
+use super::step::{Happened, advance, check, profile_of};
+use super::test_transaction::enable_if_automatic;
+use super::{Signed, payload_field};
+use crate::activation::payload::{Fault, Outcome, Payload, Report};
+use crate::activation::{Call, State, Step, Transcript};
+use crate::command::{Error, Ksn, refuse, retrying};
+use crate::vault::{Action, Caller, Reason, Vault};
+
+/// What vouches for a report.
+#[derive(Clone)]
+pub enum Voucher {
+    /// Before the keys are confirmed: the device key.
+    Device,
+    /// After: a transaction key.
+    Transaction(Ksn),
+}
+
+/// Takes a report. It tells of a fault, or that the parameters were applied.
+pub async fn report_step(
+    vault: &Vault,
+    caller: &Caller,
+    activation: (&str, u32),
+    signed: &Signed,
+    voucher: &Voucher,
+) -> Result<(), Error> {
+    retrying(|| report_once(vault, caller, activation, signed, voucher)).await
+}
+
+async fn report_once(
+    vault: &Vault,
+    caller: &Caller,
+    activation: (&str, u32),
+    signed: &Signed,
+    voucher: &Voucher,
+) -> Result<(), Error> {
+    let report = Report::parse(&signed.payload).map_err(payload_field)?;
+    match voucher {
+        Voucher::Device => by_device(vault, caller, activation, signed, &report).await,
+        Voucher::Transaction(ksn) => {
+            let exchange = Exchange { ksn: ksn.clone(), signed: signed.clone() };
+            by_transaction(vault, caller, activation, &exchange, &report).await
+        }
+    }
+}
+
+async fn by_device(
+    vault: &Vault,
+    caller: &Caller,
+    (terminal_id, number): (&str, u32),
+    signed: &Signed,
+    report: &Report,
+) -> Result<(), Error> {
+    let resource = format!("terminals/{terminal_id}");
+    let mut work = vault.begin(caller, Action::ReportStep, resource).await?;
+    let Some((mut terminal, activation)) = read(vault, terminal_id, number).await? else {
+        return Err(refuse(work, Reason::ActivationRefused).await);
+    };
+    let transcript = Transcript::new().with(&signed.payload);
+    let chain = &activation.record.certificate_chain;
+    let (step, now) = (Step::Report, work.now());
+    let proven = prove(vault, &terminal.record, chain, &transcript, step, &signed.proof, now).await;
+    if let Err(disbelief) = proven {
+        return Err(refuse(work, disbelief).await);
+    }
+    let profile = profile_of(vault, &terminal.record).await?;
+    let allowed = check(&terminal.record, Call::ReportStep, profile.code_required)
+        .and_then(|()| same_activation(&terminal.record, report));
+    if let Err(error) = allowed {
+        return Err(refuse(work, error).await);
+    }
+    let Outcome::Fault(fault) = report.outcome else {
+        // Parameters come after the keys, so this report has a transaction key to stand under.
+        return Err(refuse(work, Error::field("proof", "must be a transaction MAC")).await);
+    };
+    if is_repetition(&terminal.record, report, fault) {
+        return Ok(());
+    }
+    tell_fault(&mut work, &mut terminal.record, report, fault);
+    work.put(&terminal)?;
+    work.commit().await?;
+    Ok(())
+}
+
+async fn by_transaction(
+    vault: &Vault,
+    caller: &Caller,
+    (terminal_id, number): (&str, u32),
+    exchange: &Exchange,
+    report: &Report,
+) -> Result<(), Error> {
+    let what = (Action::ReportStep, Call::ReportStep, Step::Report);
+    let mut opened = match open(vault, caller, what, exchange).await? {
+        Opening::Answered(_) => return Ok(()),
+        Opening::Fresh(opened) => opened,
+    };
+    let terminal = &mut opened.terminal.record;
+    if terminal.id != terminal_id || terminal.activation != number {
+        return Err(opened.refuse(Error::refused(Reason::ActivationRefused)).await);
+    }
+    if let Err(error) = same_activation(terminal, report) {
+        return Err(opened.refuse(error).await);
+    }
+    let profile = profile_of(vault, terminal).await?;
+    match report.outcome {
+        Outcome::Fault(fault) => tell_fault(&mut opened.work, terminal, report, fault),
+        Outcome::Applied(digest) => {
+            let sent = terminal.parameters_sent.clone();
+            let Some(ParametersSent { version, .. }) = sent.filter(|sent| sent.digest == digest)
+            else {
+                let error = Error::field("payload.applied_digest", "is not what was sent");
+                return Err(opened.refuse(error).await);
+            };
+            terminal.parameters_applied = version;
+            let none_to_run = terminal.tests_passed >= profile.test_transactions;
+            let to = match terminal.state {
+                State::ParametersDelivered if none_to_run => State::Tested,
+                other => other,
+            };
+            let note = format!("parameters version {version} applied");
+            advance(&mut opened.work, terminal, to, Happened::done("ReportStep", note));
+            enable_if_automatic(&mut opened, &profile);
+        }
+    }
+    opened.answer(exchange, Vec::new()).await?;
+    Ok(())
+}
+
+fn same_activation(terminal: &Terminal, report: &Report) -> Result<(), Error> {
+    if report.activation.as_str() == terminal.activation_name() {
+        Ok(())
+    } else {
+        Err(Error::refused(Reason::ActivationRefused))
+    }
+}
+
+/// Tells a fault in the timeline; the state stays, for the remedy is the step again.
+fn tell_fault(
+    work: &mut crate::vault::Work,
+    terminal: &mut Terminal,
+    report: &Report,
+    fault: Fault,
+) {
+    let state = terminal.state;
+    let remedy = "the terminal refused the answer of this step: run the step again";
+    let note = note(report, fault);
+    let mut happened = Happened::done("ReportStep", note);
+    happened.remedy = remedy;
+    advance(work, terminal, state, happened);
+}
+
+fn note(report: &Report, fault: Fault) -> String {
+    format!("step {} failed at the terminal: {}", report.step.as_str(), fault.as_str())
+}
+
+/// The same report twice in a row is one: a device key has no counter to tell them apart.
+fn is_repetition(terminal: &Terminal, report: &Report, fault: Fault) -> bool {
+    let last = terminal.timeline.last();
+    last.is_some_and(|entry| entry.step == "ReportStep" && entry.note == note(report, fault))
+}

@@ -1,0 +1,138 @@
+//! Step 7: a test transaction, judged check by check.
+
+use super::begin::broken;
+use super::exchange::{Exchange, Opened, Opening, open};
+use super::lifecycle::enabled_automatically;
+use super::parameters::limits;
+use super::payload_field;
+use super::profile::Profile;
+use super::record::Answer;
+use super::step::{Happened, advance, profile_of};
+use crate::activation::checks::{Evidence, Month, Verdict};
+use crate::activation::parameters::Currency;
+use crate::activation::payload::{self, Payload, TestTransaction, TestTransactionAnswer};
+use crate::activation::{Call, State, Step};
+use crate::command::{Error, retrying};
+use crate::pin::{self, EncryptedPinBlock, Pan, PinBlockFormat};
+use crate::vault::{Action, Caller, ClaimRequest, Purpose, Reason, Vault};
+
+/// Judges a test transaction; the verdicts go back under the KSN's response key.
+pub async fn run_test_transaction(
+    vault: &Vault,
+    caller: &Caller,
+    request: &Exchange,
+) -> Result<Answer, Error> {
+    retrying(|| run_once(vault, caller, request)).await
+}
+
+async fn run_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Result<Answer, Error> {
+    let transaction = TestTransaction::parse(&request.signed.payload).map_err(payload_field)?;
+    let what = (Action::RunTestTransaction, Call::RunTestTransaction, Step::Test);
+    let mut opened = match open(vault, caller, what, request).await? {
+        Opening::Answered(answer) => return Ok(answer),
+        Opening::Fresh(opened) => opened,
+    };
+    let profile = profile_of(vault, &opened.terminal.record).await?;
+    if opened.terminal.record.parameters_applied == 0 {
+        let remedy = "the terminal has not reported that it applied its parameters".to_owned();
+        let state = opened.terminal.record.state.as_str().to_owned();
+        let metadata = vec![("state", state), ("remedy", remedy)];
+        let error = Error::Refused { reason: Reason::ActivationState, metadata };
+        return Err(opened.refuse(error).await);
+    }
+    let pin_block_accepted = judge_pin_block(&mut opened, request, &transaction).await?;
+    let evidence = Evidence {
+        // A message under a wrong MAC or a spent counter has been refused before it came here.
+        mac_verified: true,
+        ksn_fresh: true,
+        pin_block_accepted,
+        transaction: &transaction,
+        currency: Currency::new(&profile.currency).ok_or_else(|| broken("no currency"))?,
+        limits: limits(&profile)?,
+        // Test transactions move no money.
+        spent_today_minor: 0,
+        month: Month::at(opened.work.now().seconds()),
+    };
+    let verdicts = evidence.judge();
+    conclude(opened, &profile, &transaction, verdicts, request).await
+}
+
+/// Whether the PIN block opens to a PIN for the card; the counter's PIN key is spent either way.
+async fn judge_pin_block(
+    opened: &mut Opened,
+    request: &Exchange,
+    transaction: &TestTransaction,
+) -> Result<bool, Error> {
+    let record = opened.bdk.record();
+    opened
+        .work
+        .claim(ClaimRequest {
+            key_name: &record.name,
+            key_version: record.version,
+            initial_key_id: &request.ksn.initial_key_id(),
+            purpose: Purpose::Pin,
+            rank: request.ksn.rank(),
+            input: &request.signed.payload,
+            first_anywhere: false,
+        })
+        .await?;
+    let Ok(pan) = Pan::parse(transaction.card.expose_pan()) else { return Ok(false) };
+    let Ok(block) = EncryptedPinBlock::parse(&transaction.pin_block) else { return Ok(false) };
+    let format = match transaction.pin_block_format {
+        payload::PinBlockFormat::Iso0 => PinBlockFormat::Iso0,
+        payload::PinBlockFormat::Iso3 => PinBlockFormat::Iso3,
+        payload::PinBlockFormat::Iso4 => PinBlockFormat::Iso4,
+    };
+    let key = opened
+        .initial_key
+        .pin_key(opened.initial_key.kind())
+        .map_err(|_| broken("the initial key derives no PIN key"))?;
+    Ok(pin::verify_form(&key, format, &pan, &block).is_ok())
+}
+
+async fn conclude(
+    mut opened: Box<Opened>,
+    profile: &Profile,
+    transaction: &TestTransaction,
+    verdicts: Vec<Verdict>,
+    request: &Exchange,
+) -> Result<Answer, Error> {
+    let terminal = &mut opened.terminal.record;
+    let failed: Vec<&str> =
+        verdicts.iter().filter(|one| !one.passed).map(|one| one.check.as_str()).collect();
+    let mut to = terminal.state;
+    let note = if failed.is_empty() {
+        terminal.tests_passed = terminal.tests_passed.saturating_add(1);
+        if to == State::ParametersDelivered && terminal.tests_passed >= profile.test_transactions {
+            to = State::Tested;
+        }
+        format!(
+            "test {} passed all {} checks, {} of {}",
+            transaction.number,
+            verdicts.len(),
+            terminal.tests_passed,
+            profile.test_transactions
+        )
+    } else {
+        format!("test {} failed: {}", transaction.number, failed.join(", "))
+    };
+    let answer = TestTransactionAnswer {
+        number: transaction.number,
+        tests_passed: terminal.tests_passed,
+        tests_required: profile.test_transactions,
+        verdicts,
+    };
+    let happened = Happened::done("RunTestTransaction", note);
+    advance(&mut opened.work, terminal, to, happened);
+    enable_if_automatic(&mut opened, profile);
+    opened.answer(request, answer.encode()).await
+}
+
+/// Enables a terminal that has passed its tests, where the profile says so.
+pub(super) fn enable_if_automatic(opened: &mut Opened, profile: &Profile) {
+    let terminal = &mut opened.terminal.record;
+    if terminal.state == State::Tested && enabled_automatically(terminal, profile) {
+        let happened = Happened::done("EnableTerminal", "by its profile");
+        advance(&mut opened.work, terminal, State::Active, happened);
+    }
+}
