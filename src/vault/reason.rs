@@ -69,7 +69,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for the test that compares them with the proto.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: &'static [Self] = &[
         Self::ActivationRefused,
         Self::ActivationState,
         Self::BudgetSpent,

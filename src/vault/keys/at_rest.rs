@@ -74,8 +74,8 @@ pub(super) fn is_own(id: [u8; 2]) -> bool {
 }
 
 fn is_same(found: &Header, expected: &Header) -> bool {
-    (found.usage, found.mode, found.exportability, found.context)
-        == (expected.usage, expected.mode, expected.exportability, expected.context)
+    (found.usage, found.mode, found.exportability)
+        == (expected.usage, expected.mode, expected.exportability)
 }
 
 fn header_of(record: &KeyRecord) -> Header {
@@ -86,8 +86,6 @@ fn header_of(record: &KeyRecord) -> Header {
         record.mode_of_use.letter(),
     );
     header.exportability = record.exportability.letter();
-    // For storage alone (ANSI X9.143:2021, 6.3.8).
-    header.context = b'1';
     header
 }
 

@@ -168,7 +168,7 @@ struct Description {
 
 /// Checks what stands in a block beside the key itself: the optional blocks that speak of it, and
 /// in a live realm that it was never published.
-fn is_acceptable<U: Usage>(header: &Header, key: &Key<U>, realm: Realm) -> bool {
+pub(super) fn is_acceptable<U: Usage>(header: &Header, key: &Key<U>, realm: Realm) -> bool {
     let shown = data_encoding::HEXUPPER.encode(key.check_value().bytes());
     let public = is_published(&shown)
         || header.find(at_rest::LABEL).is_some_and(|label| label.starts_with(DEV_LABEL));

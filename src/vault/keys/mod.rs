@@ -7,6 +7,8 @@ mod exchange;
 mod published;
 mod record;
 mod state;
+#[cfg(test)]
+mod tests;
 mod vocabulary;
 
 pub use create::{ImportKey, NewKey};

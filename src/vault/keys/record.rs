@@ -129,8 +129,9 @@ impl KeyRecord {
 }
 
 /// The id of a key's version. A name alone means its primary version; there is one so far.
+/// `#` comes before all that a name is made of, so the order of ids is that of names.
 pub(super) fn key_id(name: &str, version: u32) -> String {
-    format!("{name}/{version:06}")
+    format!("{name}#{version:010}")
 }
 
 /// Which base derivation key a key set id belongs to: to no two at once.
