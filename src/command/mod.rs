@@ -3,6 +3,7 @@
 pub mod activation;
 mod error;
 mod ksn;
+pub mod manage_keys;
 pub mod manage_trust;
 
 use std::future::Future;
@@ -94,6 +95,17 @@ async fn refuse(work: Work, error: impl Into<Error>) -> Error {
         | vault::Error::Conflict
         | vault::Error::Internal { .. }
         | vault::Error::Refused(_) => error,
+    }
+}
+
+/// Ends a call that went wrong. What was refused goes into the audit log; a fault of ours, and a
+/// conflict that is tried again, are not refusals and leave no event.
+async fn give_up(work: Work, error: impl Into<Error>) -> Error {
+    match error.into() {
+        error @ Error::Vault(
+            vault::Error::Conflict | vault::Error::Internal { .. } | vault::Error::Unavailable,
+        ) => error,
+        error => refuse(work, error).await,
     }
 }
 

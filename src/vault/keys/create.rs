@@ -6,9 +6,9 @@ use super::record::{KeyAttributes, KeyRecord, KeySet, key_id};
 use super::state::{KeyState, Operation};
 use super::vocabulary::{Exportability, KeyUsage, ModeOfUse, Origin};
 use super::{FIRST_VERSION, WrappingKey, material_of};
-use crate::key::usage::{DataBoth, Usage};
+use crate::key::usage::{DataBoth, KeyBlockProtection, Usage};
 use crate::key::{Algorithm, Key};
-use crate::keyblock::{self, Header, OptionalBlock};
+use crate::keyblock::{self, Header, OptionalBlock, Unwrapped};
 use crate::vault::error::Error;
 use crate::vault::reason::Reason;
 use crate::vault::record::Versioned;
@@ -81,18 +81,44 @@ impl Work {
             WrappingKey::Protection(key) => keyblock::unwrap(key.key(), import.key_block),
         }
         .map_err(|_| rejected)?;
-        let algorithm = unwrapped.algorithm;
-        if algorithm.strength_bits() > wrapping.record().algorithm.strength_bits() {
+        if unwrapped.algorithm.strength_bits() > wrapping.record().algorithm.strength_bits() {
             return Err(Error::Refused(Reason::WrappingKeyTooWeak));
         }
-        let header = &unwrapped.header;
+        self.add_unwrapped(import, unwrapped).await
+    }
+
+    /// Imports a key of a development service from a key block under `protection`, a published key
+    /// that is not stored here; `POLICY_DENIED` in every other realm.
+    pub async fn import_key_for_dev_only(
+        &mut self,
+        import: ImportKey<'_>,
+        protection: &Key<KeyBlockProtection>,
+    ) -> Result<KeyRecord, Error> {
+        if self.core().sealer.realm() != Realm::Dev {
+            return Err(Error::Refused(Reason::PolicyDenied));
+        }
+        let unwrapped = keyblock::unwrap(protection, import.key_block)
+            .map_err(|_| Error::Refused(Reason::KeyBlockRejected))?;
+        self.add_unwrapped(import, unwrapped).await
+    }
+
+    async fn add_unwrapped(
+        &mut self,
+        import: ImportKey<'_>,
+        unwrapped: Unwrapped,
+    ) -> Result<KeyRecord, Error> {
+        let rejected = Error::Refused(Reason::KeyBlockRejected);
+        let Unwrapped { header, algorithm, material } = unwrapped;
         let usage = KeyUsage::from_code(header.usage).ok_or(rejected)?;
         let mode_of_use = ModeOfUse::from_letter(header.mode).ok_or(rejected)?;
         let received = Exportability::from_letter(header.exportability).ok_or(rejected)?;
-        let key = Key::<DataBoth>::from_material(algorithm, unwrapped.material);
+        let key = Key::<DataBoth>::from_material(algorithm, material);
         let key = key.map_err(|_| rejected)?;
         key.refuse_weak().map_err(|_| rejected)?;
-        if !is_acceptable(header, &key, self.core().sealer.realm()) {
+        let fits = usage != KeyUsage::InitialDukpt
+            && usage.permits(algorithm)
+            && usage.modes().contains(&mode_of_use);
+        if !fits || !is_acceptable(&header, &key, self.core().sealer.realm()) {
             return Err(rejected);
         }
         let asked = import.exportability.unwrap_or(received);

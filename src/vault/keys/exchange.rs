@@ -33,7 +33,7 @@ pub struct ExportedKey {
 impl Work {
     /// Exports a key of exportability `E` under a key at least as strong.
     ///
-    /// `KEY_USAGE_MISMATCH` for one that may not leave, `WRAPPING_KEY_TOO_WEAK`, `KEY_NOT_ACTIVE`.
+    /// `POLICY_DENIED` for one that may not leave, `WRAPPING_KEY_TOO_WEAK`, `KEY_NOT_ACTIVE`.
     pub async fn export_key(
         &mut self,
         export: ExportKey<'_>,
@@ -44,7 +44,7 @@ impl Work {
         let now = self.now();
         wrapping.record().check(Operation::Wrap, now)?;
         if record.exportability != Exportability::Exportable {
-            return Err(Error::Refused(Reason::KeyUsageMismatch));
+            return Err(Error::Refused(Reason::PolicyDenied));
         }
         record.check(Operation::Export, now)?;
         let exportability = export.exportability.unwrap_or(Exportability::NonExportable);

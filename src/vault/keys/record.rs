@@ -115,6 +115,13 @@ impl KeyRecord {
         format!("keys/{}/versions/{}", self.name, self.version)
     }
 
+    /// The description alone, without the key block: what may be kept as an answer.
+    #[must_use]
+    pub fn described(mut self) -> Self {
+        self.key_block = None;
+        self
+    }
+
     /// Checks whether the key may do this now: by its mode of use, its state and its expiry.
     pub fn check(&self, operation: Operation, now: UnixMillis) -> Result<(), Reason> {
         if !operation.is_permitted_by(self.mode_of_use) {

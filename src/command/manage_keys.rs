@@ -1,0 +1,356 @@
+//! Keys: made here or brought as key blocks, taken out as key blocks, moved from state to state.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Page, RequestId, give_up, recall, remember, retrying};
+use crate::key::usage::KeyBlockProtection;
+use crate::key::{Algorithm, Key};
+use crate::keyblock::{self, Explained, Header, Version};
+use crate::vault::{
+    self, Action, Caller, ExportKey, Exportability, ImportKey, KeyAttributes, KeyRecord, KeyState,
+    KeyUsage, ModeOfUse, NewKey, Operation, Reason, Vault, Work,
+};
+
+/// A key to be imported.
+#[derive(Debug, Clone)]
+pub struct Import {
+    /// The id in `keys/{id}`.
+    pub id: String,
+    /// The key block: version D, or B under TDES.
+    pub key_block: String,
+    /// The id in `keys/{id}` of the key that it is wrapped under.
+    pub wrapping_key: String,
+    /// Where the key may go: not further than the block says; none for as far.
+    pub exportability: Option<Exportability>,
+    /// What it may do beyond its usage.
+    pub attributes: KeyAttributes,
+}
+
+/// A key to be exported.
+#[derive(Debug, Clone)]
+pub struct Export {
+    /// The id in `keys/{id}`.
+    pub id: String,
+    /// The id in `keys/{id}` of the key to wrap it under.
+    pub wrapping_key: String,
+    /// What the block shall say of further export; none for never.
+    pub exportability: Option<Exportability>,
+}
+
+/// A key that leaves.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Exported {
+    /// The key block.
+    pub key_block: String,
+    /// What the block does not carry, by the names of the attributes.
+    pub dropped_attributes: Vec<String>,
+    /// The check value of the key, in upper case hexadecimals.
+    pub check_value: String,
+}
+
+/// A key of a development service to be imported.
+#[derive(Debug, Clone)]
+pub struct DevImport {
+    /// The id in `keys/{id}`.
+    pub id: String,
+    /// The key block, under the development master key.
+    pub block: String,
+    /// Base derivation keys: the key set id; empty for none.
+    pub key_set_id: Vec<u8>,
+    /// Base derivation keys: serves terminals that were injected elsewhere.
+    pub open: bool,
+}
+
+/// What a key block says of itself.
+#[derive(Debug, Clone)]
+pub struct Inspected {
+    /// Its fields, explained, in their order.
+    pub fields: Vec<Explained>,
+    /// Whether the service would consider a block with this header for import.
+    pub importable: bool,
+}
+
+/// Makes a random key.
+pub async fn create_key(
+    vault: &Vault,
+    caller: &Caller,
+    request: Option<&RequestId>,
+    new: NewKey,
+) -> Result<KeyRecord, Error> {
+    let action = Action::CreateKey;
+    retrying(|| async {
+        let mut work = vault.begin(caller, action, resource(&new.name)).await?;
+        if let Some(answer) = recall(vault, caller, action, request).await? {
+            return Ok(answer);
+        }
+        let made = match check_new(&new) {
+            Ok(()) => work.create_key(new.clone()).await.map_err(name_attributes),
+            Err(error) => Err(error),
+        };
+        finish(vault, work, request, made).await
+    })
+    .await
+}
+
+/// Imports a key from a key block.
+pub async fn import_key(
+    vault: &Vault,
+    caller: &Caller,
+    request: Option<&RequestId>,
+    import: Import,
+) -> Result<KeyRecord, Error> {
+    let action = Action::ImportKey;
+    let Import { id, key_block, wrapping_key, exportability, attributes } = import;
+    retrying(|| async {
+        let mut work = vault.begin(caller, action, resource(&id)).await?;
+        vault.authorise(caller, action, &resource(&wrapping_key)).await?;
+        if let Some(answer) = recall(vault, caller, action, request).await? {
+            return Ok(answer);
+        }
+        let import = ImportKey {
+            name: id.clone(),
+            key_block: &key_block,
+            exportability,
+            attributes: attributes.clone(),
+        };
+        let imported = match vault.wrapping_key(&wrapping_key, Operation::Unwrap).await {
+            Ok(wrapping) => work.import_key(import, &wrapping).await,
+            Err(error) => Err(error),
+        };
+        finish(vault, work, request, imported.map_err(name_attributes)).await
+    })
+    .await
+}
+
+/// Imports a key of a development service, in realm dev alone.
+///
+/// The block is under the development master key itself, which no stored key is: who holds that key
+/// holds a development service.
+pub async fn import_for_dev_only(
+    vault: &Vault,
+    caller: &Caller,
+    protection: &Key<KeyBlockProtection>,
+    import: DevImport,
+) -> Result<KeyRecord, Error> {
+    let mut work = vault.begin(caller, Action::ImportKey, resource(&import.id)).await?;
+    let key_set_id = data_encoding::HEXUPPER.encode(&import.key_set_id);
+    let attributes = KeyAttributes {
+        key_set_id: (!key_set_id.is_empty()).then_some(key_set_id),
+        open: import.open,
+        ..KeyAttributes::default()
+    };
+    let key =
+        ImportKey { name: import.id, key_block: &import.block, exportability: None, attributes };
+    let imported = work.import_key_for_dev_only(key, protection).await;
+    finish(vault, work, None, imported.map_err(name_attributes)).await
+}
+
+/// Exports an exportable key as a key block under a key at least as strong.
+///
+/// The same request gets the same block again, but only while the key may still leave.
+pub async fn export_key(
+    vault: &Vault,
+    caller: &Caller,
+    request: Option<&RequestId>,
+    export: Export,
+) -> Result<Exported, Error> {
+    let action = Action::ExportKey;
+    retrying(|| async {
+        let mut work = vault.begin(caller, action, resource(&export.id)).await?;
+        vault.authorise(caller, action, &resource(&export.wrapping_key)).await?;
+        work.detail("wrapping_key", resource(&export.wrapping_key));
+        if let Some(answer) = recall(vault, caller, action, request).await? {
+            let now = work.now();
+            return match vault.key_record(&export.id).await?.record.check(Operation::Export, now) {
+                Ok(()) => Ok(answer),
+                Err(reason) => Err(give_up(work, reason).await),
+            };
+        }
+        match wrap(vault, &mut work, &export).await {
+            Ok(exported) => {
+                remember(vault, &mut work, request, &exported).await?;
+                work.commit().await?;
+                Ok(exported)
+            }
+            Err(error) => Err(give_up(work, error).await),
+        }
+    })
+    .await
+}
+
+/// Returns a key's description.
+pub async fn get_key(vault: &Vault, caller: &Caller, id: &str) -> Result<KeyRecord, Error> {
+    vault.authorise(caller, Action::GetKey, &resource(id)).await?;
+    Ok(vault.key_record(id).await?.record.described())
+}
+
+/// Lists keys in the order of their names, from the one after `after`.
+pub async fn list_keys(
+    vault: &Vault,
+    caller: &Caller,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Page<KeyRecord>, Error> {
+    vault.authorise(caller, Action::ListKeys, "keys").await?;
+    let mut rows = vault.key_records(after, limit + 1).await?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = if more { rows.last().map(|last| last.name.clone()) } else { None };
+    Ok(Page { rows: rows.into_iter().map(KeyRecord::described).collect(), next })
+}
+
+/// Moves a key to another state.
+pub async fn set_key_state(
+    vault: &Vault,
+    caller: &Caller,
+    request: Option<&RequestId>,
+    id: &str,
+    state: KeyState,
+) -> Result<KeyRecord, Error> {
+    let action = Action::SetKeyState;
+    retrying(|| async {
+        let mut work = vault.begin(caller, action, resource(id)).await?;
+        if let Some(answer) = recall(vault, caller, action, request).await? {
+            return Ok(answer);
+        }
+        let changed = work.set_key_state(id, state).await.map_err(Error::from);
+        finish(vault, work, request, changed).await
+    })
+    .await
+}
+
+/// Explains the header of a key block. Needs no key and checks no MAC.
+pub async fn inspect_key_block(
+    vault: &Vault,
+    caller: &Caller,
+    key_block: &str,
+) -> Result<Inspected, Error> {
+    vault.authorise(caller, Action::InspectKeyBlock, "").await?;
+    let (header, _) = Header::parse(key_block)
+        .map_err(|_| Error::field("key_block", "does not begin with a key block header"))?;
+    Ok(Inspected { fields: keyblock::explain(&header), importable: is_importable(&header) })
+}
+
+/// The resource name of a key.
+pub(super) fn resource(id: &str) -> String {
+    format!("keys/{id}")
+}
+
+/// Keeps the description as the answer and makes the key durable, or audits why there is none.
+async fn finish(
+    vault: &Vault,
+    mut work: Work,
+    request: Option<&RequestId>,
+    outcome: Result<KeyRecord, Error>,
+) -> Result<KeyRecord, Error> {
+    match outcome {
+        Ok(record) => {
+            let described = record.described();
+            remember(vault, &mut work, request, &described).await?;
+            work.commit().await?;
+            Ok(described)
+        }
+        Err(error) => Err(give_up(work, error).await),
+    }
+}
+
+async fn wrap(vault: &Vault, work: &mut Work, export: &Export) -> Result<Exported, Error> {
+    let wrapping = vault.wrapping_key(&export.wrapping_key, Operation::Wrap).await?;
+    let key = ExportKey { name: &export.id, exportability: export.exportability };
+    let exported = work.export_key(key, &wrapping).await?;
+    Ok(Exported {
+        key_block: exported.key_block,
+        dropped_attributes: exported.dropped_attributes.into_iter().map(str::to_owned).collect(),
+        check_value: exported.check_value,
+    })
+}
+
+/// Names the field of a new key that does not go with the others.
+fn check_new(new: &NewKey) -> Result<(), Error> {
+    if new.usage == KeyUsage::InitialDukpt {
+        return Err(Error::field("usage", "is never stored: it goes to a terminal"));
+    }
+    if !new.usage.permits(new.algorithm) {
+        return Err(Error::field("algorithm", "does not go with the usage"));
+    }
+    if new.mode_of_use.is_some_and(|mode| !new.usage.modes().contains(&mode)) {
+        return Err(Error::field("mode_of_use", "does not go with the usage"));
+    }
+    Ok(())
+}
+
+/// What the vault still calls invalid once id, usage, algorithm and mode are right.
+fn name_attributes(error: vault::Error) -> Error {
+    if error == vault::Error::Refused(Reason::FieldInvalid) {
+        return Error::field("attributes", "do not go with the key's usage and algorithm");
+    }
+    error.into()
+}
+
+/// Whether a block with this header may be imported, were its MAC right: version D, or B for TDES,
+/// canonical, with a usage, an algorithm and a mode that go together here.
+fn is_importable(header: &Header) -> bool {
+    let of_version = |algorithm: Algorithm| match header.version {
+        Version::D => true,
+        Version::B => algorithm.is_tdes(),
+        Version::A | Version::C | Version::E => false,
+    };
+    let mode = ModeOfUse::from_letter(header.mode);
+    let fits = KeyUsage::from_code(header.usage).is_some_and(|usage| {
+        usage != KeyUsage::InitialDukpt
+            && mode.is_some_and(|mode| usage.modes().contains(&mode))
+            && Algorithm::ALL.into_iter().any(|algorithm| {
+                algorithm.header_letter() == header.algorithm
+                    && of_version(algorithm)
+                    && usage.permits(algorithm)
+            })
+    });
+    fits && Exportability::from_letter(header.exportability).is_some()
+        && header.context == b'0'
+        && header.reserved == b'0'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_judged_before_import() {
+        let importable = |text: &str| is_importable(&Header::parse(text).unwrap().0);
+        for good in ["D0112P0AE00E0000", "B0080P0TE00N0000", "D0144B0AX00N0000"] {
+            assert!(importable(good), "{good}");
+        }
+        for bad in [
+            "A0072P0TE00E0000", // a deprecated version
+            "E0084P0AE00E0000", // a version of ISO 20038
+            "B0096P0AE00E0000", // AES under TDES
+            "D0112B1AX00N0000", // never stored
+            "D0112M3AC00E0000", // retail MAC is of TDES
+            "D0112P0AX00E0000", // a PIN key derives nothing
+            "D0112P0AE00E1000", // for storage alone
+        ] {
+            assert!(!importable(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn new_keys_are_checked_by_field() {
+        let new = |usage, algorithm, mode_of_use| NewKey {
+            name: "x".into(),
+            usage,
+            algorithm,
+            mode_of_use,
+            exportability: None,
+            attributes: KeyAttributes::default(),
+        };
+        let path = |new: NewKey| match check_new(&new) {
+            Err(Error::Field { path, .. }) => path,
+            Err(Error::Refused { .. } | Error::Vault(_)) | Ok(()) => String::new(),
+        };
+        let derive = Some(ModeOfUse::Derive);
+        assert_eq!(path(new(KeyUsage::InitialDukpt, Algorithm::Aes128, None)), "usage");
+        assert_eq!(path(new(KeyUsage::MacHmac, Algorithm::Aes128, None)), "algorithm");
+        assert_eq!(path(new(KeyUsage::PinEncryption, Algorithm::Aes128, derive)), "mode_of_use");
+        assert_eq!(path(new(KeyUsage::PinEncryption, Algorithm::Aes128, None)), "");
+    }
+}
