@@ -1,12 +1,55 @@
 //! Keys that everybody knows, by their check values: a live realm takes none of them.
 
-/// Check values of the keys that standards print as samples and that development uses.
-pub const PUBLISHED_CHECK_VALUES: [&str; 1] = [
-    // TDES base derivation key of ANSI X9.24-1:2009, annex A.4.
+/// Check values of the keys that standards print as samples. Keys for development carry a label in
+/// their blocks besides, which is refused in the same place.
+pub const PUBLISHED_CHECK_VALUES: &[&str] = &[
+    // ANSI X9.24-1:2009, annex A.4: the TDES base derivation key.
     "08D7B4",
+    // ANSI X9.24-3:2017, annex B: the AES base derivation keys of 128, 192 and 256 bits.
+    "FF0BD7C455",
+    "67AAE1AF6D",
+    "410EDFCA2A",
+    // TR-31:2018, A.7.2.1, A.7.2.2, A.7.3.1, A.7.4: the key block protection keys.
+    "D1D812",
+    "2F0EEA",
+    "F7BAA8",
+    "2331550BC9",
 ];
 
 /// Whether a key of this check value was published.
 pub(super) fn is_published(check_value: &str) -> bool {
     PUBLISHED_CHECK_VALUES.contains(&check_value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::usage::DataBoth;
+    use crate::key::{Algorithm, Key, Material};
+
+    #[test]
+    fn the_samples_have_these_check_values() {
+        let samples = [
+            "0123456789ABCDEFFEDCBA9876543210",
+            "FEDCBA9876543210F1F1F1F1F1F1F1F1",
+            "FEDCBA9876543210F1F1F1F1F1F1F1F1FEDCBA9876543210",
+            "FEDCBA9876543210F1F1F1F1F1F1F1F1FEDCBA9876543210F1F1F1F1F1F1F1F1",
+            "89E88CF7931444F334BD7547FC3F380C",
+            "B8ED59E0A279A295E9F5ED7944FD06B9",
+            "DD7515F2BFC17F85CE48F3CA25CB21F6",
+            "88E1AB2A2E3DD38C1FA039A536500CC8A87AB9D62DC92C01058FA79F44657DE6",
+        ];
+        let aes = [1, 2, 3, 7];
+        for (number, (sample, expected)) in samples.iter().zip(PUBLISHED_CHECK_VALUES).enumerate() {
+            let octets = data_encoding::HEXUPPER.decode(sample.as_bytes()).unwrap();
+            let letter = if aes.contains(&number) { b'A' } else { b'T' };
+            let algorithm = Algorithm::from_header(letter, octets.len()).unwrap();
+            let mut material = Material::zeroed(octets.len());
+            material.expose_bytes_mut().copy_from_slice(&octets);
+            let key = Key::<DataBoth>::from_material(algorithm, material).unwrap();
+            let shown = data_encoding::HEXUPPER.encode(key.check_value().bytes());
+            assert_eq!(shown, *expected);
+            assert!(is_published(&shown));
+        }
+    }
 }
