@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn the_comment_of_each_reason_names_its_code() {
         let text = include_str!("../../proto/firstkey/v1/error_reason.proto");
-        for reason in Reason::ALL {
+        for &reason in Reason::ALL {
             let value = format!("ERROR_REASON_{} =", reason.as_str());
             let before = text.split(&value).next().expect("split yields at least one part");
             let start = before.rfind(';').map_or(0, |at| at + 1);

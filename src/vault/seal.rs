@@ -164,8 +164,7 @@ impl Sealer {
                 &identity.epoch.to_be_bytes(),
             ],
         );
-        let mut material = Material::zeroed(subkey.len());
-        material.expose_bytes_mut().copy_from_slice(subkey.as_slice());
+        let material = Material::copied_from(subkey.as_slice());
         Key::from_material(Algorithm::Aes256, material).expect("a subkey has 32 bytes")
     }
 

@@ -170,7 +170,5 @@ fn typed<U: Usage>(record: &KeyRecord, material: Material) -> Result<Key<U>, Err
 
 /// The bytes of a key once more, to be wrapped: a key block is made from material alone.
 fn material_of<U: Usage>(key: &Key<U>) -> Material {
-    let mut material = Material::zeroed(key.expose_bytes().len());
-    material.expose_bytes_mut().copy_from_slice(key.expose_bytes());
-    material
+    Material::copied_from(key.expose_bytes())
 }

@@ -44,8 +44,7 @@ mod tests {
             let octets = data_encoding::HEXUPPER.decode(sample.as_bytes()).unwrap();
             let letter = if aes.contains(&number) { b'A' } else { b'T' };
             let algorithm = Algorithm::from_header(letter, octets.len()).unwrap();
-            let mut material = Material::zeroed(octets.len());
-            material.expose_bytes_mut().copy_from_slice(&octets);
+            let material = Material::copied_from(&octets);
             let key = Key::<DataBoth>::from_material(algorithm, material).unwrap();
             let shown = data_encoding::HEXUPPER.encode(key.check_value().bytes());
             assert_eq!(shown, *expected);

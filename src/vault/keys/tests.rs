@@ -252,8 +252,7 @@ async fn wrapped(bench: &Bench, kek: &str, change: impl FnOnce(&mut Header)) -> 
     let mut header = Header::new(Version::D, *b"D0", b'A', b'B');
     header.exportability = b'E';
     change(&mut header);
-    let mut material = Material::zeroed(16);
-    material.expose_bytes_mut().fill(0x42);
+    let material = Material::copied_from(&[0x42; 16]);
     keyblock::wrap(kek.key(), &header, &material, &SystemRng::new()).unwrap().into()
 }
 
@@ -311,9 +310,8 @@ async fn a_live_realm_takes_no_published_key() {
         let vault = Vault::open(Opening { realm, ..opening }).await.unwrap();
         let core = &vault.shared.core;
         assert_eq!(core.sealer.realm(), realm);
-        let mut material = Material::zeroed(16);
         let sample = data_encoding::HEXUPPER.decode(b"0123456789ABCDEFFEDCBA9876543210").unwrap();
-        material.expose_bytes_mut().copy_from_slice(&sample);
+        let material = Material::copied_from(&sample);
         let key = Key::<DataBoth>::from_material(Algorithm::Tdes2, material).unwrap();
         let header = Header::new(Version::D, *b"B0", b'T', b'X');
         assert_eq!(create::is_acceptable(&header, &key, realm), accepted);
