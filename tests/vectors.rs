@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use firstkey::vectors::{Report, run};
+use serde_json::{Value, json};
 
 /// Files of which everything must be known and right.
 const WHOLE: &[&str] = &[
@@ -56,6 +57,43 @@ fn the_shared_vectors_pass_where_they_are_present() {
         total.absorb(report);
     }
     say(&format!("shared vectors: {total}"));
+}
+
+/// The control: a runner that lets everything pass would pass the tests above.
+#[test]
+fn a_wrong_expectation_fails_for_every_vector() {
+    for file in json_files(&root().join("tests/vectors")) {
+        let text = fs::read_to_string(&file).expect("a vector file is readable text");
+        let mut root: Value = serde_json::from_str(&text).expect("a vector file is JSON");
+        let vectors = root["vectors"].as_array_mut().expect("it has a list of vectors");
+        let count = vectors.len();
+        for vector in vectors {
+            let error = vector["expect"].as_str().is_some_and(|text| text.starts_with("error:"));
+            vector["expect"] = if error { json!("ok") } else { json!("error:anything") };
+        }
+        let report = run("wrong.json", &root.to_string());
+        assert_eq!((report.passed(), report.failed()), (0, count), "{}", file.display());
+    }
+}
+
+#[test]
+fn a_vector_that_lacks_an_input_fails_even_where_an_error_is_expected() {
+    let lacking = json!({"vectors": [
+        {"id": "no-operation", "key": "00", "expect": "ok"},
+        {"id": "no-expectation", "op": "hash", "message": ""},
+        {"id": "no-message", "op": "hash", "expect": "error:any"},
+        {"id": "no-key", "op": "unwrap", "key_block": "D", "expect": "error:any"},
+        {"id": "no-fill", "op": "encode", "pin": "1234", "pin_block_format": "ISO-3",
+         "pan": "4012345678909", "expect": "error:any"},
+        {"id": "no-text", "op": "unwrap", "kbpk": 7, "key_block": "D", "expect": "error:any"},
+        "no object",
+    ]});
+    let report = run("lacking.json", &lacking.to_string());
+    assert_eq!((report.passed(), report.failed(), report.skipped()), (0, 7, 0), "\n{report}");
+    assert!(report.to_string().ends_with("0 passed, 7 failed, 0 skipped"));
+    for text in ["", "{}", "[]", "{\"vectors\": 1}"] {
+        assert_eq!(run("none.json", text).failed(), 1);
+    }
 }
 
 fn run_file(file: &Path) -> Report {

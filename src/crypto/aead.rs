@@ -57,29 +57,66 @@ pub fn gcm_open_any(
     cryptogram: &[u8],
     tag: &[u8],
 ) -> Result<Vec<u8>, Unauthentic> {
-    let aes = Aes::new(key).map_err(|_| Unauthentic)?;
-    if iv.is_empty() {
+    let gcm = AnyGcm::new(key, iv)?;
+    if !constant_time_eq(&gcm.tag(aad, cryptogram)?, tag) {
         return Err(Unauthentic);
     }
-    let mut subkey = [0; 16];
-    aes.encrypt_block(&mut subkey);
-    let first = first_counter_block(&subkey, iv)?;
-    let mut expected = ghash(&subkey, aad, cryptogram)?;
-    let mut mask = first;
-    aes.encrypt_block(&mut mask);
-    expected.iter_mut().zip(mask).for_each(|(octet, mask)| *octet ^= mask);
-    if !constant_time_eq(&expected, tag) {
-        return Err(Unauthentic);
+    Ok(gcm.count_through(cryptogram))
+}
+
+/// Seals with AES-GCM of any key and IV length, for test vectors; tells cryptogram and tag.
+///
+/// See NIST SP 800-38D (2007), 7.1.
+pub fn gcm_seal_any(
+    key: &[u8],
+    iv: &[u8],
+    aad: &[u8],
+    plain: &[u8],
+) -> Result<(Vec<u8>, [u8; TAG_LEN_BYTES]), Unauthentic> {
+    let gcm = AnyGcm::new(key, iv)?;
+    let cryptogram = gcm.count_through(plain);
+    let tag = gcm.tag(aad, &cryptogram)?;
+    Ok((cryptogram, tag))
+}
+
+/// AES-GCM with one key and IV.
+struct AnyGcm {
+    aes: Aes,
+    subkey: [u8; 16],
+    first: [u8; 16],
+}
+
+impl AnyGcm {
+    fn new(key: &[u8], iv: &[u8]) -> Result<Self, Unauthentic> {
+        let aes = Aes::new(key).map_err(|_| Unauthentic)?;
+        if iv.is_empty() {
+            return Err(Unauthentic);
+        }
+        let mut subkey = [0; 16];
+        aes.encrypt_block(&mut subkey);
+        let first = first_counter_block(&subkey, iv)?;
+        Ok(Self { aes, subkey, first })
     }
-    let mut plain = cryptogram.to_vec();
-    let mut counter = first;
-    for chunk in plain.chunks_mut(16) {
-        increment_right_32(&mut counter);
-        let mut stream = counter;
-        aes.encrypt_block(&mut stream);
-        chunk.iter_mut().zip(stream).for_each(|(octet, stream)| *octet ^= stream);
+
+    fn tag(&self, aad: &[u8], cryptogram: &[u8]) -> Result<[u8; TAG_LEN_BYTES], Unauthentic> {
+        let mut tag = ghash(&self.subkey, aad, cryptogram)?;
+        let mut mask = self.first;
+        self.aes.encrypt_block(&mut mask);
+        tag.iter_mut().zip(mask).for_each(|(octet, mask)| *octet ^= mask);
+        Ok(tag)
     }
-    Ok(plain)
+
+    fn count_through(&self, data: &[u8]) -> Vec<u8> {
+        let mut data = data.to_vec();
+        let mut counter = self.first;
+        for chunk in data.chunks_mut(16) {
+            increment_right_32(&mut counter);
+            let mut stream = counter;
+            self.aes.encrypt_block(&mut stream);
+            chunk.iter_mut().zip(stream).for_each(|(octet, stream)| *octet ^= stream);
+        }
+        data
+    }
 }
 
 /// J0 of the standard: the IV with a counter of one, or its GHASH when it has another length.

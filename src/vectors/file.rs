@@ -87,11 +87,21 @@ impl Vector {
 
     /// A field that holds octets in hexadecimal, where it is there.
     pub fn optional_bytes(&self, field: &str) -> Result<Option<Vec<u8>>, Stop> {
-        let Some(text) = self.optional_text(field)? else { return Ok(None) };
-        HEXUPPER_PERMISSIVE
-            .decode(text.as_bytes())
-            .map(Some)
-            .map_err(|_| Stop::Refused(format!("`{field}` is not hexadecimal")))
+        self.optional_text(field)?.map(|text| decode(field, text)).transpose()
+    }
+
+    /// A field that holds a list of octet strings in hexadecimal.
+    pub fn list_of_bytes(&self, field: &str) -> Result<Vec<Vec<u8>>, Stop> {
+        let Some(Value::Array(items)) = self.fields.get(field) else {
+            return Err(Stop::Malformed(format!("`{field}` is not a list")));
+        };
+        let octets = |item: &Value| {
+            let text = item.as_str().ok_or_else(|| {
+                Stop::Malformed(format!("`{field}` holds something else than text"))
+            })?;
+            decode(field, text)
+        };
+        items.iter().map(octets).collect()
     }
 
     /// A field that holds a number of octets.
@@ -110,4 +120,10 @@ impl Vector {
 /// Octets as the vectors write them.
 pub(super) fn hex(bytes: &[u8]) -> String {
     HEXUPPER.encode(bytes)
+}
+
+fn decode(field: &str, text: &str) -> Result<Vec<u8>, Stop> {
+    HEXUPPER_PERMISSIVE
+        .decode(text.as_bytes())
+        .map_err(|_| Stop::Refused(format!("`{field}` is not hexadecimal")))
 }

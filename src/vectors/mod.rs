@@ -11,6 +11,7 @@
 //! The functions that the service refuses, such as key blocks of version A and PIN blocks of
 //! format 1, are reached from here and from nowhere else.
 
+mod activation;
 mod cipher;
 mod dukpt_aes;
 mod dukpt_tdes;

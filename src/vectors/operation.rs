@@ -1,6 +1,8 @@
 //! Finds the operation that a vector names.
 
-use super::{Outcome, Stop, Vector, dukpt_aes, dukpt_tdes, key_block, mac, pin_block, primitive};
+use super::{
+    Outcome, Stop, Vector, activation, dukpt_aes, dukpt_tdes, key_block, mac, pin_block, primitive,
+};
 
 /// Runs one vector.
 ///
@@ -11,6 +13,9 @@ pub(super) fn run(vector: &Vector) -> Outcome {
     if vector.has("bdk") || operation == "parse_ksn" {
         return if is_aes_dukpt(vector) { dukpt_aes::run(vector) } else { dukpt_tdes::run(vector) };
     }
+    if operation.starts_with("activation_") {
+        return activation::run(vector);
+    }
     match operation {
         "parse_header" | "unwrap" | "wrap" => key_block::run(vector),
         "decipher" | "decode" | "encipher" | "encode" | "encode_pan_field" | "translate" => {
@@ -20,6 +25,7 @@ pub(super) fn run(vector: &Vector) -> Outcome {
         "decrypt" | "encrypt" => primitive::run_cipher(vector),
         "mac_generate" | "mac_verify" => mac::run(vector),
         "aead_decrypt" => primitive::aead_decrypt(vector),
+        "aead_encrypt" => primitive::aead_encrypt(vector),
         "ecdh" => primitive::ecdh(vector),
         "ecdsa_verify" => primitive::ecdsa_verify(vector),
         "hash" => primitive::hash(vector),

@@ -1,5 +1,7 @@
 //! Primitives: block ciphers, AES-GCM, ECDH and ECDSA on P-256, digests, HKDF.
 
+use serde_json::json;
+
 use super::cipher::{Cipher, Way};
 use super::file::hex;
 use super::operation::undefined;
@@ -31,6 +33,18 @@ pub(super) fn aead_decrypt(vector: &Vector) -> Outcome {
     )?;
     let verified = vector.optional_bytes("message")?.is_none_or(|message| message == opened);
     Ok(Answer { verified, value: hex(&opened).into() })
+}
+
+/// Seals with AES-GCM.
+pub(super) fn aead_encrypt(vector: &Vector) -> Outcome {
+    require(vector, "algorithm", "AES-GCM")?;
+    let (ciphertext, tag) = aead::gcm_seal_any(
+        &vector.bytes("key")?,
+        &vector.bytes("iv")?,
+        &vector.optional_bytes("aad")?.unwrap_or_default(),
+        &vector.bytes("message")?,
+    )?;
+    Ok(Answer::value(json!({ "ciphertext": hex(&ciphertext), "tag": hex(&tag) })))
 }
 
 /// Agrees with a given private key.
