@@ -16,6 +16,12 @@ use crate::key::{Algorithm, Key, Material};
 pub mod label {
     /// Before the transcript of an exchange, and before what signatures and MACs cover.
     pub const ACTIVATION: &str = "firstkey/v1/activation";
+    /// The keys of keyed hashes in a store.
+    pub const AT_REST_HASH: &str = "firstkey/v1/at-rest/hash";
+    /// The keys under which key blocks are wrapped in a store.
+    pub const AT_REST_KEY_BLOCK: &str = "firstkey/v1/at-rest/key-block";
+    /// The keys under which records are sealed in a store.
+    pub const AT_REST_RECORD: &str = "firstkey/v1/at-rest/record";
     /// The key by which the service confirms the agreed keys.
     pub const CONFIRM_SERVICE: &str = "firstkey/v1/confirm-service";
     /// The key by which the terminal confirms the agreed keys.
@@ -24,7 +30,15 @@ pub mod label {
     pub const KBPK: &str = "firstkey/v1/kbpk";
 
     /// All labels.
-    pub const ALL: [&str; 4] = [ACTIVATION, CONFIRM_SERVICE, CONFIRM_TERMINAL, KBPK];
+    pub const ALL: [&str; 7] = [
+        ACTIVATION,
+        AT_REST_HASH,
+        AT_REST_KEY_BLOCK,
+        AT_REST_RECORD,
+        CONFIRM_SERVICE,
+        CONFIRM_TERMINAL,
+        KBPK,
+    ];
 }
 
 /// What a terminal agrees and computes with. Registration fixes it; nothing is negotiated.

@@ -14,6 +14,7 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use super::record::Kind;
+use crate::agreement::label;
 use crate::crypto::rng::{Rng, RngFailed};
 use crate::crypto::{aead, hmac, kdf};
 use crate::key::usage::KeyBlockProtection;
@@ -149,7 +150,7 @@ impl Sealer {
 
     /// HMAC-SHA-256 under a key of this purpose; the parts can not flow into each other.
     pub(super) fn keyed_hash(&self, purpose: HashPurpose, parts: &[&[u8]]) -> [u8; 32] {
-        let key = self.subkey(LABEL_HASH, &[purpose.label().as_bytes()]);
+        let key = self.subkey(label::AT_REST_HASH, &[purpose.label().as_bytes()]);
         let message = Zeroizing::new(framed(parts));
         hmac::hmac_sha256(key.as_slice(), &message)
     }
@@ -157,7 +158,7 @@ impl Sealer {
     /// The key under which a stored key's block is wrapped.
     pub(super) fn key_block_key(&self, identity: KeyIdentity<'_>) -> Key<KeyBlockProtection> {
         let subkey = self.subkey(
-            LABEL_KEY,
+            label::AT_REST_KEY_BLOCK,
             &[
                 identity.name.as_bytes(),
                 &identity.version.to_be_bytes(),
@@ -169,7 +170,7 @@ impl Sealer {
     }
 
     fn record_key(&self, at: Address<'_>) -> Zeroizing<[u8; 32]> {
-        self.subkey(LABEL_RECORD, &[at.kind.as_str().as_bytes(), at.id.as_bytes()])
+        self.subkey(label::AT_REST_RECORD, &[at.kind.as_str().as_bytes(), at.id.as_bytes()])
     }
 
     fn associated(&self, at: Address<'_>) -> Vec<u8> {
@@ -216,11 +217,6 @@ pub(super) fn framed(parts: &[&[u8]]) -> Vec<u8> {
 /// The first byte of everything sealed: this layout.
 const FORMAT: u8 = 1;
 const NONCE_LEN_BYTES: usize = 12;
-
-// The labels of the master key, none a prefix of another.
-const LABEL_HASH: &str = "firstkey/v1/at-rest/hash";
-const LABEL_KEY: &str = "firstkey/v1/at-rest/key-block";
-const LABEL_RECORD: &str = "firstkey/v1/at-rest/record";
 
 #[cfg(test)]
 mod tests {

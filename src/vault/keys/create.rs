@@ -18,7 +18,8 @@ use crate::vault::work::Work;
 /// A key to be made.
 #[derive(Debug, Clone)]
 pub struct NewKey {
-    /// Its name, without `keys/`: a lower-case letter, then letters, digits and hyphens, 63 at most.
+    /// Its name, without `keys/`: a lower-case letter, then letters, digits and hyphens, 63 at
+    /// most.
     pub name: String,
     /// What it is for.
     pub usage: KeyUsage,
@@ -65,9 +66,10 @@ impl Work {
 
     /// Imports a key from a key block, active from the commit on.
     ///
-    /// The block must unwrap, be of a known usage and of a mode that the usage has, and hold no weak
-    /// TDES key, else `KEY_BLOCK_REJECTED`; a live realm so refuses what was published too. The
-    /// wrapping key must be as strong as what it brings, else `WRAPPING_KEY_TOO_WEAK`.
+    /// The block must unwrap, be of a known usage and mode, and hold no weak TDES key, else
+    /// `KEY_BLOCK_REJECTED`; a live realm refuses so what was published too. The wrapping key must
+    /// be as strong as what it brings, else `WRAPPING_KEY_TOO_WEAK`. What the service does not do
+    /// with such a key (a mode or an attribute that is not of its usage) is `FIELD_INVALID`.
     pub async fn import_key(
         &mut self,
         import: ImportKey<'_>,
