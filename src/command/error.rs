@@ -13,6 +13,12 @@ pub enum Error {
         /// What is wrong with it; never its content.
         cause: &'static str,
     },
+    /// A key serial number has a wrong length or counter.
+    #[error("{path}: is no key serial number")]
+    Ksn {
+        /// The field's path in the request.
+        path: String,
+    },
     /// The command is not permitted, or found nothing to act on.
     #[error("{}", .reason.as_str())]
     Refused {
@@ -45,11 +51,18 @@ impl Error {
         Self::Field { path: path.into(), cause }
     }
 
+    /// A key serial number of a wrong length or counter.
+    #[must_use]
+    pub fn ksn(path: impl Into<String>) -> Self {
+        Self::Ksn { path: path.into() }
+    }
+
     /// The stable reason.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
             Self::Field { .. } => Reason::FieldInvalid,
+            Self::Ksn { .. } => Reason::KsnInvalid,
             Self::Refused { reason, .. } => *reason,
             Self::Vault(error) => error.reason(),
         }
@@ -59,7 +72,7 @@ impl Error {
     #[must_use]
     pub fn metadata(&self) -> Vec<(&'static str, String)> {
         match self {
-            Self::Field { .. } => Vec::new(),
+            Self::Field { .. } | Self::Ksn { .. } => Vec::new(),
             Self::Refused { metadata, .. } => metadata.clone(),
             Self::Vault(error) => match error {
                 vault::Error::Internal { incident } => vec![("incident", incident.to_string())],
@@ -76,7 +89,7 @@ impl Error {
     pub const fn retry_after_ms(&self) -> Option<u64> {
         match self {
             Self::Vault(vault::Error::BudgetSpent { retry_after_ms }) => Some(*retry_after_ms),
-            Self::Field { .. } | Self::Refused { .. } | Self::Vault(_) => None,
+            Self::Field { .. } | Self::Ksn { .. } | Self::Refused { .. } | Self::Vault(_) => None,
         }
     }
 }

@@ -4,8 +4,9 @@ use prost::Message;
 use prost_types::Timestamp;
 use uuid::Uuid;
 
-use crate::command::{Error, RequestId};
+use crate::command::{Error, Ksn, RequestId};
 use crate::crypto::digest;
+use crate::dukpt::{AesKsn, TdesKsn};
 
 /// How many rows a page holds at most.
 const PAGE_MAX: u32 = 100;
@@ -92,6 +93,24 @@ pub(super) fn bytes(
 /// Exactly `N` bytes.
 pub(super) fn array<const N: usize>(path: &str, bytes: &[u8]) -> Result<[u8; N], Error> {
     bytes.try_into().map_err(|_| Error::field(path, "has a wrong length"))
+}
+
+/// A key serial number as terminals send it: 12 bytes for AES, 10 for TDES.
+pub(super) fn terminal_ksn(path: &str, bytes: &[u8]) -> Result<Ksn, Error> {
+    if bytes.len() == AesKsn::LEN_BYTES {
+        AesKsn::parse(bytes).map(Ksn::Aes).map_err(|_| Error::ksn(path))
+    } else {
+        TdesKsn::parse(bytes).map(Ksn::Tdes).map_err(|_| Error::ksn(path))
+    }
+}
+
+/// The same from a host, where 8 or 9 bytes of TDES are filled with FF on the left.
+pub(super) fn host_ksn(path: &str, bytes: &[u8]) -> Result<Ksn, Error> {
+    if bytes.len() == AesKsn::LEN_BYTES {
+        AesKsn::parse(bytes).map(Ksn::Aes).map_err(|_| Error::ksn(path))
+    } else {
+        TdesKsn::left_filled(bytes).map(Ksn::Tdes).map_err(|_| Error::ksn(path))
+    }
 }
 
 /// A value of an enum that is neither unspecified nor unknown.

@@ -1,9 +1,12 @@
 //! gRPC, on this floor alone: each service converts, authorises, calls a command and converts back.
 
+mod activation;
 mod caller;
 mod convert;
 mod respond;
 mod status;
+mod terminal;
+mod watch;
 
 pub use self::status::{DOMAIN, code};
 

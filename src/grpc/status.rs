@@ -11,6 +11,9 @@ use crate::vault::Reason;
 /// The domain of every `google.rpc.ErrorInfo` that the service sends.
 pub const DOMAIN: &str = "firstkey";
 
+/// What is wrong with a key serial number, whichever of it is.
+const KSN_INVALID: &str = "has a wrong length, a counter of zero or one with too many one bits";
+
 /// Translates a command's error for its caller.
 ///
 /// The message is the same for every error of one reason: what a caller may learn beyond the reason
@@ -23,8 +26,14 @@ pub(super) fn from_error(error: &Error) -> Status {
     }
     let reason = error.reason();
     details.set_error_info(reason.as_str(), DOMAIN, metadata);
-    if let Error::Field { path, cause } = error {
-        details.add_bad_request_violation(path.clone(), (*cause).to_owned());
+    match error {
+        Error::Field { path, cause } => {
+            details.add_bad_request_violation(path.clone(), (*cause).to_owned());
+        }
+        Error::Ksn { path } => {
+            details.add_bad_request_violation(path.clone(), KSN_INVALID.to_owned());
+        }
+        Error::Refused { .. } | Error::Vault(_) => {}
     }
     if let Some(ms) = error.retry_after_ms() {
         details.set_retry_info(Some(Duration::from_millis(ms)));

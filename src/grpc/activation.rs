@@ -1,0 +1,156 @@
+//! `ActivationService`: the terminal's steps, each a payload and what vouches for it.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::convert::{self, required};
+use super::proto;
+use super::proto::activation_service_server::ActivationService;
+use super::proto::report_step_request::Proof;
+use super::respond::serve;
+use crate::activation::payload::{ActivationName, BEGIN_LEN_BYTES_MAX, PAYLOAD_LEN_BYTES_MAX};
+use crate::command::activation::report::Voucher;
+use crate::command::activation::{
+    Exchange, Signed, begin, confirm, deliver, parameters, report, test_transaction,
+};
+use crate::command::{Error, Ksn};
+use crate::vault::Vault;
+
+/// The length of a signature: r and s.
+const SIGNATURE_LEN_BYTES: usize = 64;
+/// The length of a confirmation MAC.
+const CONFIRMATION_LEN_BYTES: usize = 32;
+
+/// The service.
+pub(super) struct ActivationApi {
+    pub(super) vault: Arc<Vault>,
+}
+
+#[tonic::async_trait]
+impl ActivationService for ActivationApi {
+    async fn begin_activation(
+        &self,
+        request: Request<proto::BeginActivationRequest>,
+    ) -> Result<Response<proto::BeginActivationResponse>, Status> {
+        serve("BeginActivation", request, async |caller, body| {
+            let payload = convert::bytes("payload", body.payload, 1..=BEGIN_LEN_BYTES_MAX)?;
+            let request = signed(payload, "signature", body.signature, SIGNATURE_LEN_BYTES)?;
+            let answer = begin::begin_activation(&self.vault, &caller, &request).await?;
+            let (payload, signature) = (answer.payload, answer.proof);
+            Ok(proto::BeginActivationResponse { payload, signature })
+        })
+        .await
+    }
+
+    async fn deliver_keys(
+        &self,
+        request: Request<proto::DeliverKeysRequest>,
+    ) -> Result<Response<proto::DeliverKeysResponse>, Status> {
+        serve("DeliverKeys", request, async |caller, body| {
+            let name = activation(&body.activation)?;
+            let payload = payload(body.payload)?;
+            let request = signed(payload, "signature", body.signature, SIGNATURE_LEN_BYTES)?;
+            let of = (name.terminal_id(), name.number());
+            let answer = deliver::deliver_keys(&self.vault, &caller, of, &request).await?;
+            let (payload, signature) = (answer.payload, answer.proof);
+            Ok(proto::DeliverKeysResponse { payload, signature })
+        })
+        .await
+    }
+
+    async fn confirm_keys(
+        &self,
+        request: Request<proto::ConfirmKeysRequest>,
+    ) -> Result<Response<proto::ConfirmKeysResponse>, Status> {
+        serve("ConfirmKeys", request, async |caller, body| {
+            let name = activation(&body.activation)?;
+            let payload = payload(body.payload)?;
+            let request = signed(payload, "mac", body.mac, CONFIRMATION_LEN_BYTES)?;
+            let of = (name.terminal_id(), name.number());
+            let answer = confirm::confirm_keys(&self.vault, &caller, of, &request).await?;
+            Ok(proto::ConfirmKeysResponse { payload: answer.payload, mac: answer.proof })
+        })
+        .await
+    }
+
+    async fn get_parameters(
+        &self,
+        request: Request<proto::GetParametersRequest>,
+    ) -> Result<Response<proto::GetParametersResponse>, Status> {
+        serve("GetParameters", request, async |caller, body| {
+            let request = exchange(&body.ksn, body.payload, body.mac)?;
+            let answer = parameters::get_parameters(&self.vault, &caller, &request).await?;
+            Ok(proto::GetParametersResponse { payload: answer.payload, mac: answer.proof })
+        })
+        .await
+    }
+
+    async fn report_step(
+        &self,
+        request: Request<proto::ReportStepRequest>,
+    ) -> Result<Response<proto::ReportStepResponse>, Status> {
+        serve("ReportStep", request, async |caller, body| {
+            let name = activation(&body.activation)?;
+            let payload = payload(body.payload)?;
+            let (signed, voucher) = match required("proof", body.proof)? {
+                Proof::Signature(signature) => {
+                    let signed = signed(payload, "signature", signature, SIGNATURE_LEN_BYTES)?;
+                    (signed, Voucher::Device)
+                }
+                Proof::TransactionMac(proof) => {
+                    let ksn = convert::terminal_ksn("transaction_mac.ksn", &proof.ksn)?;
+                    let len_bytes = mac_len_bytes(&ksn);
+                    let signed = signed(payload, "transaction_mac.mac", proof.mac, len_bytes)?;
+                    (signed, Voucher::Transaction(ksn))
+                }
+            };
+            let of = (name.terminal_id(), name.number());
+            report::report_step(&self.vault, &caller, of, &signed, &voucher).await?;
+            Ok(proto::ReportStepResponse {})
+        })
+        .await
+    }
+
+    async fn run_test_transaction(
+        &self,
+        request: Request<proto::RunTestTransactionRequest>,
+    ) -> Result<Response<proto::RunTestTransactionResponse>, Status> {
+        serve("RunTestTransaction", request, async |caller, body| {
+            let request = exchange(&body.ksn, body.payload, body.mac)?;
+            let answer =
+                test_transaction::run_test_transaction(&self.vault, &caller, &request).await?;
+            Ok(proto::RunTestTransactionResponse { payload: answer.payload, mac: answer.proof })
+        })
+        .await
+    }
+}
+
+fn activation(name: &str) -> Result<ActivationName, Error> {
+    ActivationName::new(name)
+        .ok_or_else(|| Error::field("activation", "must be a resource name of its collection"))
+}
+
+fn payload(payload: Vec<u8>) -> Result<Vec<u8>, Error> {
+    convert::bytes("payload", payload, 1..=PAYLOAD_LEN_BYTES_MAX)
+}
+
+fn signed(payload: Vec<u8>, path: &str, proof: Vec<u8>, len_bytes: usize) -> Result<Signed, Error> {
+    let proof = convert::bytes(path, proof, len_bytes..=len_bytes)?;
+    Ok(Signed { payload, proof })
+}
+
+fn exchange(ksn: &[u8], bytes: Vec<u8>, mac: Vec<u8>) -> Result<Exchange, Error> {
+    let ksn = convert::terminal_ksn("ksn", ksn)?;
+    let len_bytes = mac_len_bytes(&ksn);
+    let signed = signed(payload(bytes)?, "mac", mac, len_bytes)?;
+    Ok(Exchange { ksn, signed })
+}
+
+/// The whole CMAC of the KSN's cipher.
+const fn mac_len_bytes(ksn: &Ksn) -> usize {
+    match ksn {
+        Ksn::Aes(_) => 16,
+        Ksn::Tdes(_) => 8,
+    }
+}

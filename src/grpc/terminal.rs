@@ -1,0 +1,496 @@
+//! `TerminalService`: profiles, terminals, and what the acquirer's backend does with them.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::convert::{self, known, optional, required, resource, text, timestamp};
+use super::proto::terminal_service_server::TerminalService;
+use super::proto::{self};
+use super::respond::serve;
+use super::watch::Watch;
+use crate::activation::State;
+use crate::activation::parameters::{Currency, Limits, MerchantId, MerchantName, TerminalId};
+use crate::activation::payload::Serial;
+use crate::agreement::Suite;
+use crate::command::activation::lifecycle::{Change, change_terminal};
+use crate::command::activation::profile::{self, NewProfile, Profile};
+use crate::command::activation::record::{
+    Merchant, MerchantStanding, Terminal, TerminalKind, TimelineEntry,
+};
+use crate::command::activation::register::{self, NewTerminal};
+use crate::command::activation::{code, watch};
+use crate::command::{Error, RequestId};
+use crate::vault::{Caller, Vault};
+
+/// The longest stated cause, in characters.
+const CAUSE_LEN_MAX: usize = 200;
+
+/// The service.
+pub(super) struct TerminalApi {
+    pub(super) vault: Arc<Vault>,
+    pub(super) draining: tokio_util::sync::CancellationToken,
+}
+
+/// The body of a call that changes a terminal: convert, call, convert back.
+macro_rules! change {
+    ($api:ident, $name:literal, $request:ident, $response:ident, |$body:ident| $change:expr) => {
+        serve($name, $request, async |caller, $body| {
+            let change = $change;
+            let id = resource("name", "terminals", &$body.name)?;
+            let request = convert::request_id($name, &$body.request_id, &$body)?;
+            let terminal = $api.change(&caller, &request, &id, &change).await?;
+            Ok(proto::$response { terminal: Some(terminal) })
+        })
+        .await
+    };
+}
+
+#[tonic::async_trait]
+impl TerminalService for TerminalApi {
+    async fn create_profile(
+        &self,
+        request: Request<proto::CreateProfileRequest>,
+    ) -> Result<Response<proto::CreateProfileResponse>, Status> {
+        serve("CreateProfile", request, async |caller, body| {
+            let request = convert::request_id("CreateProfile", &body.request_id, &body)?;
+            let id = convert::id("profile_id", &body.profile_id)?;
+            let new = new_profile(id, required("profile", body.profile)?)?;
+            let made = profile::create_profile(&self.vault, &caller, Some(&request), new).await?;
+            Ok(proto::CreateProfileResponse { profile: Some(from_profile(&made)) })
+        })
+        .await
+    }
+
+    async fn get_profile(
+        &self,
+        request: Request<proto::GetProfileRequest>,
+    ) -> Result<Response<proto::GetProfileResponse>, Status> {
+        serve("GetProfile", request, async |caller, body| {
+            let id = resource("name", "profiles", &body.name)?;
+            let found = profile::get_profile(&self.vault, &caller, &id).await?;
+            Ok(proto::GetProfileResponse { profile: Some(from_profile(&found)) })
+        })
+        .await
+    }
+
+    async fn list_profiles(
+        &self,
+        request: Request<proto::ListProfilesRequest>,
+    ) -> Result<Response<proto::ListProfilesResponse>, Status> {
+        serve("ListProfiles", request, async |caller, body| {
+            let limit = convert::page_size(body.page_size)?;
+            let after = convert::page_token(&body.page_token)?;
+            let after = after.as_deref();
+            let page = profile::list_profiles(&self.vault, &caller, after, limit).await?;
+            Ok(proto::ListProfilesResponse {
+                profiles: page.rows.iter().map(from_profile).collect(),
+                next_page_token: convert::next_page_token(page.next.as_deref()),
+            })
+        })
+        .await
+    }
+
+    async fn create_terminal(
+        &self,
+        request: Request<proto::CreateTerminalRequest>,
+    ) -> Result<Response<proto::CreateTerminalResponse>, Status> {
+        serve("CreateTerminal", request, async |caller, body| {
+            let request = convert::request_id("CreateTerminal", &body.request_id, &body)?;
+            let new = new_terminal(body)?;
+            let request = Some(&request);
+            let made = register::create_terminal(&self.vault, &caller, request, &new).await?;
+            Ok(proto::CreateTerminalResponse { terminal: Some(from_terminal(&made, false)) })
+        })
+        .await
+    }
+
+    async fn get_terminal(
+        &self,
+        request: Request<proto::GetTerminalRequest>,
+    ) -> Result<Response<proto::GetTerminalResponse>, Status> {
+        serve("GetTerminal", request, async |caller, body| {
+            let id = resource("name", "terminals", &body.name)?;
+            let found = register::get_terminal(&self.vault, &caller, &id).await?;
+            Ok(proto::GetTerminalResponse { terminal: Some(from_terminal(&found, true)) })
+        })
+        .await
+    }
+
+    async fn list_terminals(
+        &self,
+        request: Request<proto::ListTerminalsRequest>,
+    ) -> Result<Response<proto::ListTerminalsResponse>, Status> {
+        serve("ListTerminals", request, async |caller, body| {
+            let limit = convert::page_size(body.page_size)?;
+            let after = convert::page_token(&body.page_token)?;
+            let after = after.as_deref();
+            let state = optional::<proto::TerminalState>("state", body.state)?.and_then(to_state);
+            let page = register::list_terminals(&self.vault, &caller, state, after, limit).await?;
+            Ok(proto::ListTerminalsResponse {
+                terminals: page.rows.iter().map(|row| from_terminal(row, false)).collect(),
+                next_page_token: convert::next_page_token(page.next.as_deref()),
+            })
+        })
+        .await
+    }
+
+    async fn issue_activation_code(
+        &self,
+        request: Request<proto::IssueActivationCodeRequest>,
+    ) -> Result<Response<proto::IssueActivationCodeResponse>, Status> {
+        serve("IssueActivationCode", request, async |caller, body| {
+            let id = resource("name", "terminals", &body.name)?;
+            let request = convert::request_id("IssueActivationCode", &body.request_id, &body)?;
+            let issued = code::issue_activation_code(&self.vault, &caller, &request, &id).await?;
+            Ok(proto::IssueActivationCodeResponse {
+                terminal: Some(from_terminal(&issued.terminal, false)),
+                // The one place where the code leaves: it is told to the backend once.
+                activation_code: issued.code.to_string(),
+                expire_time: Some(timestamp(issued.expires.0)),
+            })
+        })
+        .await
+    }
+
+    async fn reissue_activation_code(
+        &self,
+        request: Request<proto::ReissueActivationCodeRequest>,
+    ) -> Result<Response<proto::ReissueActivationCodeResponse>, Status> {
+        serve("ReissueActivationCode", request, async |caller, body| {
+            let id = resource("name", "terminals", &body.name)?;
+            let request = convert::request_id("ReissueActivationCode", &body.request_id, &body)?;
+            let issued = code::reissue_activation_code(&self.vault, &caller, &request, &id).await?;
+            Ok(proto::ReissueActivationCodeResponse {
+                terminal: Some(from_terminal(&issued.terminal, false)),
+                activation_code: issued.code.to_string(),
+                expire_time: Some(timestamp(issued.expires.0)),
+            })
+        })
+        .await
+    }
+
+    async fn set_merchant_standing(
+        &self,
+        request: Request<proto::SetMerchantStandingRequest>,
+    ) -> Result<Response<proto::SetMerchantStandingResponse>, Status> {
+        change!(self, "SetMerchantStanding", request, SetMerchantStandingResponse, |body| {
+            Change::SetMerchantStanding(standing("standing", body.standing)?)
+        })
+    }
+
+    async fn hold_terminal(
+        &self,
+        request: Request<proto::HoldTerminalRequest>,
+    ) -> Result<Response<proto::HoldTerminalResponse>, Status> {
+        change!(self, "HoldTerminal", request, HoldTerminalResponse, |body| Change::Hold(cause(
+            &body.cause
+        )?))
+    }
+
+    async fn release_terminal(
+        &self,
+        request: Request<proto::ReleaseTerminalRequest>,
+    ) -> Result<Response<proto::ReleaseTerminalResponse>, Status> {
+        change!(self, "ReleaseTerminal", request, ReleaseTerminalResponse, |body| Change::Release)
+    }
+
+    async fn cancel_activation(
+        &self,
+        request: Request<proto::CancelActivationRequest>,
+    ) -> Result<Response<proto::CancelActivationResponse>, Status> {
+        change!(self, "CancelActivation", request, CancelActivationResponse, |body| Change::Cancel(
+            cause(&body.cause)?
+        ))
+    }
+
+    async fn set_settlement_digest(
+        &self,
+        request: Request<proto::SetSettlementDigestRequest>,
+    ) -> Result<Response<proto::SetSettlementDigestResponse>, Status> {
+        change!(self, "SetSettlementDigest", request, SetSettlementDigestResponse, |body| {
+            Change::SetSettlementDigest(convert::array("digest", &body.digest)?)
+        })
+    }
+
+    async fn enable_terminal(
+        &self,
+        request: Request<proto::EnableTerminalRequest>,
+    ) -> Result<Response<proto::EnableTerminalResponse>, Status> {
+        change!(self, "EnableTerminal", request, EnableTerminalResponse, |body| Change::Enable)
+    }
+
+    async fn suspend_terminal(
+        &self,
+        request: Request<proto::SuspendTerminalRequest>,
+    ) -> Result<Response<proto::SuspendTerminalResponse>, Status> {
+        change!(self, "SuspendTerminal", request, SuspendTerminalResponse, |body| Change::Suspend(
+            cause(&body.cause)?
+        ))
+    }
+
+    async fn resume_terminal(
+        &self,
+        request: Request<proto::ResumeTerminalRequest>,
+    ) -> Result<Response<proto::ResumeTerminalResponse>, Status> {
+        change!(self, "ResumeTerminal", request, ResumeTerminalResponse, |body| Change::Resume)
+    }
+
+    async fn retire_terminal(
+        &self,
+        request: Request<proto::RetireTerminalRequest>,
+    ) -> Result<Response<proto::RetireTerminalResponse>, Status> {
+        change!(self, "RetireTerminal", request, RetireTerminalResponse, |body| Change::Retire(
+            cause(&body.cause)?
+        ))
+    }
+
+    async fn mark_terminal_compromised(
+        &self,
+        request: Request<proto::MarkTerminalCompromisedRequest>,
+    ) -> Result<Response<proto::MarkTerminalCompromisedResponse>, Status> {
+        change!(self, "MarkTerminalCompromised", request, MarkTerminalCompromisedResponse, |body| {
+            Change::MarkCompromised(cause(&body.cause)?)
+        })
+    }
+
+    async fn start_rekey(
+        &self,
+        request: Request<proto::StartRekeyRequest>,
+    ) -> Result<Response<proto::StartRekeyResponse>, Status> {
+        change!(self, "StartRekey", request, StartRekeyResponse, |body| Change::StartRekey(cause(
+            &body.cause
+        )?))
+    }
+
+    type WatchTerminalsStream =
+        Pin<Box<dyn Stream<Item = Result<proto::WatchTerminalsResponse, Status>> + Send>>;
+
+    async fn watch_terminals(
+        &self,
+        request: Request<proto::WatchTerminalsRequest>,
+    ) -> Result<Response<Self::WatchTerminalsStream>, Status> {
+        serve("WatchTerminals", request, async |caller, body| {
+            let terminal = convert::optional_resource("terminal", "terminals", &body.terminal)?;
+            watch::authorise(&self.vault, &caller, terminal.as_deref()).await?;
+            let vault = Arc::clone(&self.vault);
+            let watch = Watch::new(vault, body.after_sequence, terminal, self.draining.clone());
+            let stream: Self::WatchTerminalsStream = Box::pin(watch.into_stream());
+            Ok(stream)
+        })
+        .await
+    }
+}
+
+impl TerminalApi {
+    async fn change(
+        &self,
+        caller: &Caller,
+        request: &RequestId,
+        id: &str,
+        change: &Change,
+    ) -> Result<proto::Terminal, Error> {
+        let terminal = change_terminal(&self.vault, caller, Some(request), id, change).await?;
+        Ok(from_terminal(&terminal, false))
+    }
+}
+
+fn cause(cause: &str) -> Result<String, Error> {
+    text("cause", cause, 1..=CAUSE_LEN_MAX)
+}
+
+fn standing(path: &str, value: i32) -> Result<MerchantStanding, Error> {
+    Ok(match known(path, value)? {
+        proto::MerchantStanding::Approved => MerchantStanding::Approved,
+        proto::MerchantStanding::Rejected => MerchantStanding::Rejected,
+        proto::MerchantStanding::Pending | proto::MerchantStanding::Unspecified => {
+            MerchantStanding::Pending
+        }
+    })
+}
+
+fn new_profile(id: String, profile: proto::Profile) -> Result<NewProfile, Error> {
+    let limits = required("profile.limits", profile.limits)?;
+    Ok(NewProfile {
+        id,
+        suite: match known("profile.suite", profile.suite)? {
+            proto::Suite::P256Tdes2 => Suite::P256Tdes2,
+            proto::Suite::P256Aes128 | proto::Suite::Unspecified => Suite::P256Aes128,
+        },
+        base_derivation_key: resource(
+            "profile.base_derivation_key",
+            "keys",
+            &profile.base_derivation_key,
+        )?,
+        code_required: !profile.no_code,
+        code_lifetime_ms: duration_ms("profile.code_lifetime", profile.code_lifetime)?,
+        test_transactions: profile.test_transactions,
+        automatic_enabling: profile.automatic_enabling,
+        settlement_digest_required: profile.settlement_digest_required,
+        currency: Currency::new(&limits.currency).ok_or_else(|| {
+            Error::field("profile.limits.currency", "must be three upper-case letters")
+        })?,
+        limits: Limits::new(limits.single_amount_minor, limits.daily_amount_minor)
+            .map_err(|_| Error::field("profile.limits", "are out of bounds"))?,
+        rekey_grace_ms: duration_ms("profile.rekey_grace", profile.rekey_grace)?,
+    })
+}
+
+fn duration_ms(path: &str, duration: Option<prost_types::Duration>) -> Result<Option<u64>, Error> {
+    let Some(duration) = duration else { return Ok(None) };
+    let refused = || Error::field(path, "is no duration from now on");
+    let seconds = u64::try_from(duration.seconds).map_err(|_| refused())?;
+    let nanos = u64::try_from(duration.nanos).map_err(|_| refused())?;
+    let ms = seconds.checked_mul(1000).and_then(|ms| ms.checked_add(nanos / 1_000_000));
+    ms.map(Some).ok_or_else(refused)
+}
+
+fn from_duration(ms: u64) -> prost_types::Duration {
+    let time = timestamp(ms);
+    prost_types::Duration { seconds: time.seconds, nanos: time.nanos }
+}
+
+fn new_terminal(body: proto::CreateTerminalRequest) -> Result<NewTerminal, Error> {
+    let merchant = required("merchant", body.merchant)?;
+    let invalid = |path| move || Error::field(path, "is of a wrong form or length");
+    Ok(NewTerminal {
+        id: convert::id("terminal_id", &body.terminal_id)?,
+        serial: Serial::new(&body.serial).ok_or_else(invalid("serial"))?.as_str().to_owned(),
+        model: text("model", &body.model, 1..=64)?,
+        merchant: Merchant {
+            merchant_id: MerchantId::new(&merchant.merchant_id)
+                .ok_or_else(invalid("merchant.merchant_id"))?
+                .as_str()
+                .to_owned(),
+            terminal_id: TerminalId::new(&merchant.terminal_id)
+                .ok_or_else(invalid("merchant.terminal_id"))?
+                .as_str()
+                .to_owned(),
+            display_name: MerchantName::new(&merchant.display_name)
+                .ok_or_else(invalid("merchant.display_name"))?
+                .as_str()
+                .to_owned(),
+        },
+        standing: standing("merchant_standing", body.merchant_standing)?,
+        profile: resource("profile", "profiles", &body.profile)?,
+        kind: match known("kind", body.kind)? {
+            proto::TerminalKind::DeviceCertificate | proto::TerminalKind::Unspecified => {
+                TerminalKind::DeviceCertificate
+            }
+        },
+        device_authority: resource(
+            "device_authority",
+            "deviceAuthorities",
+            &body.device_authority,
+        )?,
+    })
+}
+
+fn from_profile(profile: &Profile) -> proto::Profile {
+    proto::Profile {
+        name: format!("profiles/{}", profile.id),
+        suite: match profile.suite {
+            Suite::P256Aes128 => proto::Suite::P256Aes128,
+            Suite::P256Tdes2 => proto::Suite::P256Tdes2,
+        }
+        .into(),
+        base_derivation_key: format!("keys/{}", profile.base_derivation_key),
+        no_code: !profile.code_required,
+        code_lifetime: Some(from_duration(profile.code_lifetime_ms)),
+        test_transactions: profile.test_transactions,
+        automatic_enabling: profile.automatic_enabling,
+        settlement_digest_required: profile.settlement_digest_required,
+        limits: Some(proto::Limits {
+            currency: profile.currency.clone(),
+            single_amount_minor: profile.single_amount_minor,
+            daily_amount_minor: profile.daily_amount_minor,
+        }),
+        parameters_version: profile.parameters_version,
+        rekey_grace: Some(from_duration(profile.rekey_grace_ms)),
+        create_time: Some(timestamp(profile.created.0)),
+    }
+}
+
+fn from_terminal(terminal: &Terminal, with_timeline: bool) -> proto::Terminal {
+    let keys = terminal.keys.as_ref();
+    let timeline = if with_timeline { terminal.timeline.as_slice() } else { &[] };
+    proto::Terminal {
+        name: terminal.name(),
+        serial: terminal.serial.clone(),
+        model: terminal.model.clone(),
+        merchant: Some(proto::Merchant {
+            merchant_id: terminal.merchant.merchant_id.clone(),
+            terminal_id: terminal.merchant.terminal_id.clone(),
+            display_name: terminal.merchant.display_name.clone(),
+        }),
+        profile: format!("profiles/{}", terminal.profile),
+        kind: match terminal.kind {
+            TerminalKind::DeviceCertificate => proto::TerminalKind::DeviceCertificate,
+        }
+        .into(),
+        device_authority: format!("deviceAuthorities/{}", terminal.device_authority),
+        state: from_state(terminal.state).into(),
+        merchant_standing: match terminal.standing {
+            MerchantStanding::Approved => proto::MerchantStanding::Approved,
+            MerchantStanding::Pending => proto::MerchantStanding::Pending,
+            MerchantStanding::Rejected => proto::MerchantStanding::Rejected,
+        }
+        .into(),
+        hold_cause: terminal.hold_cause.clone().unwrap_or_default(),
+        generation: terminal.generation,
+        initial_key_id: keys.map(|keys| keys.initial_key_id.clone()).unwrap_or_default(),
+        check_value: keys.map(|keys| keys.check_value.clone()).unwrap_or_default(),
+        activation: match terminal.activation {
+            0 => String::new(),
+            _ => terminal.activation_name(),
+        },
+        parameters_version: terminal.parameters_applied,
+        tests_passed: terminal.tests_passed,
+        first_transaction_time: terminal.first_transaction.map(|time| timestamp(time.0)),
+        create_time: Some(timestamp(terminal.created.0)),
+        update_time: Some(timestamp(terminal.updated.0)),
+        timeline: timeline.iter().map(from_entry).collect(),
+    }
+}
+
+fn from_entry(entry: &TimelineEntry) -> proto::TimelineEntry {
+    proto::TimelineEntry {
+        time: Some(timestamp(entry.time.0)),
+        step: entry.step.clone(),
+        from: from_state(entry.from).into(),
+        to: from_state(entry.to).into(),
+        reason: entry.reason.clone(),
+        remedy: entry.remedy.clone(),
+        note: entry.note.clone(),
+    }
+}
+
+/// Pairs of domain and proto states.
+const STATES: [(State, proto::TerminalState); State::ALL.len()] = [
+    (State::Registered, proto::TerminalState::Registered),
+    (State::CodeIssued, proto::TerminalState::CodeIssued),
+    (State::CodeVerified, proto::TerminalState::CodeVerified),
+    (State::KeysDelivered, proto::TerminalState::KeysDelivered),
+    (State::KeysConfirmed, proto::TerminalState::KeysConfirmed),
+    (State::ParametersDelivered, proto::TerminalState::ParametersDelivered),
+    (State::Tested, proto::TerminalState::Tested),
+    (State::Active, proto::TerminalState::Active),
+    (State::Held, proto::TerminalState::Held),
+    (State::CodeExpired, proto::TerminalState::CodeExpired),
+    (State::Locked, proto::TerminalState::Locked),
+    (State::Rekeying, proto::TerminalState::Rekeying),
+    (State::Suspended, proto::TerminalState::Suspended),
+    (State::Retired, proto::TerminalState::Retired),
+    (State::Compromised, proto::TerminalState::Compromised),
+];
+
+pub(super) fn from_state(state: State) -> proto::TerminalState {
+    let pair = STATES.iter().find(|(ours, _)| *ours == state);
+    pair.map_or(proto::TerminalState::Unspecified, |(_, theirs)| *theirs)
+}
+
+fn to_state(state: proto::TerminalState) -> Option<State> {
+    STATES.iter().find(|(_, theirs)| *theirs == state).map(|(ours, _)| *ours)
+}

@@ -1,0 +1,106 @@
+//! The stream behind `WatchTerminals`: what was committed, then what is being committed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::sync::watch::Receiver;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::convert::timestamp;
+use super::proto;
+use super::status::from_error;
+use super::terminal::from_state;
+use crate::command::activation::watch::{Transition, transitions_after};
+use crate::vault::Vault;
+
+/// How many transitions wait for a slow watcher.
+const QUEUE_LEN: usize = 16;
+
+/// One watcher: where it stands, and what it has not been told yet.
+pub(super) struct Watch {
+    vault: Arc<Vault>,
+    committed: Receiver<u64>,
+    sequence: u64,
+    terminal: Option<String>,
+    waiting: VecDeque<Transition>,
+    draining: CancellationToken,
+}
+
+impl Watch {
+    /// Watches from after a sequence on.
+    pub(super) fn new(
+        vault: Arc<Vault>,
+        sequence: u64,
+        terminal: Option<String>,
+        draining: CancellationToken,
+    ) -> Self {
+        let committed = vault.committed();
+        Self { vault, committed, sequence, terminal, waiting: VecDeque::new(), draining }
+    }
+
+    /// The stream of transitions. It ends when the service drains, and with an error that tells the
+    /// reason; either way the watcher resumes after the last sequence it was told.
+    pub(super) fn into_stream(
+        mut self,
+    ) -> impl Stream<Item = Result<proto::WatchTerminalsResponse, Status>> + Send {
+        let (sender, receiver) = mpsc::channel(QUEUE_LEN);
+        tokio::spawn(async move {
+            while let Some(item) = self.next().await {
+                let last = item.is_err();
+                // The task ends when the watcher has gone away.
+                if sender.send(item).await.is_err() || last {
+                    return;
+                }
+            }
+        });
+        ReceiverStream::new(receiver)
+    }
+
+    async fn next(&mut self) -> Option<Result<proto::WatchTerminalsResponse, Status>> {
+        loop {
+            if let Some(transition) = self.waiting.pop_front() {
+                return Some(Ok(response(transition)));
+            }
+            let newest = *self.committed.borrow_and_update();
+            if newest > self.sequence {
+                let terminal = self.terminal.as_deref();
+                match transitions_after(&self.vault, self.sequence, terminal).await {
+                    Ok((transitions, looked)) => {
+                        self.waiting.extend(transitions);
+                        self.sequence = looked;
+                    }
+                    Err(error) => return Some(Err(from_error(&error))),
+                }
+                continue;
+            }
+            tokio::select! {
+                () = self.draining.cancelled() => return None,
+                changed = self.committed.changed() => {
+                    if changed.is_err() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn response(transition: Transition) -> proto::WatchTerminalsResponse {
+    proto::WatchTerminalsResponse {
+        sequence: transition.sequence,
+        terminal: transition.terminal,
+        entry: Some(proto::TimelineEntry {
+            time: Some(timestamp(transition.time.0)),
+            step: transition.step,
+            from: from_state(transition.from).into(),
+            to: from_state(transition.to).into(),
+            reason: transition.reason,
+            remedy: transition.remedy,
+            note: transition.note,
+        }),
+    }
+}
