@@ -345,7 +345,9 @@ mod tests {
         };
         let path = |new: NewKey| match check_new(&new) {
             Err(Error::Field { path, .. }) => path,
-            Err(Error::Refused { .. } | Error::Vault(_)) | Ok(()) => String::new(),
+            Err(Error::Ksn { .. } | Error::Refused { .. } | Error::Vault(_)) | Ok(()) => {
+                String::new()
+            }
         };
         let derive = Some(ModeOfUse::Derive);
         assert_eq!(path(new(KeyUsage::InitialDukpt, Algorithm::Aes128, None)), "usage");
