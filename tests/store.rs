@@ -4,10 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use firstkey::vault::Kind;
+use firstkey::crypto::rng::SystemRng;
+use firstkey::memory::SecretPage;
 use firstkey::vault::store::{
     Batch, Change, Expected, IndexFilter, LIST_LIMIT_MAX, MemoryStore, Outcome, Query, Row,
     SqliteStore, Store, StoreError, Tail, Write,
+};
+use firstkey::vault::{
+    Action, Caller, ClaimRequest, Clock, Error, Kind, MasterKey, Opening, Purpose, Realm, Reason,
+    UnixMillis, Vault,
 };
 
 const A: Kind = Kind::new("a");
@@ -333,6 +338,67 @@ async fn sqlite_readers_do_not_wait_for_the_writer() {
     for reader in readers {
         reader.await.unwrap();
     }
+}
+
+/// The vault over the durable store: many calls at once share commits, and a restart keeps all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_vault_over_sqlite_keeps_every_acknowledged_call() {
+    let folder = Folder::new();
+    let vault = Arc::new(vault_over(&folder).await);
+    let calls: Vec<_> = (1..=300_u64)
+        .map(|rank| {
+            let vault = Arc::clone(&vault);
+            tokio::spawn(async move { translate(&vault, rank, b"first").await })
+        })
+        .collect();
+    for call in calls {
+        assert!(call.await.unwrap().is_ok());
+    }
+    Arc::into_inner(vault).unwrap().close().await;
+    let vault = vault_over(&folder).await;
+    assert_eq!(vault.verified().last, 300);
+    for rank in 1..=300 {
+        let replayed = translate(&vault, rank, b"second").await;
+        assert_eq!(replayed, Err(Error::Refused(Reason::KsnReplayed)), "rank {rank}");
+    }
+}
+
+async fn vault_over(folder: &Folder) -> Vault {
+    let page = SecretPage::taken_from(&mut [7; 32]).unwrap();
+    let opening = Opening {
+        store: Arc::new(SqliteStore::open(&folder.0).unwrap()),
+        master_key: MasterKey::new(page),
+        realm: Realm::Dev,
+        clock: Arc::new(Standing),
+        rng: Arc::new(SystemRng::new()),
+        node: "node-1".into(),
+    };
+    Vault::open(opening).await.unwrap()
+}
+
+struct Standing;
+
+impl Clock for Standing {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(1_700_000_000_000)
+    }
+}
+
+/// Spends one counter. Each is of a terminal of its own, so that commits can be shared.
+async fn translate(vault: &Vault, rank: u64, input: &[u8]) -> Result<(), Error> {
+    let caller = Caller::for_dev_only("dev");
+    let mut work = vault.begin(&caller, Action::TranslatePin, "keys/zone").await?;
+    let claim = ClaimRequest {
+        key_name: "bdk",
+        key_version: 1,
+        initial_key_id: &rank.to_be_bytes(),
+        purpose: Purpose::Pin,
+        rank: 1,
+        input,
+        first_anywhere: false,
+    };
+    work.claim(claim).await?;
+    work.commit().await.map(|_| ())
 }
 
 /// A folder of its own for a test, gone after it.

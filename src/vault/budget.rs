@@ -12,7 +12,8 @@ use super::record::{Kind, Record};
 /// What may fail only so often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Budget {
-    /// MACs that do not verify, per terminal, or per caller and key.
+    /// MACs that do not verify, per terminal, or per caller and key. Nor may more than the budget
+    /// has places be verified at once for one of them.
     Mac,
     /// PIN blocks that are rejected, per terminal or caller, and PAN.
     Pin,

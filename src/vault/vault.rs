@@ -226,12 +226,17 @@ impl Vault {
         audit::verify(&self.shared.core, 0).await
     }
 
-    /// Writes what is counted in memory and waits until every unit of work is done.
+    /// Writes the refusals that are counted in memory: before the service ends.
+    pub async fn flush(&self) -> Result<(), Error> {
+        write_refusals(&self.shared.queue, &self.shared.refusals, self.now(), true).await
+    }
+
+    /// Flushes, waits until every unit of work is done, and lets go of the store.
     pub async fn close(self) {
+        // The store has said why, if the last counts can not be written.
+        let _ = self.flush().await;
         let Self { shared, committer, housekeeper, .. } = self;
         housekeeper.abort();
-        // The store has said why, if the last counts can not be written.
-        let _ = write_refusals(&shared.queue, &shared.refusals, shared.core.now(), true).await;
         drop(shared);
         // A committer that panicked has nothing left to write.
         let _ = committer.await;
@@ -364,3 +369,37 @@ async fn purge<R: Record>(core: &Core) -> Result<(), Error> {
 
 /// The hour of the index must be over as a whole.
 const PURGE_AFTER_MS: u64 = super::budget::HOUR_MS;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::budget::Budget;
+    use crate::vault::testing::Bench;
+
+    #[tokio::test]
+    async fn what_has_expired_is_purged_and_nothing_else() {
+        let bench = Bench::new().await;
+        let core = &bench.vault.shared.core;
+        let mut work = bench.begin(Action::CreateKey).await;
+        work.remember(RequestId { id: "one", body_hash: &[1; 32] }, &1).await.unwrap();
+        work.reserve(Budget::Pin, &[b"x"]).await.unwrap();
+        work.commit_refused(Reason::PinBlockRejected).await;
+        let count = async || {
+            let answers = core.list::<Answered>(IndexFilter::Any, None, 10).await.unwrap();
+            let failures = core.list::<Failures>(IndexFilter::Any, None, 10).await.unwrap();
+            (answers.len(), failures.len())
+        };
+        assert_eq!(count().await, (1, 1));
+        for (hours, left) in [(1, (1, 1)), (2, (1, 0)), (21, (1, 0)), (1, (0, 0))] {
+            bench.clock.forward(hours * super::super::budget::HOUR_MS);
+            purge::<Answered>(core).await.unwrap();
+            purge::<Failures>(core).await.unwrap();
+            assert_eq!(count().await, left, "after {hours} hours more");
+        }
+        // The subject of a purged budget begins anew.
+        let mut work = bench.begin(Action::TranslatePin).await;
+        work.reserve(Budget::Pin, &[b"x"]).await.unwrap();
+        let error = work.commit_refused(Reason::PinBlockRejected).await;
+        assert_eq!(error, Error::Refused(Reason::PinBlockRejected));
+    }
+}

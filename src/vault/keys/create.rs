@@ -66,10 +66,10 @@ impl Work {
 
     /// Imports a key from a key block, active from the commit on.
     ///
-    /// The block must unwrap, be of a known usage and mode, and hold no weak TDES key, else
-    /// `KEY_BLOCK_REJECTED`; a live realm refuses so what was published too. The wrapping key must
-    /// be as strong as what it brings, else `WRAPPING_KEY_TOO_WEAK`. What the service does not do
-    /// with such a key (a mode or an attribute that is not of its usage) is `FIELD_INVALID`.
+    /// The block must unwrap, be of a known usage with an algorithm and a mode that it has, and
+    /// hold no weak TDES key, else `KEY_BLOCK_REJECTED`; a live realm refuses so what was published
+    /// too. The wrapping key must be as strong as what it brings, else `WRAPPING_KEY_TOO_WEAK`.
+    /// Attributes that are not of the usage are `FIELD_INVALID`.
     pub async fn import_key(
         &mut self,
         import: ImportKey<'_>,

@@ -225,7 +225,7 @@ async fn a_key_goes_out_and_comes_back_with_no_more_rights() {
     let mut fixed = new_key("fixed", KeyUsage::MacCmac, Algorithm::Aes128);
     fixed.exportability = None;
     create(&bench, fixed).await.unwrap();
-    assert_eq!(err(export(&bench, "fixed", "kek").await), refused(Reason::KeyUsageMismatch));
+    assert_eq!(err(export(&bench, "fixed", "kek").await), refused(Reason::PolicyDenied));
 }
 
 #[tokio::test]
@@ -280,7 +280,7 @@ async fn the_import_rule_refuses_what_it_does_not_know() {
         assert_eq!(err(import(&bench, "in", &bad, "kek").await), rejected, "place {place}");
     }
     let derive = wrapped(&bench, "kek", |header| header.mode = b'X').await;
-    assert_eq!(err(import(&bench, "in", &derive, "kek").await), refused(Reason::FieldInvalid));
+    assert_eq!(err(import(&bench, "in", &derive, "kek").await), rejected);
     assert!(import(&bench, "in", &good, "kek").await.is_ok());
 }
 
