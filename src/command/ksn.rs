@@ -16,6 +16,15 @@ pub enum Ksn {
 }
 
 impl Ksn {
+    /// Its bytes: 12 for AES, 10 for TDES.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Aes(ksn) => ksn.bytes(),
+            Self::Tdes(ksn) => ksn.bytes(),
+        }
+    }
+
     /// The part by which the base derivation key is found: 4 bytes for AES, 5 for TDES.
     #[must_use]
     pub fn key_set_id(&self) -> Vec<u8> {

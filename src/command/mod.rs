@@ -2,9 +2,14 @@
 
 pub mod activation;
 mod error;
+pub mod generate_mac;
 mod ksn;
+mod mac_policy;
 pub mod manage_keys;
 pub mod manage_trust;
+mod transaction_key;
+pub mod translate_pin;
+pub mod verify_mac;
 
 use std::future::Future;
 
@@ -15,6 +20,8 @@ use crate::vault::{self, Action, Caller, HashPurpose, Record, Vault, Work};
 
 pub use self::error::Error;
 pub use self::ksn::{Direction, InitialKey, Ksn, MacKey};
+pub use self::mac_policy::MacWorkingKey;
+pub use self::transaction_key::{DukptKey, WorkingKey};
 
 /// How often a call is tried again by itself when another one changed the same record first.
 const TRIES: u8 = 5;

@@ -1,0 +1,266 @@
+//! The key of one side of a call: a static key, or the transaction key of a terminal's KSN.
+//!
+//! Who is behind a KSN decides what may be done under it. A terminal that is registered here is
+//! served only while it is in service, and its own side of a key (making a PIN block, making the
+//! MAC of a request) is played by that terminal alone. A KSN that nobody here knows is served only
+//! under a base derivation key that is `open` to terminals that were injected elsewhere.
+
+use super::activation::record::{KeyIndex, KeySet, Terminal};
+use super::{Error, InitialKey, Ksn, manage_keys};
+use crate::activation::Call;
+use crate::dukpt::{DerivationError, KeyKind};
+use crate::key::Algorithm;
+use crate::key::usage::BaseDerivation;
+use crate::vault::{
+    self, Claim, ClaimRequest, KeyAttributes, KeyRecord, Operation, Purpose, Reason, StoredKey,
+    UnixMillis, Vault, Work,
+};
+
+/// The key that a call names.
+#[derive(Debug, Clone)]
+pub enum WorkingKey {
+    /// The transaction key of a KSN.
+    Dukpt(DukptKey),
+    /// The id in `keys/{id}` of a static key.
+    Static(String),
+}
+
+/// The transaction key of a KSN.
+#[derive(Debug, Clone)]
+pub struct DukptKey {
+    /// The id in `keys/{id}` of the base derivation key; none to find it by the key set id.
+    pub base_derivation_key: Option<String>,
+    /// The key serial number.
+    pub ksn: Ksn,
+    /// The kind of the working key, for AES; none for that of the base derivation key.
+    pub kind: Option<KeyKind>,
+}
+
+/// Which side of a transaction key the caller plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The host's: it deciphers PIN blocks, verifies requests and makes responses.
+    Host,
+    /// The terminal's: towards another host, which injected the key.
+    Terminal,
+}
+
+impl Side {
+    /// The name of the KSN in the audit event: a translation may have one on each side.
+    const fn ksn_detail(self) -> &'static str {
+        match self {
+            Self::Host => "ksn",
+            Self::Terminal => "ksn_outbound",
+        }
+    }
+}
+
+/// A transaction key that may serve, not yet derived.
+#[derive(Debug)]
+pub(super) struct TransactionKey {
+    bdk: StoredKey<BaseDerivation>,
+    ksn: Ksn,
+    kind: Option<KeyKind>,
+    terminal: Option<Terminal>,
+}
+
+impl WorkingKey {
+    /// The name of the stored key behind it; see [`DukptKey::name`].
+    pub(super) async fn name(&self, vault: &Vault) -> Result<Option<String>, Error> {
+        match self {
+            Self::Dukpt(key) => key.name(vault).await,
+            Self::Static(name) => Ok(Some(name.clone())),
+        }
+    }
+}
+
+impl DukptKey {
+    /// The name of the base derivation key, for the policy and the audit event before anything else
+    /// is looked at; none for a key set that nobody here has.
+    pub(super) async fn name(&self, vault: &Vault) -> Result<Option<String>, Error> {
+        match &self.base_derivation_key {
+            Some(name) => Ok(Some(name.clone())),
+            None => Ok(vault.key_of_set(&self.ksn.key_set_id()).await?),
+        }
+    }
+}
+
+/// The resource that a call is about.
+pub(super) fn resource_of(name: Option<&str>) -> String {
+    // The hyphen stands for one that is not known (as in Google's improvement proposal 159).
+    manage_keys::resource(name.unwrap_or("-"))
+}
+
+/// The terminal that a call with a static key names: it must be in service.
+pub(super) async fn named_terminal(
+    vault: &Vault,
+    work: &mut Work,
+    named: Option<&str>,
+) -> Result<Option<Terminal>, Error> {
+    let Some(id) = named else { return Ok(None) };
+    let terminal = read_terminal(vault, id).await?;
+    work.detail("terminal", terminal.name());
+    check_in_service(&terminal)?;
+    Ok(Some(terminal))
+}
+
+/// A transaction key that a call asks for.
+pub(super) struct Wanted<'a> {
+    /// The key as the call names it.
+    pub(super) key: &'a DukptKey,
+    /// What [`DukptKey::name`] found.
+    pub(super) name: Option<&'a str>,
+    /// Which side of it the caller plays.
+    pub(super) side: Side,
+    /// The id of the terminal, where the call names it: it must be that of the KSN.
+    pub(super) terminal: Option<&'a str>,
+}
+
+impl Wanted<'_> {
+    /// Finds the base derivation key and the terminal of the KSN, and refuses what may not serve.
+    pub(super) async fn find(
+        self,
+        vault: &Vault,
+        work: &mut Work,
+    ) -> Result<TransactionKey, Error> {
+        let ksn = &self.key.ksn;
+        work.detail(self.side.ksn_detail(), data_encoding::HEXUPPER.encode(ksn.bytes()));
+        let name = self.name.ok_or(Error::refused(Reason::KeyNotFound))?;
+        let bdk = vault.key::<BaseDerivation>(name, Operation::DeriveWorking).await?;
+        work.uses(&bdk);
+        check_key_set(bdk.record(), ksn)?;
+        let id = ksn.initial_key_id();
+        let index = vault.get::<KeyIndex>(&KeyIndex::id_of(name, &id)).await?;
+        let found = index.map(|index| index.record.terminal);
+        if self.terminal.is_some() && self.terminal != found.as_deref() {
+            return Err(Error::refused(Reason::TerminalNotFound));
+        }
+        let terminal = match found {
+            None if bdk.record().attributes.open => None,
+            None => return Err(Error::refused(Reason::TerminalNotFound)),
+            Some(_) if self.side == Side::Terminal => {
+                return Err(Error::refused(Reason::KeyUsageMismatch));
+            }
+            Some(terminal) => {
+                let terminal = read_terminal(vault, &terminal).await?;
+                work.detail("terminal", terminal.name());
+                check_serves(&terminal, name, &id, vault.now())?;
+                Some(terminal)
+            }
+        };
+        Ok(TransactionKey { bdk, ksn: ksn.clone(), kind: self.key.kind, terminal })
+    }
+}
+
+impl TransactionKey {
+    /// The terminal, where it is registered here.
+    pub(super) const fn terminal(&self) -> Option<&Terminal> {
+        self.terminal.as_ref()
+    }
+
+    /// What the base derivation key lets its working keys do.
+    pub(super) const fn attributes(&self) -> &KeyAttributes {
+        &self.bdk.record().attributes
+    }
+
+    /// The algorithm that the working key will have.
+    pub(super) fn algorithm(&self) -> Algorithm {
+        match (&self.ksn, self.kind) {
+            // TDES DUKPT has keys of double length alone (ANSI X9.24-1:2009, 7).
+            (Ksn::Tdes(_), _) => Algorithm::Tdes2,
+            (Ksn::Aes(_), Some(kind)) => kind.algorithm(),
+            (Ksn::Aes(_), None) => self.bdk.record().algorithm,
+        }
+    }
+
+    /// Derives the initial key, and tells of which kind the working key is to be.
+    pub(super) fn derive(&self) -> Result<(InitialKey, KeyKind), Error> {
+        let initial = InitialKey::derive(self.bdk.key(), &self.ksn).map_err(underivable)?;
+        let kind = self.kind.unwrap_or_else(|| initial.kind());
+        Ok((initial, kind))
+    }
+
+    /// Claims the counter for a purpose. `input` is everything that the result depends on.
+    pub(super) async fn claim(
+        &self,
+        work: &mut Work,
+        purpose: Purpose,
+        input: &[u8],
+    ) -> Result<Claim, vault::Error> {
+        let bdk = self.bdk.record();
+        let request = ClaimRequest {
+            key_name: &bdk.name,
+            key_version: bdk.version,
+            initial_key_id: &self.ksn.initial_key_id(),
+            purpose,
+            rank: self.ksn.rank(),
+            input,
+            // Where a terminal that was injected elsewhere stands, its first transaction tells.
+            first_anywhere: self.terminal.is_none(),
+        };
+        work.claim(request).await
+    }
+}
+
+/// A working key that can not be derived: its algorithm does not come from this base key.
+pub(super) fn underivable(error: DerivationError) -> Error {
+    match error {
+        DerivationError::Algorithm | DerivationError::Strength => {
+            Error::refused(Reason::KeyUsageMismatch)
+        }
+        DerivationError::KeyId => {
+            vault::Error::incident("an initial key is not of its own KSN", "").into()
+        }
+    }
+}
+
+/// A KSN belongs to the key set of its base derivation key, where that key has one.
+fn check_key_set(bdk: &KeyRecord, ksn: &Ksn) -> Result<(), Error> {
+    let of_family = match ksn {
+        Ksn::Aes(_) => bdk.algorithm.is_aes(),
+        Ksn::Tdes(_) => bdk.algorithm.is_tdes(),
+    };
+    let shown = data_encoding::HEXUPPER.encode(&ksn.key_set_id());
+    if of_family && bdk.attributes.key_set_id.as_ref().is_none_or(|id| *id == shown) {
+        Ok(())
+    } else {
+        Err(Error::refused(Reason::KeyUsageMismatch))
+    }
+}
+
+async fn read_terminal(vault: &Vault, id: &str) -> Result<Terminal, Error> {
+    let terminal = vault.get::<Terminal>(id).await?;
+    Ok(terminal.ok_or(Error::refused(Reason::TerminalNotFound))?.record)
+}
+
+/// A terminal serves with its confirmed keys, and after a re-key for a time with those before.
+fn check_serves(
+    terminal: &Terminal,
+    bdk: &str,
+    initial_key_id: &[u8],
+    now: UnixMillis,
+) -> Result<(), Error> {
+    check_in_service(terminal)?;
+    let is_it =
+        |keys: &KeySet| keys.base_derivation_key == bdk && keys.initial_key_id == initial_key_id;
+    let serves = terminal.keys.as_ref().is_some_and(is_it);
+    let served = terminal.keys_before.as_ref();
+    if serves || served.is_some_and(|(keys, until)| is_it(keys) && now <= *until) {
+        return Ok(());
+    }
+    Err(not_active(terminal, "the keys of this KSN are replaced: use those of the last activation"))
+}
+
+fn check_in_service(terminal: &Terminal) -> Result<(), Error> {
+    // A code plays no part here: the table asks for none.
+    let allowed = terminal.state.check(Call::PinOrMac, false);
+    allowed.map_err(|refusal| not_active(terminal, refusal.remedy()))
+}
+
+fn not_active(terminal: &Terminal, remedy: &str) -> Error {
+    let state = terminal.state.as_str().to_owned();
+    Error::Refused {
+        reason: Reason::TerminalNotActive,
+        metadata: vec![("state", state), ("remedy", remedy.to_owned())],
+    }
+}
