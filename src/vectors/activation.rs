@@ -1,5 +1,5 @@
-//! The project's own protocol: activation codes, transcripts, agreed keys, parameter files. With
-//! its vectors a stranger can write a terminal.
+//! The project's own protocol: activation codes, transcripts, agreed keys, parameter files,
+//! payloads. With its vectors a stranger can write a terminal.
 
 use serde_json::json;
 
@@ -8,7 +8,14 @@ use super::operation::undefined;
 use super::{Answer, Outcome, Stop, Vector};
 use crate::activation::code::{ActivationCode, CodeHolder};
 use crate::activation::confirmation;
-use crate::activation::parameters::{Parameters, file_digest};
+use crate::activation::parameters::{
+    AcquirerId, Currency, Limits, MerchantId, MerchantName, Parameters, ParametersInvalid,
+    ParametersVersion, TerminalId, file_digest,
+};
+use crate::activation::payload::{
+    Begin, BeginAnswer, Confirm, ConfirmAnswer, Deliver, DeliverAnswer, ParametersAnswer,
+    ParametersRequest, Payload, Report, TestTransaction, TestTransactionAnswer,
+};
 use crate::activation::transcript::{Role, Step, Transcript};
 use crate::agreement::{Agreement, ConfirmationKey, Suite};
 use crate::crypto::LengthInvalid;
@@ -26,12 +33,12 @@ pub(super) fn run(vector: &Vector) -> Outcome {
             Ok(Answer::text(&ActivationCode::parse(vector.text("code")?)?.expose_text()))
         }
         "activation_confirm" => confirm(vector),
-        "activation_input" => {
-            let input = transcript(vector)?.authenticated_input(role(vector)?, step(vector)?);
-            Ok(Answer::text(&hex(&input)))
-        }
+        "activation_input" => Ok(Answer::text(&hex(&input(vector)?))),
         "activation_keys" => keys(vector),
         "activation_parameters" => parameters(vector),
+        "activation_parameters_make" => make_parameters(vector),
+        "activation_payload" => payload(vector),
+        "activation_signature" => signature(vector),
         "activation_transcript" => Ok(Answer::text(&hex(&transcript(vector)?.hash()))),
         unknown => Err(Stop::Unknown(unknown.to_owned())),
     }
@@ -89,6 +96,59 @@ fn parameters(vector: &Vector) -> Outcome {
         "single_limit_minor": read.limits.single_minor(),
         "daily_limit_minor": read.limits.daily_minor(),
     })))
+}
+
+fn make_parameters(vector: &Vector) -> Outcome {
+    let number = |field| {
+        let number = vector.optional_number(field)?.ok_or_else(|| Stop::missing(field))?;
+        u64::try_from(number).map_err(Stop::from)
+    };
+    let refused = |field| Stop::from(ParametersInvalid { field });
+    let version = ParametersVersion::new(u32::try_from(number("version")?)?);
+    let acquirer_id = AcquirerId::new(vector.text("acquirer_id")?);
+    let merchant_id = MerchantId::new(vector.text("merchant_id")?);
+    let merchant_name = MerchantName::new(vector.text("merchant_name")?);
+    let terminal_id = TerminalId::new(vector.text("terminal_id")?);
+    let currency = Currency::new(vector.text("currency")?);
+    let made = Parameters {
+        version: version.ok_or_else(|| refused("version"))?,
+        acquirer_id: acquirer_id.ok_or_else(|| refused("acquirer_id"))?,
+        merchant_id: merchant_id.ok_or_else(|| refused("merchant_id"))?,
+        merchant_name: merchant_name.ok_or_else(|| refused("merchant_name"))?,
+        terminal_id: terminal_id.ok_or_else(|| refused("terminal_id"))?,
+        currency: currency.ok_or_else(|| refused("currency"))?,
+        limits: Limits::new(number("single_limit_minor")?, number("daily_limit_minor")?)?,
+    };
+    Ok(Answer::value(json!({ "digest": hex(&made.digest()), "file": hex(&made.to_file()) })))
+}
+
+fn payload(vector: &Vector) -> Outcome {
+    let payload = vector.bytes("payload")?;
+    match vector.text("message")? {
+        "Begin" => Begin::parse(&payload).map(drop)?,
+        "BeginAnswer" => BeginAnswer::parse(&payload).map(drop)?,
+        "Confirm" => Confirm::parse(&payload).map(drop)?,
+        "ConfirmAnswer" => ConfirmAnswer::parse(&payload).map(drop)?,
+        "Deliver" => Deliver::parse(&payload).map(drop)?,
+        "DeliverAnswer" => DeliverAnswer::parse(&payload).map(drop)?,
+        "Parameters" => ParametersRequest::parse(&payload).map(drop)?,
+        "ParametersAnswer" => ParametersAnswer::parse(&payload).map(drop)?,
+        "Report" => Report::parse(&payload).map(drop)?,
+        "TestTransaction" => TestTransaction::parse(&payload).map(drop)?,
+        "TestTransactionAnswer" => TestTransactionAnswer::parse(&payload).map(drop)?,
+        other => return Err(undefined("message", other)),
+    }
+    Ok(Answer::verified())
+}
+
+fn signature(vector: &Vector) -> Outcome {
+    let public = Point::parse(&vector.bytes("public_key")?)?;
+    ec::verify(&public, &input(vector)?, &exactly(&vector.bytes("signature")?)?)?;
+    Ok(Answer::verified())
+}
+
+fn input(vector: &Vector) -> Result<Vec<u8>, Stop> {
+    Ok(transcript(vector)?.authenticated_input(role(vector)?, step(vector)?))
 }
 
 fn transcript(vector: &Vector) -> Result<Transcript, Stop> {
