@@ -1,5 +1,7 @@
 //! Properties that hold for every input: round trips, and parsers that never panic.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
 use firstkey::crypto::rng::SystemRng;
 use firstkey::dukpt::{AesInitialKeyId, AesKsn, TdesInitialKeyId, TdesKsn};
 use firstkey::key::usage::{InitialDukpt, KeyBlockProtection, PinEncryption};
@@ -108,7 +110,9 @@ proptest! {
     }
 
     #[test]
-    fn a_ksn_of_any_octets_has_a_usable_counter(bytes in prop::collection::vec(any::<u8>(), 0..16)) {
+    fn a_ksn_of_any_octets_has_a_usable_counter(
+        bytes in prop::collection::vec(any::<u8>(), 0..16),
+    ) {
         if let Ok(ksn) = TdesKsn::parse(&bytes) {
             prop_assert!(ksn.counter() != 0 && ksn.counter().count_ones() <= 10);
             prop_assert_eq!(ksn.initial_key_id().ksn(ksn.counter()), Ok(ksn));
@@ -152,7 +156,8 @@ proptest! {
     #[test]
     fn a_pin_comes_back_from_every_way_round(pin in "[0-9]{4,12}", pan in "[0-9]{13,19}") {
         let formats = [PinBlockFormat::Iso0, PinBlockFormat::Iso3, PinBlockFormat::Iso4];
-        let keys = [Algorithm::Tdes2, Algorithm::Tdes3, Algorithm::Aes128].map(key::<PinEncryption>);
+        let algorithms = [Algorithm::Tdes2, Algorithm::Tdes3, Algorithm::Aes128];
+        let keys = algorithms.map(key::<PinEncryption>);
         let (pin, pan) = (Pin::parse(&pin).unwrap(), Pan::parse(&pan).unwrap());
         // Format 0 has no random part, so a PIN that comes back is seen by its block.
         let start =

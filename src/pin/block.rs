@@ -137,16 +137,15 @@ impl Fill {
     pub fn draw(rng: &dyn Rng) -> Result<Self, RngFailed> {
         let mut fill = Self { nibbles: [0; Self::PLACES], octets: [0; 8] };
         rng.fill(&mut fill.octets)?;
-        for nibble in &mut fill.nibbles {
-            let mut drawn = [0];
+        let mut empty = fill.nibbles.iter_mut();
+        let mut drawn = Zeroizing::new([0; 2 * Self::PLACES]);
+        while !empty.as_slice().is_empty() {
+            rng.fill(&mut *drawn)?;
             // 252 is the greatest multiple of six in an octet: what lies above would favour some.
-            loop {
-                rng.fill(&mut drawn)?;
-                if drawn[0] < 252 {
-                    break;
-                }
+            let fair = drawn.iter().filter(|octet| **octet < 252);
+            for (octet, nibble) in fair.zip(&mut empty) {
+                *nibble = 0xA + octet % 6;
             }
-            *nibble = 0xA + drawn[0] % 6;
         }
         Ok(fill)
     }
