@@ -73,11 +73,13 @@ impl TerminalError {
     #[must_use]
     pub fn fault(self) -> Option<Fault> {
         match self {
-            Self::ActivationOther | Self::Payload(_) => Some(Fault::Payload),
             Self::Authentication => Some(Fault::Authentication),
             Self::CheckValue { .. } => Some(Fault::CheckValue),
             Self::KeyBlock { .. } => Some(Fault::KeyBlock),
-            Self::ParametersOther => Some(Fault::Parameters),
+            Self::ParametersOther | Self::Payload(PayloadInvalid { field: "parameter_file" }) => {
+                Some(Fault::Parameters)
+            }
+            Self::ActivationOther | Self::Payload(_) => Some(Fault::Payload),
             Self::ParametersRolledBack(RolledBack) => Some(Fault::ParametersRolledBack),
             Self::ServiceNotTrusted => Some(Fault::ServiceNotTrusted),
             Self::CountersExhausted(_)
