@@ -1,5 +1,7 @@
 //! The contract that every store keeps, run over each of them.
 
+#![allow(clippy::unwrap_used, reason = "a test that can not go on stops")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
