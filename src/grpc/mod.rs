@@ -3,9 +3,14 @@
 mod activation;
 mod caller;
 mod convert;
+mod key;
+mod mac;
+mod pin;
 mod respond;
 mod status;
 mod terminal;
+mod trust;
+mod vocabulary;
 mod watch;
 
 pub use self::status::{DOMAIN, code};
