@@ -153,15 +153,16 @@ mod tests {
 
     #[test]
     fn lengths_are_held_against_key_and_algorithm() {
+        let usual = KeyAttributes::default();
         let short = KeyAttributes { mac_length_min_bytes: 4, ..KeyAttributes::default() };
-        let check = |attributes, message: &[u8], len_bytes| {
+        let check = |attributes: &KeyAttributes, message, len_bytes| {
             let asked = asked(MacAlgorithm::AesCmac, message, len_bytes);
             reason(asked.check(attributes, Algorithm::Aes128))
         };
         assert_eq!(check(&short, b"m", 4), None);
-        assert_eq!(check(&KeyAttributes::default(), b"m", 4), Some(Reason::KeyUsageMismatch));
-        assert_eq!(check(&KeyAttributes::default(), b"m", 16), None);
-        assert_eq!(check(&KeyAttributes::default(), b"m", 17), Some(Reason::FieldInvalid));
-        assert_eq!(check(&KeyAttributes::default(), b"", 16), Some(Reason::FieldInvalid));
+        assert_eq!(check(&usual, b"m", 4), Some(Reason::KeyUsageMismatch));
+        assert_eq!(check(&usual, b"m", 16), None);
+        assert_eq!(check(&usual, b"m", 17), Some(Reason::FieldInvalid));
+        assert_eq!(check(&usual, b"", 16), Some(Reason::FieldInvalid));
     }
 }
