@@ -2,6 +2,7 @@
 
 mod activation;
 mod caller;
+pub mod client;
 mod convert;
 mod key;
 mod mac;
@@ -13,7 +14,67 @@ mod trust;
 mod vocabulary;
 mod watch;
 
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
+
+use crate::vault::Vault;
+
 pub use self::status::{DOMAIN, code};
+
+/// The longest message that is taken, in bytes.
+pub const MESSAGE_LEN_BYTES_MAX: usize = 64 * 1024;
+
+/// The services by name, for health.
+pub const SERVICE_NAMES: [&str; 6] = [
+    "firstkey.v1.ActivationService",
+    "firstkey.v1.KeyService",
+    "firstkey.v1.MacService",
+    "firstkey.v1.PinService",
+    "firstkey.v1.TerminalService",
+    "firstkey.v1.TrustService",
+];
+
+/// All services over one vault. Streams end when `draining` is cancelled.
+#[must_use]
+pub fn services(vault: &Arc<Vault>, draining: CancellationToken) -> Routes {
+    let mut routes = Routes::builder();
+    /// Adds a service, whose messages are bounded.
+    macro_rules! add {
+        ($module:ident, $server:ident, $api:expr) => {
+            routes.add_service(
+                proto::$module::$server::new($api).max_decoding_message_size(MESSAGE_LEN_BYTES_MAX),
+            )
+        };
+    }
+    let vault = || Arc::clone(vault);
+    add!(
+        activation_service_server,
+        ActivationServiceServer,
+        activation::ActivationApi { vault: vault() }
+    );
+    add!(key_service_server, KeyServiceServer, key::KeyApi { vault: vault() });
+    add!(mac_service_server, MacServiceServer, mac::MacApi { vault: vault() });
+    add!(pin_service_server, PinServiceServer, pin::PinApi { vault: vault() });
+    let terminals = terminal::TerminalApi { vault: vault(), draining };
+    add!(terminal_service_server, TerminalServiceServer, terminals);
+    add!(trust_service_server, TrustServiceServer, trust::TrustApi { vault: vault() });
+    routes.routes()
+}
+
+/// The reflection service: what services there are and of what form.
+pub fn reflection() -> Option<ServerReflectionServer<impl ServerReflection>> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .ok()
+}
+
+/// The compiled protocol files.
+pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("firstkey_descriptor");
 
 /// The types generated from `proto/firstkey/v1`, documented there.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::as_conversions)]

@@ -1,0 +1,262 @@
+//! Drives a terminal in software through its activation, one call after the other.
+
+use tonic::Code;
+
+use super::{Client, ClientError};
+use crate::activation::payload::{CardData, Outcome, TestTransactionAnswer};
+use crate::activation::{ActivationCode, Parameters, Step};
+use crate::crypto::rng::Rng;
+use crate::grpc::proto;
+use crate::pin::Pin;
+use crate::terminal::{Answer, LoadedKey, ReportRequest, Terminal, TerminalError, Test};
+
+/// The test card: a PAN and PIN that everybody may know.
+const TEST_PAN: &str = "4111111111111111";
+/// Its expiry, YYMM.
+const TEST_EXPIRY: &str = "4912";
+/// Its PIN.
+const TEST_PIN: &str = "1234";
+/// The amount of a test transaction, in minor units.
+const TEST_AMOUNT_MINOR: u64 = 100;
+
+/// What a step of the activation came to.
+#[derive(Debug, Clone)]
+pub enum Told {
+    /// The service proved itself and named the activation.
+    Begun {
+        /// `terminals/{terminal}/activations/{n}`.
+        activation: String,
+    },
+    /// The keys arrived and are loaded.
+    Keys(Vec<LoadedKey>),
+    /// Both sides hold the same keys.
+    Confirmed,
+    /// The parameters were verified and applied.
+    Parameters(Box<Parameters>),
+    /// The service took the report.
+    Reported,
+    /// A test transaction was judged.
+    Tested(TestTransactionAnswer),
+}
+
+/// A terminal, the service it talks to, and where its memory is written before each message.
+pub struct Driver<'a> {
+    /// The service.
+    pub client: &'a Client,
+    /// The terminal.
+    pub terminal: &'a mut Terminal,
+    /// Randomness for the terminal.
+    pub rng: &'a dyn Rng,
+    /// The time, in seconds since 1970.
+    pub now: &'a (dyn Fn() -> u64 + Send + Sync),
+    /// Keeps the terminal's memory, as a device does before it sends and after it received.
+    pub save: &'a mut (dyn FnMut(&Terminal) -> Result<(), String> + Send),
+    /// Hears what each step came to.
+    pub tell: &'a mut (dyn FnMut(Told) + Send),
+}
+
+impl Driver<'_> {
+    /// Goes on from wherever the terminal stands until its tests have passed.
+    pub async fn activate(&mut self, code: Option<ActivationCode>) -> Result<(), ClientError> {
+        if !self.terminal.has_keys() {
+            self.take_keys(code).await?;
+        }
+        if self.terminal.parameters().is_none() {
+            self.parameters().await?;
+        }
+        let mut reported = false;
+        loop {
+            let verdict = match self.test().await {
+                Ok(verdict) => verdict,
+                // A device that was switched off may have applied its parameters and not said so.
+                Err(ClientError::Refused(refusal))
+                    if refusal.reason == "ACTIVATION_STATE" && !reported =>
+                {
+                    self.report_applied().await?;
+                    reported = true;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if !verdict.passed() || verdict.tests_passed >= verdict.tests_required {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes new keys: from the session that there is, or from a new one.
+    pub async fn take_keys(&mut self, code: Option<ActivationCode>) -> Result<(), ClientError> {
+        if self.terminal.confirm().is_err() {
+            if self.terminal.deliver().is_err() {
+                self.begin(code).await?;
+            }
+            self.deliver().await?;
+        }
+        self.confirm().await
+    }
+
+    /// Step 3; the Begin that waits for its answer goes out again as it is.
+    pub async fn begin(&mut self, code: Option<ActivationCode>) -> Result<(), ClientError> {
+        let request = match self.terminal.begin_again() {
+            Some(request) => request,
+            None => self.terminal.begin(code, self.rng)?,
+        };
+        self.keep()?;
+        let sent = proto::BeginActivationRequest {
+            payload: request.payload,
+            signature: request.signature.to_vec(),
+        };
+        let answer = self.client.activation().begin_activation(sent).await?.into_inner();
+        let answer = Answer { payload: &answer.payload, proof: &answer.signature };
+        let activation = self.terminal.accept_begin(answer, (self.now)())?;
+        self.keep()?;
+        (self.tell)(Told::Begun { activation: activation.as_str().to_owned() });
+        Ok(())
+    }
+
+    /// Step 4. A fault that the terminal finds is reported before it is told.
+    pub async fn deliver(&mut self) -> Result<(), ClientError> {
+        let request = self.terminal.deliver()?;
+        self.keep()?;
+        let sent = proto::DeliverKeysRequest {
+            activation: self.activation()?,
+            payload: request.payload,
+            signature: request.signature.to_vec(),
+        };
+        let answer = self.client.activation().deliver_keys(sent).await?.into_inner();
+        let answer = Answer { payload: &answer.payload, proof: &answer.signature };
+        let loaded = match self.terminal.accept_keys(answer) {
+            Ok(loaded) => loaded,
+            Err(error) => return Err(self.report_fault(Step::Deliver, error).await),
+        };
+        self.keep()?;
+        (self.tell)(Told::Keys(loaded));
+        Ok(())
+    }
+
+    /// Step 5.
+    pub async fn confirm(&mut self) -> Result<(), ClientError> {
+        let request = self.terminal.confirm()?;
+        let sent = proto::ConfirmKeysRequest {
+            activation: self.activation()?,
+            payload: request.payload,
+            mac: request.mac.to_vec(),
+        };
+        let answer = self.client.activation().confirm_keys(sent).await?.into_inner();
+        let answer = Answer { payload: &answer.payload, proof: &answer.mac };
+        self.terminal.accept_confirmation(answer)?;
+        self.keep()?;
+        (self.tell)(Told::Confirmed);
+        Ok(())
+    }
+
+    /// Step 6: asks, applies, reports.
+    pub async fn parameters(&mut self) -> Result<(), ClientError> {
+        let request = self.terminal.request_parameters(self.rng)?;
+        self.keep()?;
+        let (ksn, payload, mac) = (request.ksn, request.payload, request.mac);
+        let sent = proto::GetParametersRequest { ksn, payload, mac };
+        let answer = match self.client.activation().get_parameters(sent).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => return Err(self.give_up(status)?),
+        };
+        let answer = Answer { payload: &answer.payload, proof: &answer.mac };
+        if let Err(error) = self.terminal.apply_parameters(answer) {
+            return Err(self.report_fault(Step::Parameters, error).await);
+        }
+        self.keep()?;
+        if let Some(parameters) = self.terminal.parameters() {
+            (self.tell)(Told::Parameters(Box::new(parameters.clone())));
+        }
+        self.report_applied().await
+    }
+
+    /// Step 7: one test transaction with the test card.
+    pub async fn test(&mut self) -> Result<TestTransactionAnswer, ClientError> {
+        let parameters = self.terminal.parameters().ok_or(TerminalError::OutOfStep)?;
+        let test = Test {
+            card: CardData::new(TEST_PAN, TEST_EXPIRY).expect("the test card has a PAN"),
+            pin: &Pin::parse(TEST_PIN).expect("the test card has a PIN"),
+            amount_minor: TEST_AMOUNT_MINOR.min(parameters.limits.single_minor()),
+            currency: parameters.currency,
+        };
+        let request = self.terminal.test_transaction(test, self.rng)?;
+        self.keep()?;
+        let (ksn, payload, mac) = (request.ksn, request.payload, request.mac);
+        let sent = proto::RunTestTransactionRequest { ksn, payload, mac };
+        let answer = match self.client.activation().run_test_transaction(sent).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => return Err(self.give_up(status)?),
+        };
+        let answer = Answer { payload: &answer.payload, proof: &answer.mac };
+        let verdict = self.terminal.accept_verdict(answer)?;
+        self.keep()?;
+        (self.tell)(Told::Tested(verdict.clone()));
+        Ok(verdict)
+    }
+
+    async fn report_applied(&mut self) -> Result<(), ClientError> {
+        let parameters = self.terminal.parameters().ok_or(TerminalError::OutOfStep)?;
+        let outcome = Outcome::Applied(parameters.digest());
+        self.report(Step::Parameters, outcome).await?;
+        (self.tell)(Told::Reported);
+        Ok(())
+    }
+
+    /// Reports what the service is to blame for; the fault itself is what is returned.
+    async fn report_fault(&mut self, step: Step, error: TerminalError) -> ClientError {
+        if let Some(fault) = error.fault() {
+            // That the report did not arrive either is no news beside the fault.
+            let _ = self.report(step, Outcome::Fault(fault)).await;
+        }
+        error.into()
+    }
+
+    async fn report(&mut self, step: Step, outcome: Outcome) -> Result<(), ClientError> {
+        let report = self.terminal.report(step, outcome)?;
+        self.keep()?;
+        let (payload, proof) = match report {
+            ReportRequest::Signed(request) => (
+                request.payload,
+                proto::report_step_request::Proof::Signature(request.signature.to_vec()),
+            ),
+            ReportRequest::Transaction(request) => (
+                request.payload,
+                proto::report_step_request::Proof::TransactionMac(proto::TransactionMac {
+                    ksn: request.ksn,
+                    mac: request.mac,
+                }),
+            ),
+        };
+        let activation = self.activation()?;
+        let sent = proto::ReportStepRequest { activation, payload, proof: Some(proof) };
+        if let Err(status) = self.client.activation().report_step(sent).await {
+            return Err(self.give_up(status)?);
+        }
+        self.terminal.report_taken();
+        self.keep()
+    }
+
+    /// An exchange that the service refused for good is over; one that it did not answer is not.
+    fn give_up(&mut self, status: tonic::Status) -> Result<ClientError, ClientError> {
+        let for_good = matches!(
+            status.code(),
+            Code::FailedPrecondition | Code::InvalidArgument | Code::PermissionDenied
+        );
+        let error = ClientError::from(status);
+        if for_good {
+            self.terminal.abandon_exchange();
+            self.keep()?;
+        }
+        Ok(error)
+    }
+
+    fn activation(&self) -> Result<String, ClientError> {
+        let name = self.terminal.activation().ok_or(TerminalError::OutOfStep)?;
+        Ok(name.as_str().to_owned())
+    }
+
+    fn keep(&mut self) -> Result<(), ClientError> {
+        (self.save)(self.terminal).map_err(ClientError::Memory)
+    }
+}

@@ -1,0 +1,161 @@
+//! The one client: what the tool, the demonstration and the tests call the service with.
+
+mod activate;
+
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+use uuid::Uuid;
+
+use super::proto::activation_service_client::ActivationServiceClient;
+use super::proto::key_service_client::KeyServiceClient;
+use super::proto::mac_service_client::MacServiceClient;
+use super::proto::pin_service_client::PinServiceClient;
+use super::proto::terminal_service_client::TerminalServiceClient;
+use super::proto::trust_service_client::TrustServiceClient;
+use crate::terminal::TerminalError;
+
+pub use self::activate::{Driver, Told};
+
+/// A connection to a service.
+#[derive(Clone, Debug)]
+pub struct Client {
+    channel: Channel,
+}
+
+/// Why a call of the client failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The address is none, or nobody answers there.
+    #[error("can not reach the service: {0}")]
+    Connect(#[from] tonic::transport::Error),
+    /// An answer lacks what the protocol says it has.
+    #[error("the service's answer lacks `{0}`")]
+    Incomplete(&'static str),
+    /// The terminal's memory could not be written; nothing was sent after that.
+    #[error("the terminal's memory can not be written: {0}")]
+    Memory(String),
+    /// The service refused or failed.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The terminal refused the answer, or can not go on.
+    #[error("the terminal: {0}")]
+    Terminal(#[from] TerminalError),
+}
+
+/// A refusal of the service, read from `google.rpc.Status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The gRPC code.
+    pub code: Code,
+    /// The stable reason; empty where the transport failed.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// What else the service tells: `remedy`, `state`, `tries_left`, `incident`.
+    pub metadata: Vec<(String, String)>,
+    /// The fields that are wrong, with what is wrong with each.
+    pub fields: Vec<(String, String)>,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.reason.as_str() {
+            "" => write!(formatter, "{}: {}", self.code, self.message)?,
+            reason => write!(formatter, "{reason}: {}", self.message)?,
+        }
+        for (name, value) in self.fields.iter().chain(&self.metadata) {
+            write!(formatter, "; {name}: {value}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info();
+        let mut metadata: Vec<(String, String)> =
+            info.map(|info| info.metadata.clone().into_iter().collect()).unwrap_or_default();
+        metadata.sort();
+        let violations = details.bad_request().map(|request| request.field_violations.clone());
+        Self {
+            code: status.code(),
+            reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
+            message: status.message().to_owned(),
+            metadata,
+            fields: violations
+                .unwrap_or_default()
+                .into_iter()
+                .map(|violation| (violation.field, violation.description))
+                .collect(),
+        }
+    }
+}
+
+impl From<Status> for ClientError {
+    fn from(status: Status) -> Self {
+        Self::Refused(Refusal::from(status))
+    }
+}
+
+impl ClientError {
+    /// The service's reason, where it gave one.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) => Some(&refusal.reason),
+            Self::Connect(_) | Self::Incomplete(_) | Self::Memory(_) | Self::Terminal(_) => None,
+        }
+    }
+}
+
+impl Client {
+    /// Connects to a service.
+    pub async fn connect(url: &str) -> Result<Self, ClientError> {
+        let endpoint = Endpoint::from_shared(url.to_owned())?;
+        Ok(Self { channel: endpoint.tcp_nodelay(true).connect().await? })
+    }
+
+    /// `KeyService`.
+    #[must_use]
+    pub fn keys(&self) -> KeyServiceClient<Channel> {
+        KeyServiceClient::new(self.channel.clone())
+    }
+
+    /// `TrustService`.
+    #[must_use]
+    pub fn trust(&self) -> TrustServiceClient<Channel> {
+        TrustServiceClient::new(self.channel.clone())
+    }
+
+    /// `TerminalService`.
+    #[must_use]
+    pub fn terminals(&self) -> TerminalServiceClient<Channel> {
+        TerminalServiceClient::new(self.channel.clone())
+    }
+
+    /// `ActivationService`.
+    #[must_use]
+    pub fn activation(&self) -> ActivationServiceClient<Channel> {
+        ActivationServiceClient::new(self.channel.clone())
+    }
+
+    /// `PinService`.
+    #[must_use]
+    pub fn pins(&self) -> PinServiceClient<Channel> {
+        PinServiceClient::new(self.channel.clone())
+    }
+
+    /// `MacService`.
+    #[must_use]
+    pub fn macs(&self) -> MacServiceClient<Channel> {
+        MacServiceClient::new(self.channel.clone())
+    }
+}
+
+/// A fresh request id.
+#[must_use]
+pub fn request_id() -> String {
+    Uuid::new_v4().as_hyphenated().to_string()
+}
