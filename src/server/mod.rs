@@ -1,1 +1,104 @@
-//! Wires the parts.
+//! Wires the parts and serves: both binaries and the tests come through here.
+
+pub mod demonstration;
+pub mod dev;
+mod self_test;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::InterceptorLayer;
+use tonic::transport::Server;
+
+use crate::grpc;
+use crate::vault::{Caller, Vault};
+
+pub use self::self_test::{SelfTestsPassed, run_self_tests};
+
+/// How to serve.
+pub struct Settings {
+    /// Where to accept connections.
+    pub listener: TcpListener,
+    /// Who is on the other end: in development the one caller that there is.
+    pub caller: Caller,
+    /// Whether to answer what services there are: development only.
+    pub reflection: bool,
+    /// How long calls in flight may take to end after the shutdown began.
+    pub drain: Duration,
+}
+
+/// Why serving ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Calls in flight did not end within the drain time; nothing acknowledged is lost.
+    #[error("calls in flight did not end within the drain time")]
+    Drain,
+    /// The connections or the transport failed.
+    #[error("the transport failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// The address can not be served on.
+    #[error("the address can not be served on: {0}")]
+    Address(#[from] io::Error),
+}
+
+/// Serves until `shutdown`, then lets the calls in flight end.
+///
+/// Takes the proof that the self-tests passed: no answer leaves before them.
+pub async fn serve(
+    vault: Arc<Vault>,
+    _proof: SelfTestsPassed,
+    settings: Settings,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let draining = CancellationToken::new();
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let services = grpc::services(&vault, draining.clone());
+    for name in grpc::SERVICE_NAMES.iter().chain(&[""]) {
+        reporter.set_service_status(*name, tonic_health::ServingStatus::Serving).await;
+    }
+
+    let caller = settings.caller;
+    let identify = move |mut request: tonic::Request<()>| {
+        request.extensions_mut().insert(caller.clone());
+        Ok(request)
+    };
+    let router = Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(60)))
+        .http2_max_pending_accept_reset_streams(Some(32))
+        .http2_max_header_list_size(16 * 1024)
+        .layer(InterceptorLayer::new(identify))
+        .add_routes(services)
+        .add_service(health)
+        .add_optional_service(settings.reflection.then(grpc::reflection).flatten());
+
+    let begin = draining.clone();
+    let signal = async move {
+        shutdown.await;
+        tracing::info!("draining: no new calls, those in flight may end");
+        for name in grpc::SERVICE_NAMES.iter().chain(&[""]) {
+            reporter.set_service_status(*name, tonic_health::ServingStatus::NotServing).await;
+        }
+        begin.cancel();
+    };
+    let serving =
+        router.serve_with_incoming_shutdown(TcpListenerStream::new(settings.listener), signal);
+    tokio::pin!(serving);
+    let overdue = async {
+        draining.cancelled().await;
+        tokio::time::sleep(settings.drain).await;
+    };
+    let outcome = tokio::select! {
+        ended = &mut serving => ended.map_err(ServeError::from),
+        () = overdue => Err(ServeError::Drain),
+    };
+    if let Err(error) = vault.flush().await {
+        tracing::error!(%error, "the last counts of refusals were not written");
+    }
+    outcome
+}

@@ -169,7 +169,13 @@ async fn apply(
     Ok(match change {
         Change::Cancel(_) => {
             end_activation(vault, work, terminal).await?;
-            if state == State::Rekeying { State::Active } else { State::Registered }
+            if state == State::Rekeying {
+                return Ok(State::Active);
+            }
+            // What was confirmed is not served by: the next activation begins from nothing.
+            (terminal.keys, terminal.parameters_sent) = (None, None);
+            (terminal.parameters_applied, terminal.tests_passed) = (0, 0);
+            State::Registered
         }
         Change::Enable => State::Active,
         Change::Hold(cause) => {
