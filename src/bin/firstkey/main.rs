@@ -1,2 +1,53 @@
-//! x
-fn main() {}
+//! `firstkey`, the tool: each subcommand is one call into the library or to a service.
+
+mod cli;
+mod dev;
+mod print;
+mod terminal;
+mod vectors;
+
+#[path = "../shared/mod.rs"]
+mod shared;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use firstkey::grpc::client::ClientError;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    // A tool has no log to say it in: what could not be hardened is the same on the service.
+    let _ = firstkey::memory::harden_process();
+    let cli = Cli::parse();
+    let output = cli.output;
+    let done = shared::runtime().and_then(|runtime| {
+        runtime.block_on(async {
+            match cli.command {
+                Command::Dev(dev) => dev::run(dev).await,
+                Command::Terminal(terminal) => terminal::run(terminal, output).await,
+                Command::Vectors(vectors) => vectors::run(vectors).await,
+            }
+        })
+    });
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            let code = exit_code(&error);
+            shared::fail(&error);
+            code
+        }
+    }
+}
+
+/// What went wrong, as an exit code that means something.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let Some(error) = error.downcast_ref::<ClientError>() else { return ExitCode::FAILURE };
+    let reason = error.reason().unwrap_or_default();
+    ExitCode::from(match reason {
+        reason if reason.ends_with("_NOT_FOUND") => 4,
+        "POLICY_DENIED" | "DEVICE_NOT_TRUSTED" => 5,
+        "MAC_MISMATCH" | "PIN_BLOCK_REJECTED" | "KEY_BLOCK_REJECTED" => 6,
+        _ => 1,
+    })
+}

@@ -1,0 +1,124 @@
+//! The folders of a development service: its store, its keys, its authorities.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use firstkey::crypto::certificate::for_dev_only::Authority;
+use firstkey::crypto::rng::SystemRng;
+use firstkey::server::Settings;
+use firstkey::server::dev::{self, Keys, Pki};
+use firstkey::vault::store::SqliteStore;
+use firstkey::vault::{Caller, Clock as _, Opening, Vault};
+use tokio::net::TcpListener;
+
+use super::SystemClock;
+
+/// Where the authorities stand below the data folder.
+pub(crate) const PKI: &str = "dev-pki";
+
+/// The name of the one replica that a development service has.
+const NODE: &str = "dev";
+
+/// A development service, ready to be served.
+pub(crate) struct Service {
+    pub(crate) vault: Arc<Vault>,
+    #[allow(dead_code, reason = "only the tool's own demonstration needs the authorities again")]
+    pub(crate) pki: Pki,
+}
+
+/// Opens the store, loads the development keys, makes the authorities or takes those there are.
+pub(crate) async fn open(data: &Path, keys: &Path) -> anyhow::Result<Service> {
+    let keys = read_keys(keys)?;
+    make_folder(data)?;
+    let pki = open_pki(&data.join(PKI))?;
+    let store = SqliteStore::open(&data.join("store"))
+        .with_context(|| format!("can not open the store below {}", data.display()))?;
+    let opening = Opening {
+        store: Arc::new(store),
+        master_key: keys.seal()?,
+        realm: dev::REALM,
+        clock: Arc::new(SystemClock),
+        rng: Arc::new(SystemRng::new()),
+        node: NODE.to_owned(),
+    };
+    let vault = Arc::new(Vault::open(opening).await.context("can not open the vault")?);
+    dev::prepare(&vault, &keys, &pki).await.context("can not prepare for development")?;
+    Ok(Service { vault, pki })
+}
+
+/// How a development service is served.
+pub(crate) fn settings(listener: TcpListener, drain: Duration) -> Settings {
+    Settings { listener, caller: Caller::for_dev_only("dev"), reflection: true, drain }
+}
+
+/// Reads the file of development keys.
+pub(crate) fn read_keys(folder: &Path) -> anyhow::Result<Keys> {
+    let path = folder.join("keys.toml");
+    let text = fs::read_to_string(&path).with_context(|| {
+        format!(
+            "can not read the development keys {}: start in the project's folder or name theirs",
+            path.display()
+        )
+    })?;
+    Ok(Keys::parse(&text)?)
+}
+
+/// The authorities of a development service, made at the first time.
+pub(crate) fn open_pki(folder: &Path) -> anyhow::Result<Pki> {
+    if !folder.exists() {
+        let pki = Pki::generate(SystemClock.now().seconds())?;
+        make_folder(folder)?;
+        write_authority(folder, "acquirer", &pki.acquirer)?;
+        write_authority(folder, "vendor", &pki.vendor)?;
+    }
+    read_pki(folder)
+}
+
+/// The authorities that stand in a folder.
+pub(crate) fn read_pki(folder: &Path) -> anyhow::Result<Pki> {
+    Ok(Pki {
+        acquirer: read_authority(folder, "acquirer")?,
+        vendor: read_authority(folder, "vendor")?,
+    })
+}
+
+fn read_authority(folder: &Path, name: &str) -> anyhow::Result<Authority> {
+    let read = |ending: &str| {
+        let path = folder.join(format!("{name}.{ending}"));
+        fs::read(&path).with_context(|| format!("can not read {}", path.display()))
+    };
+    Ok(Authority::from_parts(&read("crt")?, &read("key")?)?)
+}
+
+fn write_authority(folder: &Path, name: &str, authority: &Authority) -> anyhow::Result<()> {
+    write_new(&folder.join(format!("{name}.crt")), authority.root_der())?;
+    write_new(&folder.join(format!("{name}.key")), &authority.to_pkcs8())
+}
+
+/// Makes a folder that only its owner enters; one that is there must be a folder.
+pub(crate) fn make_folder(path: &Path) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("can not make the folder {}", path.display()))?;
+    ensure!(path.is_dir(), "{} is not a folder", path.display());
+    Ok(())
+}
+
+/// Writes a file that must not be there yet, durable and for its owner alone.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("can not make {}", path.display()))?;
+    file.write_all(bytes).and_then(|()| file.sync_all())?;
+    Ok(())
+}
