@@ -136,7 +136,7 @@ mod tests {
         for &reason in Reason::ALL {
             let value = format!("ERROR_REASON_{} =", reason.as_str());
             let before = text.split(&value).next().expect("split yields at least one part");
-            let start = before.rfind(';').map_or(0, |at| at + 1);
+            let start = before.rfind(";\n").map_or(0, |at| at + 2);
             let words = format!("{:?}", code(reason));
             let upper: String = words
                 .chars()
