@@ -313,6 +313,116 @@ fn is_importable(header: &Header) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::testing::{Bench, reason};
+    use crate::vault::Realm;
+
+    fn new(name: &str, usage: KeyUsage, exportability: Option<Exportability>) -> NewKey {
+        NewKey {
+            name: name.into(),
+            usage,
+            algorithm: Algorithm::Aes128,
+            mode_of_use: None,
+            exportability,
+            attributes: KeyAttributes::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_same_request_makes_one_key() {
+        let bench = Bench::new().await;
+        let request = RequestId::new("a".into(), [1; 32]);
+        let create = async |request: &RequestId, name| {
+            let new = new(name, KeyUsage::PinEncryption, None);
+            create_key(&bench.vault, &bench.caller, Some(request), new).await
+        };
+        let first = create(&request, "pin").await.unwrap();
+        assert_eq!(create(&request, "pin").await.unwrap(), first);
+        let other = RequestId::new("b".into(), [1; 32]);
+        assert_eq!(reason(&create(&other, "pin").await), "KEY_ALREADY_EXISTS");
+        let reused = RequestId::new("a".into(), [2; 32]);
+        assert_eq!(reason(&create(&reused, "pin-2").await), "REQUEST_ID_REUSED");
+        let page = list_keys(&bench.vault, &bench.caller, None, 1).await.unwrap();
+        assert_eq!((page.rows.len(), page.next), (1, None));
+    }
+
+    #[tokio::test]
+    async fn a_key_leaves_comes_back_and_is_held() {
+        let bench = Bench::new().await;
+        let (vault, caller) = (&bench.vault, &bench.caller);
+        let exportable = Some(Exportability::Exportable);
+        for new in [
+            new("kek", KeyUsage::KeyEncryption, None),
+            new("pin", KeyUsage::PinEncryption, exportable),
+            new("own", KeyUsage::PinEncryption, None),
+        ] {
+            create_key(vault, caller, None, new).await.unwrap();
+        }
+        let request = RequestId::new("a".into(), [1; 32]);
+        let export = async |id: &str| {
+            let (id, wrapping_key) = (id.to_owned(), "kek".to_owned());
+            let export = Export { id, wrapping_key, exportability: None };
+            export_key(vault, caller, Some(&request), export).await
+        };
+        let left = export("pin").await.unwrap();
+        assert_eq!(export("pin").await.unwrap().key_block, left.key_block);
+        let import = Import {
+            id: "back".into(),
+            key_block: left.key_block.clone(),
+            wrapping_key: "kek".into(),
+            exportability: None,
+            attributes: KeyAttributes::default(),
+        };
+        let back = import_key(vault, caller, None, import.clone()).await.unwrap();
+        assert_eq!(back.check_value, left.check_value);
+        assert_eq!(back.exportability, Exportability::NonExportable);
+        let looser = Import { id: "looser".into(), exportability: exportable, ..import };
+        let looser = import_key(vault, caller, None, looser).await;
+        assert_eq!(reason(&looser), "POLICY_DENIED");
+
+        // What was stopped leaves no more, not even as a repetition.
+        set_key_state(vault, caller, None, "pin", KeyState::Compromised).await.unwrap();
+        assert_eq!(reason(&export("pin").await), "KEY_NOT_ACTIVE");
+        let never = Export { id: "own".into(), wrapping_key: "kek".into(), exportability: None };
+        assert_eq!(reason(&export_key(vault, caller, None, never).await), "POLICY_DENIED");
+        let back = set_key_state(vault, caller, None, "pin", KeyState::Active).await;
+        assert_eq!(reason(&back), "KEY_NOT_ACTIVE");
+    }
+
+    #[tokio::test]
+    async fn published_wrapping_serves_development_alone() {
+        let source = Bench::new().await;
+        let kbpk: Key<KeyBlockProtection> =
+            Key::generate(Algorithm::Aes256, source.vault.rng()).unwrap();
+        let key: Key<crate::key::usage::PinEncryption> =
+            Key::generate(Algorithm::Aes128, source.vault.rng()).unwrap();
+        let header = Header::new(Version::D, *b"P0", b'A', b'B');
+        let material = crate::key::Material::copied_from(key.expose_bytes());
+        let block = keyblock::wrap(&kbpk, &header, &material, source.vault.rng()).unwrap();
+        let import = DevImport {
+            id: "pin".into(),
+            block: block.into(),
+            key_set_id: Vec::new(),
+            open: false,
+        };
+        for (realm, expected) in [(Realm::Dev, "OK"), (Realm::Live, "POLICY_DENIED")] {
+            let bench = Bench::of_realm(realm).await;
+            let imported =
+                import_for_dev_only(&bench.vault, &bench.caller, &kbpk, import.clone()).await;
+            assert_eq!(reason(&imported), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fault_names_its_field() {
+        let bench = Bench::new().await;
+        let attributes = KeyAttributes { open: true, ..KeyAttributes::default() };
+        let new = NewKey { attributes, ..new("pin", KeyUsage::PinEncryption, None) };
+        match create_key(&bench.vault, &bench.caller, None, new).await {
+            Err(Error::Field { path, .. }) => assert_eq!(path, "attributes"),
+            other => panic!("{}", reason(&other)),
+        }
+        assert_eq!(bench.last_event().await.reason.as_deref(), Some("FIELD_INVALID"));
+    }
 
     #[test]
     fn headers_are_judged_before_import() {
@@ -327,7 +437,7 @@ mod tests {
             "D0112B1AX00N0000", // never stored
             "D0112M3AC00E0000", // retail MAC is of TDES
             "D0112P0AX00E0000", // a PIN key derives nothing
-            "D0112P0AE00E1000", // for storage alone
+            "D0112P0AE00E0010", // for storage alone
         ] {
             assert!(!importable(bad), "{bad}");
         }
@@ -336,12 +446,9 @@ mod tests {
     #[test]
     fn new_keys_are_checked_by_field() {
         let new = |usage, algorithm, mode_of_use| NewKey {
-            name: "x".into(),
-            usage,
             algorithm,
             mode_of_use,
-            exportability: None,
-            attributes: KeyAttributes::default(),
+            ..new("x", usage, None)
         };
         let path = |new: NewKey| match check_new(&new) {
             Err(Error::Field { path, .. }) => path,

@@ -7,6 +7,8 @@ mod ksn;
 mod mac_policy;
 pub mod manage_keys;
 pub mod manage_trust;
+#[cfg(test)]
+mod testing;
 mod transaction_key;
 pub mod translate_pin;
 pub mod verify_mac;

@@ -264,3 +264,109 @@ fn not_active(terminal: &Terminal, remedy: &str) -> Error {
         metadata: vec![("state", state), ("remedy", remedy.to_owned())],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activation::State;
+    use crate::command::testing::{AES_SET, Bench, aes_ksn, dukpt, reason, tdes_ksn};
+    use crate::vault::{Action, KeyUsage};
+
+    async fn find(
+        bench: &Bench,
+        key: &DukptKey,
+        terminal: Option<&str>,
+    ) -> Result<TransactionKey, Error> {
+        let name = key.name(&bench.vault).await?;
+        let action = Action::VerifyMac;
+        let mut work = bench.vault.begin(&bench.caller, action, "keys/-").await?;
+        let wanted = Wanted { key, name: name.as_deref(), side: Side::Host, terminal };
+        wanted.find(&bench.vault, &mut work).await
+    }
+
+    #[tokio::test]
+    async fn a_key_is_found_by_name_or_by_its_set() {
+        let bench = Bench::new().await;
+        let open = KeyAttributes { open: true, ..KeyAttributes::default() };
+        bench.bdk("bdk", Algorithm::Aes128, open.clone()).await;
+        bench.key("other", KeyUsage::BaseDerivation, Algorithm::Aes128, open.clone()).await;
+        let set = Some("FFFFFFFF".to_owned());
+        let another = KeyAttributes { key_set_id: set, ..open };
+        bench.key("another", KeyUsage::BaseDerivation, Algorithm::Aes128, another).await;
+        bench
+            .key("pin", KeyUsage::PinEncryption, Algorithm::Aes128, KeyAttributes::default())
+            .await;
+        let of =
+            |name: &str, ksn| DukptKey { base_derivation_key: Some(name.into()), ..dukpt(ksn) };
+        let found = find(&bench, &dukpt(aes_ksn(1, 1)), None).await.unwrap();
+        assert_eq!(found.bdk.record().name, "bdk");
+        for (key, expected) in [
+            (of("bdk", aes_ksn(1, 1)), "OK"),
+            (of("other", aes_ksn(1, 1)), "OK"),
+            (of("another", aes_ksn(1, 1)), "KEY_USAGE_MISMATCH"),
+            (of("bdk", tdes_ksn(1)), "KEY_USAGE_MISMATCH"),
+            (of("pin", aes_ksn(1, 1)), "KEY_USAGE_MISMATCH"),
+            (of("none", aes_ksn(1, 1)), "KEY_NOT_FOUND"),
+            (dukpt(tdes_ksn(1)), "KEY_NOT_FOUND"),
+        ] {
+            assert_eq!(reason(&find(&bench, &key, None).await), expected, "{key:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_terminals_in_service_are_served() {
+        let bench = Bench::new().await;
+        bench.bdk("bdk", Algorithm::Aes128, KeyAttributes::default()).await;
+        for (device, state) in (1..).zip(State::ALL) {
+            let (id, ksn) = (format!("t{device}"), aes_ksn(device, 1));
+            bench.terminal(&id, "bdk", &ksn, state).await;
+            let expected = if state.serves() { "OK" } else { "TERMINAL_NOT_ACTIVE" };
+            let found = find(&bench, &dukpt(ksn.clone()), None).await;
+            assert_eq!(reason(&found), expected, "{state:?}");
+            assert_eq!(reason(&find(&bench, &dukpt(ksn.clone()), Some(&id)).await), expected);
+            // A named terminal must be that of the KSN.
+            let other = find(&bench, &dukpt(ksn), Some("t99")).await;
+            assert_eq!(reason(&other), "TERMINAL_NOT_FOUND");
+            if let Err(error) = found {
+                assert!(error.metadata().contains(&("state", state.as_str().to_owned())));
+            }
+        }
+        let unknown = dukpt(aes_ksn(200, 1));
+        assert_eq!(reason(&find(&bench, &unknown, None).await), "TERMINAL_NOT_FOUND");
+    }
+
+    #[tokio::test]
+    async fn an_open_key_serves_strangers_but_not_closed_terminals() {
+        let bench = Bench::new().await;
+        let open = KeyAttributes { open: true, ..KeyAttributes::default() };
+        bench.bdk("bdk", Algorithm::Aes128, open).await;
+        let key = dukpt(aes_ksn(1, 1));
+        assert_eq!(reason(&find(&bench, &key, None).await), "OK");
+        assert_eq!(reason(&find(&bench, &key, Some("t1")).await), "TERMINAL_NOT_FOUND");
+        bench.terminal("t1", "bdk", &key.ksn, State::Suspended).await;
+        assert_eq!(reason(&find(&bench, &key, None).await), "TERMINAL_NOT_ACTIVE");
+    }
+
+    #[tokio::test]
+    async fn keys_before_a_re_key_serve_for_their_time() {
+        let bench = Bench::new().await;
+        bench.bdk("bdk", Algorithm::Aes128, KeyAttributes::default()).await;
+        let (before, after) = (dukpt(aes_ksn(1, 1)), dukpt(aes_ksn(2, 1)));
+        bench.terminal("t1", "bdk", &before.ksn, State::Active).await;
+        let old = bench.read_terminal("t1").await.keys.unwrap();
+        bench.terminal("t1", "bdk", &after.ksn, State::Active).await;
+        let until = bench.vault.now().plus_ms(1_000);
+        let terminal = bench.read_terminal("t1").await;
+        bench.put(Terminal { keys_before: Some((old, until)), ..terminal }).await;
+        assert_eq!(reason(&find(&bench, &before, None).await), "OK");
+        assert_eq!(reason(&find(&bench, &after, None).await), "OK");
+        bench.forward(1_001);
+        assert_eq!(reason(&find(&bench, &before, None).await), "TERMINAL_NOT_ACTIVE");
+        assert_eq!(reason(&find(&bench, &after, None).await), "OK");
+    }
+
+    #[test]
+    fn the_set_of_a_ksn_is_the_first_of_its_bytes() {
+        assert_eq!(aes_ksn(1, 1).key_set_id(), AES_SET);
+    }
+}

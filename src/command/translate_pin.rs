@@ -301,3 +301,179 @@ async fn reserve(
     };
     Ok(work.reserve(Budget::Pin, &subject).await?)
 }
+
+#[cfg(test)]
+mod tests {
+    use PinBlockFormat::{Iso0, Iso3, Iso4};
+
+    use super::*;
+    use crate::activation::State;
+    use crate::command::Ksn;
+    use crate::command::testing::{Bench, aes_ksn, dukpt, reason, stored, tdes_ksn};
+    use crate::key::Algorithm;
+    use crate::key::usage::BaseDerivation;
+    use crate::pin::{Pin, encipher, verify_form};
+    use crate::vault::{KeyUsage, REPEAT_MS};
+
+    const PAN: &str = "4111111111111111";
+
+    /// Zone keys of both families, and a base derivation key.
+    async fn bench(bdk: Algorithm, open: bool) -> Bench {
+        let bench = Bench::new().await;
+        let usual = KeyAttributes::default;
+        for (name, algorithm) in
+            [("in", Algorithm::Tdes2), ("tdes", Algorithm::Tdes2), ("aes", Algorithm::Aes128)]
+        {
+            bench.key(name, KeyUsage::PinEncryption, algorithm, usual()).await;
+        }
+        bench.bdk("bdk", bdk, KeyAttributes { open, ..usual() }).await;
+        bench
+    }
+
+    /// A block that a terminal makes under a KSN.
+    async fn made(bench: &Bench, ksn: &Ksn, format: PinBlockFormat) -> EncryptedPinBlock {
+        let bdk = bench.vault.key::<BaseDerivation>("bdk", Operation::DeriveWorking).await.unwrap();
+        let initial = super::super::InitialKey::derive(bdk.key(), ksn).unwrap();
+        let key = initial.pin_key(initial.kind()).unwrap();
+        let fill = Fill::draw(bench.vault.rng()).unwrap();
+        let (pin, pan) = (Pin::parse("1234").unwrap(), Pan::parse(PAN).unwrap());
+        encipher(&key, format, &pin, &pan, &fill).unwrap()
+    }
+
+    fn request(ksn: Ksn, from: PinBlockFormat, pin_block: EncryptedPinBlock) -> Request {
+        Request {
+            source: WorkingKey::Dukpt(dukpt(ksn)),
+            source_format: from,
+            pin_block,
+            destination: stored("aes"),
+            destination_format: Iso4,
+            pan: Pan::parse(PAN).unwrap(),
+            pan_form: PanForm::Full,
+            terminal: None,
+        }
+    }
+
+    async fn call(bench: &Bench, request: &Request) -> Result<EncryptedPinBlock, Error> {
+        translate_pin(&bench.vault, &bench.caller, request).await
+    }
+
+    #[tokio::test]
+    async fn a_terminal_is_served_and_its_first_transaction_told() {
+        let bench = bench(Algorithm::Aes128, false).await;
+        let ksn = aes_ksn(1, 5);
+        bench.terminal("t1", "bdk", &ksn, State::Active).await;
+        let asked = request(ksn.clone(), Iso4, made(&bench, &ksn, Iso4).await);
+        let block = call(&bench, &asked).await.unwrap();
+        let zone = bench.vault.key::<PinEncryption>("aes", Operation::Decrypt).await.unwrap();
+        let pan = Pan::parse(PAN).unwrap();
+        assert!(verify_form(zone.key(), Iso4, &pan, &block).is_ok());
+        assert!(bench.read_terminal("t1").await.first_transaction.is_some());
+        let event = bench.last_event().await;
+        assert!(event.is_done());
+        assert_eq!(event.detail["step"], "FirstTransaction");
+        assert_eq!(event.detail["ksn"], "123456780000000100000005");
+        assert_eq!(event.keys.len(), 2);
+        assert!(!String::from_utf8(event.encode()).unwrap().contains(PAN));
+    }
+
+    #[tokio::test]
+    async fn a_counter_is_spent_by_one_block() {
+        let bench = bench(Algorithm::Tdes2, true).await;
+        let ksn = tdes_ksn(1);
+        let asked = request(ksn.clone(), Iso0, made(&bench, &ksn, Iso0).await);
+        assert_eq!(reason(&call(&bench, &asked).await), "OK");
+        // The identical call is computed again, with another fill.
+        assert_eq!(reason(&call(&bench, &asked).await), "OK");
+        let other = request(ksn.clone(), Iso3, made(&bench, &ksn, Iso3).await);
+        assert_eq!(reason(&call(&bench, &other).await), "KSN_REPLAYED");
+        let legacy = Request { pan_form: PanForm::Legacy12, ..asked };
+        assert_eq!(reason(&call(&bench, &legacy).await), "KSN_REPLAYED");
+        bench.forward(REPEAT_MS + 1);
+        let again = Request { pan_form: PanForm::Full, ..legacy };
+        assert_eq!(reason(&call(&bench, &again).await), "KSN_REPLAYED");
+    }
+
+    #[tokio::test]
+    async fn a_rejected_block_spends_its_counter_and_the_budget() {
+        let bench = bench(Algorithm::Tdes2, true).await;
+        for counter in 1..=3 {
+            let bad = EncryptedPinBlock::parse(&[counter; 8]).unwrap();
+            let asked = request(tdes_ksn(counter), Iso0, bad);
+            assert_eq!(reason(&call(&bench, &asked).await), "PIN_BLOCK_REJECTED");
+            let ksn = tdes_ksn(counter);
+            let good = request(ksn.clone(), Iso0, made(&bench, &ksn, Iso0).await);
+            assert_eq!(reason(&call(&bench, &good).await), "KSN_REPLAYED");
+        }
+        let ksn = tdes_ksn(4);
+        let mut good = request(ksn.clone(), Iso0, made(&bench, &ksn, Iso0).await);
+        assert_eq!(reason(&call(&bench, &good).await), "BUDGET_SPENT");
+        // Another card is not closed, and the counter was not spent by the closed budget.
+        good.pan = Pan::parse("5500000000000004").unwrap();
+        assert_eq!(reason(&call(&bench, &good).await), "PIN_BLOCK_REJECTED");
+    }
+
+    #[tokio::test]
+    async fn what_is_forbidden_spends_nothing() {
+        let bench = bench(Algorithm::Tdes2, true).await;
+        let ksn = tdes_ksn(1);
+        let block = made(&bench, &ksn, Iso0).await;
+        let mut asked = request(ksn, Iso0, block);
+        (asked.destination, asked.destination_format) = (stored("tdes"), Iso0);
+        // The usual attributes let nothing out in format 0.
+        assert_eq!(reason(&call(&bench, &asked).await), "TRANSLATION_FORBIDDEN");
+        asked.destination_format = Iso4;
+        assert_eq!(reason(&call(&bench, &asked).await), "KEY_USAGE_MISMATCH");
+        asked.destination_format = PinBlockFormat::Iso1;
+        assert_eq!(reason(&call(&bench, &asked).await), "TRANSLATION_FORBIDDEN");
+        (asked.source_format, asked.destination_format) = (PinBlockFormat::Iso1, Iso3);
+        assert_eq!(reason(&call(&bench, &asked).await), "TRANSLATION_FORBIDDEN");
+        (asked.source_format, asked.pan) = (Iso0, Pan::parse("411111111111").unwrap());
+        assert_eq!(reason(&call(&bench, &asked).await), "FIELD_INVALID");
+        asked.pan = Pan::parse(PAN).unwrap();
+        asked.destination = stored("absent");
+        assert_eq!(reason(&call(&bench, &asked).await), "KEY_NOT_FOUND");
+        asked.destination = stored("bdk");
+        assert_eq!(reason(&call(&bench, &asked).await), "KEY_USAGE_MISMATCH");
+        asked.destination = stored("tdes");
+        assert_eq!(reason(&call(&bench, &asked).await), "OK");
+    }
+
+    #[tokio::test]
+    async fn a_static_key_has_a_budget_alone() {
+        let bench = bench(Algorithm::Tdes2, false).await;
+        let zone = bench.vault.key::<PinEncryption>("in", Operation::Encrypt).await.unwrap();
+        let fill = Fill::draw(bench.vault.rng()).unwrap();
+        let (pin, pan) = (Pin::parse("1234").unwrap(), Pan::parse(PAN).unwrap());
+        let block = encipher(zone.key(), Iso0, &pin, &pan, &fill).unwrap();
+        let mut asked = request(tdes_ksn(1), Iso0, block);
+        asked.source = stored("in");
+        for _ in 0..5 {
+            assert_eq!(reason(&call(&bench, &asked).await), "OK");
+        }
+        asked.pin_block = EncryptedPinBlock::parse(&[9; 8]).unwrap();
+        for expected in ["PIN_BLOCK_REJECTED"; 3].into_iter().chain(["BUDGET_SPENT"]) {
+            assert_eq!(reason(&call(&bench, &asked).await), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_to_another_host_has_counters_on_the_outbound_side() {
+        let bench = bench(Algorithm::Aes128, true).await;
+        let (inbound, outbound) = (aes_ksn(1, 1), aes_ksn(2, 1));
+        let mut asked = request(inbound.clone(), Iso4, made(&bench, &inbound, Iso4).await);
+        // One counter can not stand on both sides.
+        asked.destination = WorkingKey::Dukpt(dukpt(inbound));
+        assert_eq!(reason(&call(&bench, &asked).await), "KSN_REPLAYED");
+        asked.destination = WorkingKey::Dukpt(dukpt(outbound.clone()));
+        assert_eq!(reason(&call(&bench, &asked).await), "OK");
+        let inbound = aes_ksn(1, 2);
+        let mut asked = request(inbound.clone(), Iso4, made(&bench, &inbound, Iso4).await);
+        asked.destination = WorkingKey::Dukpt(dukpt(outbound));
+        assert_eq!(reason(&call(&bench, &asked).await), "KSN_REPLAYED");
+        // To make a PIN block is a registered terminal's own part.
+        let own = aes_ksn(3, 1);
+        bench.terminal("t3", "bdk", &own, State::Active).await;
+        asked.destination = WorkingKey::Dukpt(dukpt(own));
+        assert_eq!(reason(&call(&bench, &asked).await), "KEY_USAGE_MISMATCH");
+    }
+}

@@ -131,3 +131,203 @@ fn verdict(asked: Asked<'_>, outcome: Result<(), VerifyMacError>) -> Result<Verd
         Err(VerifyMacError::Mismatch(_)) => Ok(Verdict::Mismatch),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activation::State;
+    use crate::command::generate_mac::{self, generate_mac};
+    use crate::command::testing::{Bench, aes_ksn, dukpt, reason, tdes_ksn};
+    use crate::command::{InitialKey, Ksn};
+    use crate::key::Algorithm;
+    use crate::key::usage::BaseDerivation;
+    use crate::vault::{KeyAttributes, KeyUsage, REPEAT_MS};
+
+    const CMAC: MacAlgorithm = MacAlgorithm::AesCmac;
+
+    /// The MAC that the terminal, or with `Response` the host, makes under a KSN.
+    async fn made(bench: &Bench, ksn: &Ksn, direction: Direction, message: &[u8]) -> Vec<u8> {
+        let bdk = bench.vault.key::<BaseDerivation>("bdk", Operation::DeriveWorking).await.unwrap();
+        let initial = InitialKey::derive(bdk.key(), ksn).unwrap();
+        let key = initial.mac_key(direction, initial.kind()).unwrap();
+        let algorithm = if key.algorithm().is_aes() { CMAC } else { MacAlgorithm::TdesCmac };
+        key.generate_mac(algorithm, message, 8).unwrap().bytes().to_vec()
+    }
+
+    fn request(ksn: Ksn, direction: Direction, message: &[u8], mac: Vec<u8>) -> Request {
+        let key = MacWorkingKey::Dukpt(dukpt(ksn), direction);
+        Request { key, algorithm: CMAC, message: message.to_vec(), mac, terminal: None }
+    }
+
+    async fn call(bench: &Bench, request: &Request) -> &'static str {
+        reason(&verify_mac(&bench.vault, &bench.caller, request).await)
+    }
+
+    async fn generate(
+        bench: &Bench,
+        ksn: Ksn,
+        direction: Direction,
+        message: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        let request = generate_mac::Request {
+            key: MacWorkingKey::Dukpt(dukpt(ksn), direction),
+            algorithm: CMAC,
+            message: message.to_vec(),
+            len_bytes: 8,
+            terminal: None,
+        };
+        let mac = generate_mac(&bench.vault, &bench.caller, &request).await?;
+        Ok(mac.bytes().to_vec())
+    }
+
+    async fn served() -> (Bench, Ksn) {
+        let bench = Bench::new().await;
+        bench.bdk("bdk", Algorithm::Aes128, KeyAttributes::default()).await;
+        let ksn = aes_ksn(1, 3);
+        bench.terminal("t1", "bdk", &ksn, State::Active).await;
+        (bench, ksn)
+    }
+
+    #[tokio::test]
+    async fn a_forged_message_burns_nothing() {
+        let (bench, ksn) = served().await;
+        let mac = made(&bench, &ksn, Direction::Request, b"pay 10").await;
+        let forged = request(ksn.clone(), Direction::Request, b"pay 99", mac.clone());
+        let genuine = request(ksn, Direction::Request, b"pay 10", mac);
+        assert_eq!(call(&bench, &forged).await, "MAC_MISMATCH");
+        assert!(bench.read_terminal("t1").await.first_transaction.is_none());
+        assert_eq!(call(&bench, &genuine).await, "OK");
+        assert!(bench.read_terminal("t1").await.first_transaction.is_some());
+        assert_eq!(call(&bench, &genuine).await, "OK");
+        assert_eq!(call(&bench, &forged).await, "MAC_MISMATCH");
+        bench.forward(REPEAT_MS + 1);
+        assert_eq!(call(&bench, &genuine).await, "KSN_REPLAYED");
+    }
+
+    #[tokio::test]
+    async fn two_messages_under_one_counter_raise_the_clone_alarm() {
+        let (bench, ksn) = served().await;
+        for (message, expected) in [(b"one", "OK"), (b"two", "KSN_REPLAYED")] {
+            let mac = made(&bench, &ksn, Direction::Request, message).await;
+            let asked = request(ksn.clone(), Direction::Request, message, mac);
+            assert_eq!(call(&bench, &asked).await, expected);
+        }
+        assert_eq!(bench.last_event().await.detail["clone_alarm"], "true");
+    }
+
+    #[tokio::test]
+    async fn a_shorter_mac_of_the_same_message_is_the_same_message() {
+        let bench = Bench::new().await;
+        let short = KeyAttributes { mac_length_min_bytes: 4, open: true, ..Default::default() };
+        bench.bdk("bdk", Algorithm::Aes128, short).await;
+        let ksn = aes_ksn(1, 1);
+        let mac = made(&bench, &ksn, Direction::Request, b"one").await;
+        for len in [8, 4] {
+            let mac = mac[..len].to_vec();
+            let asked = request(ksn.clone(), Direction::Request, b"one", mac);
+            assert_eq!(call(&bench, &asked).await, "OK");
+        }
+        let asked = request(ksn, Direction::Request, b"one", mac[..3].to_vec());
+        assert_eq!(call(&bench, &asked).await, "KEY_USAGE_MISMATCH");
+    }
+
+    #[tokio::test]
+    async fn the_host_answers_once_and_never_speaks_for_a_terminal() {
+        let (bench, ksn) = served().await;
+        let made_here = generate(&bench, ksn.clone(), Direction::Response, b"ok").await.unwrap();
+        assert_eq!(made_here, made(&bench, &ksn, Direction::Response, b"ok").await);
+        let again = generate(&bench, ksn.clone(), Direction::Response, b"ok").await.unwrap();
+        assert_eq!(made_here, again);
+        let other = generate(&bench, ksn.clone(), Direction::Response, b"no").await;
+        assert_eq!(reason(&other), "KSN_REPLAYED");
+        let forged = generate(&bench, ksn.clone(), Direction::Request, b"pay").await;
+        assert_eq!(reason(&forged), "KEY_USAGE_MISMATCH");
+        let asked = request(ksn, Direction::Response, b"ok", made_here);
+        assert_eq!(call(&bench, &asked).await, "KEY_USAGE_MISMATCH");
+    }
+
+    #[tokio::test]
+    async fn a_link_plays_either_side() {
+        let bench = Bench::new().await;
+        let open = KeyAttributes { open: true, ..KeyAttributes::default() };
+        bench.bdk("bdk", Algorithm::Aes128, open).await;
+        let ksn = aes_ksn(1, 1);
+        let mac = generate(&bench, ksn.clone(), Direction::Request, b"pay").await.unwrap();
+        assert_eq!(mac, made(&bench, &ksn, Direction::Request, b"pay").await);
+        let other = generate(&bench, ksn.clone(), Direction::Request, b"buy").await;
+        assert_eq!(reason(&other), "KSN_REPLAYED");
+        // A forged response does not burn the counter of the genuine one.
+        let forged = request(ksn.clone(), Direction::Response, b"ok", vec![0; 8]);
+        assert_eq!(call(&bench, &forged).await, "MAC_MISMATCH");
+        for (message, expected) in [(b"ok", "OK"), (b"no", "KSN_REPLAYED")] {
+            let mac = made(&bench, &ksn, Direction::Response, message).await;
+            let asked = request(ksn.clone(), Direction::Response, message, mac);
+            assert_eq!(call(&bench, &asked).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_key_for_both_ways_serves_a_request_and_its_answer() {
+        let bench = Bench::new().await;
+        bench.bdk("bdk", Algorithm::Tdes2, KeyAttributes::default()).await;
+        let ksn = tdes_ksn(1);
+        bench.terminal("t1", "bdk", &ksn, State::Active).await;
+        let mac = made(&bench, &ksn, Direction::Both, b"pay").await;
+        let asked = request(ksn.clone(), Direction::Both, b"pay", mac);
+        assert_eq!(call(&bench, &asked).await, "KEY_USAGE_MISMATCH");
+        let asked = Request { algorithm: MacAlgorithm::TdesCmac, ..asked };
+        assert_eq!(call(&bench, &asked).await, "OK");
+        let answer = generate_mac::Request {
+            key: MacWorkingKey::Dukpt(dukpt(ksn.clone()), Direction::Both),
+            algorithm: MacAlgorithm::TdesCmac,
+            message: b"ok".to_vec(),
+            len_bytes: 8,
+            terminal: None,
+        };
+        let answer = generate_mac(&bench.vault, &bench.caller, &answer).await.unwrap();
+        assert_eq!(answer.bytes(), made(&bench, &ksn, Direction::Both, b"ok").await);
+    }
+
+    #[tokio::test]
+    async fn a_static_key_serves_the_algorithm_of_its_usage() {
+        let bench = Bench::new().await;
+        let attributes = KeyAttributes::default;
+        bench.key("cmac", KeyUsage::MacCmac, Algorithm::Tdes2, attributes()).await;
+        bench.key("hmac", KeyUsage::MacHmac, Algorithm::Hmac256, attributes()).await;
+        for (name, algorithm, expected) in [
+            ("cmac", MacAlgorithm::TdesCmac, "OK"),
+            ("cmac", MacAlgorithm::AesCmac, "KEY_USAGE_MISMATCH"),
+            ("cmac", MacAlgorithm::HmacSha256, "KEY_USAGE_MISMATCH"),
+            ("hmac", MacAlgorithm::HmacSha512, "OK"),
+        ] {
+            let key = MacWorkingKey::Static(name.into());
+            let terminal = None;
+            let message = b"message".to_vec();
+            let asked = generate_mac::Request { key, algorithm, message, len_bytes: 8, terminal };
+            let made = generate_mac(&bench.vault, &bench.caller, &asked).await;
+            assert_eq!(reason(&made), expected, "{name} {algorithm:?}");
+            let Ok(mac) = made else { continue };
+            let generate_mac::Request { key, message, terminal, .. } = asked;
+            let mac = mac.bytes().to_vec();
+            let mut asked = Request { key, algorithm, message, mac, terminal };
+            assert_eq!(call(&bench, &asked).await, "OK");
+            asked.message.push(0);
+            assert_eq!(call(&bench, &asked).await, "MAC_MISMATCH");
+        }
+    }
+
+    #[tokio::test]
+    async fn failures_close_a_terminal_for_a_while() {
+        let (bench, ksn) = served().await;
+        for counter in 1..=Budget::Mac.failures_max() {
+            let message = counter.to_be_bytes();
+            let asked = request(ksn.clone(), Direction::Request, &message, vec![0; 8]);
+            assert_eq!(call(&bench, &asked).await, "MAC_MISMATCH");
+        }
+        let mac = made(&bench, &ksn, Direction::Request, b"pay").await;
+        let genuine = request(ksn, Direction::Request, b"pay", mac);
+        assert_eq!(call(&bench, &genuine).await, "BUDGET_SPENT");
+        bench.forward(Budget::Mac.interval_ms());
+        assert_eq!(call(&bench, &genuine).await, "OK");
+    }
+}
