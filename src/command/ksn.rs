@@ -96,10 +96,8 @@ impl InitialKey {
     /// Derives it from the base derivation key.
     pub fn derive(bdk: &Key<BaseDerivation>, ksn: &Ksn) -> Result<Self, DerivationError> {
         match ksn {
-            Ksn::Aes(ksn) => Ok(Self::Aes(bdk.aes_initial_key(ksn.initial_key_id())?, ksn.clone())),
-            Ksn::Tdes(ksn) => {
-                Ok(Self::Tdes(bdk.tdes_initial_key(ksn.initial_key_id())?, ksn.clone()))
-            }
+            Ksn::Aes(ksn) => Ok(Self::Aes(bdk.aes_initial_key(ksn.initial_key_id())?, *ksn)),
+            Ksn::Tdes(ksn) => Ok(Self::Tdes(bdk.tdes_initial_key(ksn.initial_key_id())?, *ksn)),
         }
     }
 

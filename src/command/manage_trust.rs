@@ -339,6 +339,6 @@ fn verify_own(chain: &[Vec<u8>], now: UnixMillis) -> Result<Leaf, Error> {
     }
     let path = Chain::parse(path.to_vec()).map_err(|_| refused("is malformed or too long"))?;
     certificate::inspect_authority(root).map_err(|_| refused("has no root at its end"))?;
-    certificate::verify_service(&path, &[root.clone()], now.seconds())
+    certificate::verify_service(&path, std::slice::from_ref(root), now.seconds())
         .map_err(|_| refused("does not verify"))
 }

@@ -61,7 +61,7 @@ pub(super) struct TransactionKey {
     bdk: StoredKey<BaseDerivation>,
     ksn: Ksn,
     kind: Option<KeyKind>,
-    terminal: Option<Terminal>,
+    terminal: Option<Box<Terminal>>,
 }
 
 impl WorkingKey {
@@ -145,7 +145,7 @@ impl Wanted<'_> {
                 let terminal = read_terminal(vault, &terminal).await?;
                 work.detail("terminal", terminal.name());
                 check_serves(&terminal, name, &id, vault.now())?;
-                Some(terminal)
+                Some(Box::new(terminal))
             }
         };
         Ok(TransactionKey { bdk, ksn: ksn.clone(), kind: self.key.kind, terminal })
@@ -154,8 +154,8 @@ impl Wanted<'_> {
 
 impl TransactionKey {
     /// The terminal, where it is registered here.
-    pub(super) const fn terminal(&self) -> Option<&Terminal> {
-        self.terminal.as_ref()
+    pub(super) fn terminal(&self) -> Option<&Terminal> {
+        self.terminal.as_deref()
     }
 
     /// What the base derivation key lets its working keys do.
@@ -243,9 +243,9 @@ fn check_serves(
     check_in_service(terminal)?;
     let is_it =
         |keys: &KeySet| keys.base_derivation_key == bdk && keys.initial_key_id == initial_key_id;
-    let serves = terminal.keys.as_ref().is_some_and(is_it);
-    let served = terminal.keys_before.as_ref();
-    if serves || served.is_some_and(|(keys, until)| is_it(keys) && now <= *until) {
+    let is_current = terminal.keys.as_ref().is_some_and(is_it);
+    let before = terminal.keys_before.as_ref();
+    if is_current || before.is_some_and(|(keys, until)| is_it(keys) && now <= *until) {
         return Ok(());
     }
     Err(not_active(terminal, "the keys of this KSN are replaced: use those of the last activation"))

@@ -42,6 +42,7 @@ pub(super) fn from_error(error: &Error) -> Status {
 }
 
 /// The gRPC code of a reason.
+#[must_use]
 pub const fn code(reason: Reason) -> Code {
     match reason {
         Reason::FieldInvalid | Reason::KsnInvalid | Reason::RequestIdReused => {
