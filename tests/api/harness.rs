@@ -1,0 +1,409 @@
+//! A real service in this process, and terminals in software that talk to it.
+//!
+//! The clock alone is the test's: it stands still until it is told to go on.
+
+#![allow(dead_code, reason = "each module of tests takes what it needs")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use firstkey::activation::ActivationCode;
+use firstkey::activation::payload::TestTransactionAnswer;
+use firstkey::agreement::Suite;
+use firstkey::crypto::rng::SystemRng;
+use firstkey::grpc::client::{Client, ClientError, Driver, Refusal, Told, request_id};
+use firstkey::grpc::proto;
+use firstkey::pin::{Pan, Pin};
+use firstkey::server::demonstration::simulated_device;
+use firstkey::server::dev::{self, Keys, Pki};
+use firstkey::server::{Settings, run_self_tests, serve};
+use firstkey::terminal::{Device, Payment, Purchase, Terminal};
+use firstkey::vault::store::{MemoryStore, SqliteStore, Store};
+use firstkey::vault::{Caller, Clock, Opening, UnixMillis, Vault};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::{Response, Status};
+
+/// When every test begins: in the spring of 2030.
+pub(crate) const BEGIN_SECONDS: u64 = 1_900_000_000;
+/// The cardholder: a test PAN and its PIN.
+pub(crate) const CARD_PAN: &str = "4111111111111111";
+/// The cardholder's PIN.
+pub(crate) const CARD_PIN: &str = "1234";
+
+/// A minute, in seconds.
+pub(crate) const MINUTE: u64 = 60;
+/// An hour, in seconds.
+pub(crate) const HOUR: u64 = 60 * MINUTE;
+
+/// A clock that goes on when it is told to.
+pub(crate) struct TestClock(AtomicU64);
+
+impl TestClock {
+    pub(crate) fn begin() -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(BEGIN_SECONDS * 1_000)))
+    }
+
+    pub(crate) fn advance(&self, seconds: u64) {
+        self.0.fetch_add(seconds * 1_000, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// A folder of its own, gone with the test.
+pub(crate) struct TempFolder(PathBuf);
+
+impl TempFolder {
+    pub(crate) fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("firstkey-test-{}", request_id()));
+        std::fs::create_dir(&path).expect("a folder for the test");
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A service that serves on a port of its own.
+pub(crate) struct Service {
+    pub(crate) client: Client,
+    pub(crate) vault: Arc<Vault>,
+    pub(crate) url: String,
+    pub(crate) pki: Pki,
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) rng: SystemRng,
+    shutdown: CancellationToken,
+    serving: JoinHandle<()>,
+    folder: Option<TempFolder>,
+}
+
+impl Service {
+    /// Over a store in memory: for whatever is not about durability.
+    pub(crate) async fn start() -> Self {
+        Self::start_over(Arc::new(MemoryStore::new()), None).await
+    }
+
+    /// Over SQLite in a folder of its own.
+    pub(crate) async fn start_durable() -> Self {
+        let folder = TempFolder::new();
+        let store = SqliteStore::open(&folder.path().join("store")).expect("a store");
+        Self::start_over(Arc::new(store), Some(folder)).await
+    }
+
+    async fn start_over(store: Arc<dyn Store>, folder: Option<TempFolder>) -> Self {
+        let clock = TestClock::begin();
+        let pki = Pki::generate(BEGIN_SECONDS).expect("authorities");
+        Self::start_with(store, folder, clock, pki, Caller::for_dev_only("test")).await
+    }
+
+    /// Over a given store, at a given time, with given authorities, for a given caller.
+    pub(crate) async fn start_with(
+        store: Arc<dyn Store>,
+        folder: Option<TempFolder>,
+        clock: Arc<TestClock>,
+        pki: Pki,
+        caller: Caller,
+    ) -> Self {
+        let keys = development_keys();
+        let opening = Opening {
+            store,
+            master_key: keys.seal().expect("the development master key"),
+            realm: dev::REALM,
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            rng: Arc::new(SystemRng::new()),
+            node: "test".to_owned(),
+        };
+        let vault = Arc::new(Vault::open(opening).await.expect("the vault opens"));
+        dev::prepare(&vault, &keys, &pki).await.expect("the service is prepared");
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let proof = run_self_tests().expect("the self-tests pass");
+        let shutdown = CancellationToken::new();
+        let drain = Duration::from_secs(5);
+        let settings = Settings { listener, caller, reflection: true, drain };
+        let signal = shutdown.clone().cancelled_owned();
+        let served = serve(Arc::clone(&vault), proof, settings, signal);
+        let serving = tokio::spawn(async move { served.await.expect("it serves to its end") });
+        let client = Client::connect(&url).await.expect("the service answers");
+        let rng = SystemRng::new();
+        Self { client, vault, url, pki, clock, rng, shutdown, serving, folder }
+    }
+
+    /// Ends the service, as a signal does, and gives back the folder that it served from.
+    pub(crate) async fn stop(self) -> (Option<TempFolder>, Pki, Arc<TestClock>) {
+        let Self { client, vault, shutdown, serving, folder, pki, clock, .. } = self;
+        drop((client, vault));
+        shutdown.cancel();
+        serving.await.expect("it served to its end");
+        (folder, pki, clock)
+    }
+
+    /// The time, in seconds since 1970.
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now().seconds()
+    }
+
+    /// A device as the vendor of the development authority makes it.
+    pub(crate) fn device(&self, serial: &str) -> Device {
+        simulated_device(&self.pki, serial, &self.rng, self.now()).expect("a device")
+    }
+
+    /// Registers a terminal under a development profile and makes its device.
+    pub(crate) async fn register(&self, id: &str, suite: Suite) -> Till {
+        self.register_under(id, suite, profile_of(suite)).await
+    }
+
+    /// Registers a terminal under any profile of a suite.
+    pub(crate) async fn register_under(&self, id: &str, suite: Suite, profile: &str) -> Till {
+        let serial = serial_of(id);
+        let request = create_terminal_request(id, &serial, profile);
+        answer(self.client.terminals().create_terminal(request).await);
+        Till { id: id.to_owned(), terminal: Terminal::new(self.device(&serial), suite) }
+    }
+
+    /// Issues a code.
+    pub(crate) async fn issue_code(&self, id: &str) -> ActivationCode {
+        let request =
+            proto::IssueActivationCodeRequest { request_id: request_id(), name: terminal_name(id) };
+        let issued = answer(self.client.terminals().issue_activation_code(request).await);
+        ActivationCode::parse(&issued.activation_code).expect("a code")
+    }
+
+    /// Reissues a code.
+    pub(crate) async fn reissue_code(&self, id: &str) -> ActivationCode {
+        let request = proto::ReissueActivationCodeRequest {
+            request_id: request_id(),
+            name: terminal_name(id),
+        };
+        let issued = answer(self.client.terminals().reissue_activation_code(request).await);
+        ActivationCode::parse(&issued.activation_code).expect("a code")
+    }
+
+    /// Enables a terminal.
+    pub(crate) async fn enable(&self, id: &str) -> Result<proto::Terminal, Refusal> {
+        let name = terminal_name(id);
+        let request = proto::EnableTerminalRequest { request_id: request_id(), name };
+        let enabled = self.client.terminals().enable_terminal(request).await;
+        let enabled = enabled.map_err(Refusal::from)?.into_inner();
+        Ok(enabled.terminal.expect("a terminal"))
+    }
+
+    /// A terminal after the whole of its first activation: ACTIVE.
+    pub(crate) async fn active_till(&self, id: &str, suite: Suite) -> Till {
+        let mut till = self.register(id, suite).await;
+        let code = self.issue_code(id).await;
+        till.driver(self, |driver| Box::pin(driver.activate(Some(code))))
+            .await
+            .expect("the activation succeeds");
+        self.enable(id).await.expect("the terminal is enabled");
+        till
+    }
+
+    /// A terminal as the service knows it.
+    pub(crate) async fn get(&self, id: &str) -> proto::Terminal {
+        let request = proto::GetTerminalRequest { name: terminal_name(id) };
+        let found = answer(self.client.terminals().get_terminal(request).await);
+        found.terminal.expect("a terminal")
+    }
+
+    /// The state of a terminal, as the API writes it, less its prefix.
+    pub(crate) async fn state(&self, id: &str) -> String {
+        state_name(&self.get(id).await)
+    }
+}
+
+/// A future of the driver's, with the driver's life.
+type Driving<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, ClientError>> + Send + 'a>>;
+
+/// A terminal in software, and its id at the service.
+pub(crate) struct Till {
+    pub(crate) id: String,
+    pub(crate) terminal: Terminal,
+}
+
+impl Till {
+    /// Drives the terminal: `till.driver(&service, |driver| Box::pin(driver.confirm())).await`.
+    pub(crate) async fn driver<T>(
+        &mut self,
+        service: &Service,
+        drive: impl for<'a, 'b> FnOnce(&'a mut Driver<'b>) -> Driving<'a, T>,
+    ) -> Result<T, ClientError> {
+        let now = || service.now();
+        let mut save = |_: &Terminal| Ok(());
+        let mut tell = |_: Told| ();
+        let mut driver = Driver {
+            client: &service.client,
+            terminal: &mut self.terminal,
+            rng: &service.rng,
+            now: &now,
+            save: &mut save,
+            tell: &mut tell,
+        };
+        drive(&mut driver).await
+    }
+
+    /// Step 3, with a code.
+    pub(crate) async fn begin(
+        &mut self,
+        service: &Service,
+        code: Option<ActivationCode>,
+    ) -> Result<(), ClientError> {
+        self.driver(service, |driver| Box::pin(driver.begin(code))).await
+    }
+
+    /// Step 4.
+    pub(crate) async fn deliver(&mut self, service: &Service) -> Result<(), ClientError> {
+        self.driver(service, |driver| Box::pin(driver.deliver())).await
+    }
+
+    /// Step 5.
+    pub(crate) async fn confirm(&mut self, service: &Service) -> Result<(), ClientError> {
+        self.driver(service, |driver| Box::pin(driver.confirm())).await
+    }
+
+    /// Steps 3 to 5.
+    pub(crate) async fn take_keys(
+        &mut self,
+        service: &Service,
+        code: Option<ActivationCode>,
+    ) -> Result<(), ClientError> {
+        self.driver(service, |driver| Box::pin(driver.take_keys(code))).await
+    }
+
+    /// Step 6, with its report.
+    pub(crate) async fn parameters(&mut self, service: &Service) -> Result<(), ClientError> {
+        self.driver(service, |driver| Box::pin(driver.parameters())).await
+    }
+
+    /// Step 7, once.
+    pub(crate) async fn test(
+        &mut self,
+        service: &Service,
+    ) -> Result<TestTransactionAnswer, ClientError> {
+        self.driver(service, |driver| Box::pin(driver.test())).await
+    }
+
+    /// Steps 3 to 7.
+    pub(crate) async fn activate(
+        &mut self,
+        service: &Service,
+        code: Option<ActivationCode>,
+    ) -> Result<(), ClientError> {
+        self.driver(service, |driver| Box::pin(driver.activate(code))).await
+    }
+
+    /// A purchase of 12.50 with the test card.
+    pub(crate) fn purchase(&mut self, service: &Service) -> Payment {
+        let pan = Pan::parse(CARD_PAN).expect("a PAN");
+        let pin = Pin::parse(CARD_PIN).expect("a PIN");
+        let purchase = Purchase { amount_minor: 1_250, pan: &pan, pin: &pin };
+        self.terminal.purchase(purchase, &service.rng, service.now()).expect("a payment")
+    }
+
+    /// The terminal as it stands, as its memory keeps it: to let two of it do different things.
+    pub(crate) fn twin(&self) -> Self {
+        let terminal = Terminal::restore(&self.terminal.save()).expect("its own memory");
+        Self { id: self.id.clone(), terminal }
+    }
+}
+
+/// The published development keys.
+pub(crate) fn development_keys() -> Keys {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("keys-dev/keys.toml");
+    let text = std::fs::read_to_string(path).expect("the development keys");
+    Keys::parse(&text).expect("they parse")
+}
+
+/// The development profile of a suite.
+pub(crate) fn profile_of(suite: Suite) -> &'static str {
+    match suite {
+        Suite::P256Aes128 => dev::PROFILE_AES,
+        Suite::P256Tdes2 => dev::PROFILE_TDES,
+    }
+}
+
+/// The serial of the device that is registered under an id.
+pub(crate) fn serial_of(id: &str) -> String {
+    format!("SN-{}", id.to_uppercase())
+}
+
+/// `terminals/{id}`.
+pub(crate) fn terminal_name(id: &str) -> String {
+    format!("terminals/{id}")
+}
+
+/// A registration with nothing wrong in it.
+pub(crate) fn create_terminal_request(
+    id: &str,
+    serial: &str,
+    profile: &str,
+) -> proto::CreateTerminalRequest {
+    proto::CreateTerminalRequest {
+        request_id: request_id(),
+        terminal_id: id.to_owned(),
+        serial: serial.to_owned(),
+        model: dev::DEVICE_MODEL.to_owned(),
+        merchant: Some(proto::Merchant {
+            merchant_id: "000000000000001".to_owned(),
+            terminal_id: "00000001".to_owned(),
+            display_name: "Corner Shop".to_owned(),
+        }),
+        merchant_standing: proto::MerchantStanding::Approved.into(),
+        profile: format!("profiles/{profile}"),
+        kind: proto::TerminalKind::DeviceCertificate.into(),
+        device_authority: format!("deviceAuthorities/{}", dev::DEVICE_AUTHORITY),
+    }
+}
+
+/// A state as the API writes it, less its prefix.
+pub(crate) fn state_name(terminal: &proto::Terminal) -> String {
+    terminal.state().as_str_name().trim_start_matches("TERMINAL_STATE_").to_owned()
+}
+
+/// The answer of a call that must succeed.
+#[track_caller]
+pub(crate) fn answer<T>(result: Result<Response<T>, Status>) -> T {
+    match result {
+        Ok(response) => response.into_inner(),
+        Err(status) => panic!("the call was refused: {}", Refusal::from(status)),
+    }
+}
+
+/// The refusal of a call that must be refused.
+#[track_caller]
+pub(crate) fn refusal<T>(result: Result<Response<T>, Status>) -> Refusal {
+    match result {
+        Ok(_) => panic!("the call was not refused"),
+        Err(status) => Refusal::from(status),
+    }
+}
+
+/// The refusal of a driven call that the service must refuse.
+#[track_caller]
+pub(crate) fn refused<T>(result: Result<T, ClientError>) -> Refusal {
+    match result {
+        Ok(_) => panic!("the call was not refused"),
+        Err(ClientError::Refused(refusal)) => refusal,
+        Err(other) => panic!("the call failed otherwise: {other}"),
+    }
+}
+
+/// What a refusal tells under a name; empty where it does not.
+pub(crate) fn told<'a>(refusal: &'a Refusal, name: &str) -> &'a str {
+    refusal.metadata.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+}

@@ -1,0 +1,17 @@
+//! Each call and each reason over a real server: real gRPC, a real store, real keys.
+
+mod harness;
+
+use firstkey::agreement::Suite;
+
+#[tokio::test]
+async fn the_lead_in_takes_a_terminal_of_each_suite_to_its_first_purchase() {
+    let service = harness::Service::start_durable().await;
+    for (id, suite) in [("till-aes", Suite::P256Aes128), ("till-tdes", Suite::P256Tdes2)] {
+        let mut till = service.active_till(id, suite).await;
+        assert_eq!(service.state(id).await, "ACTIVE");
+        assert!(!till.purchase(&service).mac.is_empty());
+    }
+    let (folder, ..) = service.stop().await;
+    assert!(folder.is_some());
+}
