@@ -42,7 +42,7 @@ impl CounterSet {
     }
 
     /// The valid counter of that rank, from 1; nothing outside of `1..=rank_max`.
-    pub(super) fn from_rank(self, rank: u64) -> Option<u32> {
+    pub(super) fn counter_at(self, rank: u64) -> Option<u32> {
         if rank == 0 || rank > self.rank_max() {
             return None;
         }
@@ -102,7 +102,7 @@ mod tests {
             counted += u64::from(valid);
             assert_eq!(TDES.rank(counter), counted, "{counter:06X}");
             if valid {
-                assert_eq!(TDES.from_rank(counted), Some(counter));
+                assert_eq!(TDES.counter_at(counted), Some(counter));
             }
         }
         assert_eq!(counted, 1_048_575);
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(AES.rank_max(), 2_448_023_842);
         assert_eq!(AES.rank(0xFFFF_0000), AES.rank_max());
         assert_eq!(AES.rank(0xFFFF_FFFF), AES.rank_max());
-        assert_eq!(AES.from_rank(AES.rank_max()), Some(0xFFFF_0000));
+        assert_eq!(AES.counter_at(AES.rank_max()), Some(0xFFFF_0000));
     }
 
     #[test]
@@ -123,11 +123,11 @@ mod tests {
             let expected = if counter < 0x1_FFFF { u64::from(counter) } else { 0x1_FFFE };
             assert_eq!(AES.rank(counter), expected, "{counter:08X}");
         }
-        assert_eq!(AES.from_rank(0x1_FFFE), Some(0x1_FFFE));
-        assert_eq!(AES.from_rank(0x1_FFFF), Some(0x2_0000));
+        assert_eq!(AES.counter_at(0x1_FFFE), Some(0x1_FFFE));
+        assert_eq!(AES.counter_at(0x1_FFFF), Some(0x2_0000));
         let mut rank = 1;
         while rank <= AES.rank_max() {
-            let counter = AES.from_rank(rank).expect("the rank is within the set");
+            let counter = AES.counter_at(rank).expect("the rank is within the set");
             assert!(counter.count_ones() <= 16);
             assert_eq!(AES.rank(counter), rank);
             rank += 7_919;
@@ -137,8 +137,8 @@ mod tests {
     #[test]
     fn ranks_outside_the_set_name_no_counter() {
         for set in [TDES, AES] {
-            assert_eq!(set.from_rank(0), None);
-            assert_eq!(set.from_rank(set.rank_max() + 1), None);
+            assert_eq!(set.counter_at(0), None);
+            assert_eq!(set.counter_at(set.rank_max() + 1), None);
             assert_eq!(set.rank(0), 0);
         }
     }

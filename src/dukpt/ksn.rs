@@ -98,7 +98,7 @@ impl TdesKsn {
     /// The counter of the transaction of that rank, from 1 to [`TdesKsn::rank_max`].
     #[must_use]
     pub fn from_rank(rank: u64) -> Option<u32> {
-        Self::COUNTERS.from_rank(rank)
+        Self::COUNTERS.counter_at(rank)
     }
 
     /// How many transactions a terminal can make with one initial key: 1,048,575.
@@ -233,7 +233,7 @@ impl AesKsn {
     /// The counter of the transaction of that rank, from 1 to [`AesKsn::rank_max`].
     #[must_use]
     pub fn from_rank(rank: u64) -> Option<u32> {
-        Self::COUNTERS.from_rank(rank)
+        Self::COUNTERS.counter_at(rank)
     }
 
     /// How many transactions a terminal can make with one initial key: 2,448,023,842.

@@ -65,6 +65,7 @@ pub fn services(vault: &Arc<Vault>, draining: CancellationToken) -> Routes {
 }
 
 /// The reflection service: what services there are and of what form.
+#[must_use]
 pub fn reflection() -> Option<ServerReflectionServer<impl ServerReflection>> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)

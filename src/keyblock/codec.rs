@@ -88,7 +88,7 @@ pub(crate) fn open(kbpk: &[u8], text: &str) -> Result<Opened, Defect> {
     let cryptogram_len = rest
         .len()
         .checked_sub(2 * version.mac_len())
-        .filter(|len| *len > 2 * LENGTH_LEN && text.len() % version.block_len() == 0)
+        .filter(|len| *len > 2 * LENGTH_LEN && text.len().is_multiple_of(version.block_len()))
         .ok_or(Defect::Length)?;
     let (cryptogram, mac) = rest.split_at_checked(cryptogram_len).ok_or(Defect::Hex)?;
     let mut data = decode(cryptogram)?;

@@ -3,21 +3,14 @@
 use serde::Serialize;
 
 use super::dev::{self, Pki};
-use crate::activation::parameters::AcquirerId;
-use crate::activation::payload::{CertificateChain, Network, Readiness, Serial, Shown};
+use super::simulation::{self, DeviceFailed, simulated_device, translate_request, verify_request};
 use crate::activation::{ActivationCode, Parameters};
 use crate::agreement::Suite;
-use crate::crypto::certificate::for_dev_only::IssueFailed;
-use crate::crypto::ec::SigningKey;
 use crate::crypto::rng::Rng;
 use crate::grpc::client::{Client, ClientError, Driver, Told, request_id};
 use crate::grpc::proto;
-use crate::pin::{Pan, Pin};
-use crate::terminal::{Device, Payment, Purchase, Terminal, TerminalError, Trust};
+use crate::terminal::{Payment, Terminal, TerminalError};
 
-/// The cardholder of the demonstration: a test PAN and its PIN.
-const CARD_PAN: &str = "4111111111111111";
-const CARD_PIN: &str = "1234";
 /// What is bought, in minor units.
 const AMOUNT_MINOR: u64 = 1_250;
 
@@ -50,14 +43,8 @@ pub enum DemonstrationError {
     #[error("the demonstration went wrong: {0}")]
     Otherwise(String),
     /// The simulated device could not be made.
-    #[error("the simulated device could not be made: {0}")]
-    Device(&'static str),
-}
-
-impl From<IssueFailed> for DemonstrationError {
-    fn from(_: IssueFailed) -> Self {
-        Self::Device("its certificate")
-    }
+    #[error(transparent)]
+    Device(#[from] DeviceFailed),
 }
 
 impl From<TerminalError> for DemonstrationError {
@@ -70,6 +57,15 @@ impl From<tonic::Status> for DemonstrationError {
     fn from(status: tonic::Status) -> Self {
         Self::Client(status.into())
     }
+}
+
+/// A step that the terminal drives.
+enum Move {
+    Begin(ActivationCode),
+    Deliver,
+    Confirm,
+    Parameters,
+    Test,
 }
 
 /// What the demonstration stands on.
@@ -86,37 +82,6 @@ pub struct Demonstration<'a> {
     pub stopwatch: &'a (dyn Fn() -> u64 + Send + Sync),
     /// Hears each line as it happens.
     pub tell: &'a mut (dyn FnMut(Line) + Send),
-}
-
-/// Makes a device as a vendor would: a key, and a certificate of it by the device authority.
-pub fn simulated_device(
-    pki: &Pki,
-    serial: &str,
-    rng: &dyn Rng,
-    now: u64,
-) -> Result<Device, DemonstrationError> {
-    // The generator is asked once, so that a device is not made where randomness fails.
-    rng.fill(&mut [0; 1]).map_err(|_| DemonstrationError::Device("no randomness"))?;
-    let key = SigningKey::generate().map_err(|_| DemonstrationError::Device("no key"))?;
-    let certificate = pki.vendor.issue_device(&key.public(), serial, dev::validity(now))?;
-    let shown = |text| Shown::new(text).ok_or(DemonstrationError::Device("its readiness"));
-    Ok(Device {
-        certificate_chain: CertificateChain::new(vec![certificate])
-            .ok_or(DemonstrationError::Device("its chain"))?,
-        serial: Serial::new(serial).ok_or(DemonstrationError::Device("its serial"))?,
-        readiness: Readiness {
-            hardware: shown("simulated terminal")?,
-            firmware: shown(env!("CARGO_PKG_VERSION"))?,
-            network: Network::Ethernet,
-            tampered: false,
-        },
-        trust: Trust {
-            acquirer_root: pki.acquirer.root_der().to_vec(),
-            acquirer_id: AcquirerId::new(dev::ACQUIRER_ID)
-                .ok_or(DemonstrationError::Device("its acquirer"))?,
-        },
-        key,
-    })
 }
 
 impl Demonstration<'_> {
@@ -144,7 +109,7 @@ impl Demonstration<'_> {
         );
         self.register(till, &serial, dev::PROFILE_AES).await?;
         let code = self.issue_code(till).await?;
-        self.take_through(&mut terminal, code).await?;
+        self.take_through(till, &mut terminal, code).await?;
         self.enable(till).await?;
         Ok(terminal)
     }
@@ -199,32 +164,56 @@ impl Demonstration<'_> {
         Ok(code)
     }
 
-    /// Steps 3 to 7, driven by the terminal.
+    /// Steps 3 to 7, driven by the terminal; after each the service is asked where it stands.
     async fn take_through(
         &mut self,
+        till: &str,
         terminal: &mut Terminal,
         code: ActivationCode,
     ) -> Result<(), DemonstrationError> {
-        let stopwatch = self.stopwatch;
-        let mut last = stopwatch();
-        let tell = &mut self.tell;
-        let mut heard = |told: Told| {
-            let now = stopwatch();
-            let (step, call, outcome, because) = words(&told);
-            let (from, to, took_us) = ("terminal", "service", now.saturating_sub(last));
-            tell(Line { step: Some(step), from, to, call, outcome, because, took_us });
-            last = now;
-        };
+        self.drive(till, terminal, Move::Begin(code)).await?;
+        self.drive(till, terminal, Move::Deliver).await?;
+        self.drive(till, terminal, Move::Confirm).await?;
+        self.drive(till, terminal, Move::Parameters).await?;
+        self.drive(till, terminal, Move::Test).await
+    }
+
+    async fn drive(
+        &mut self,
+        till: &str,
+        terminal: &mut Terminal,
+        step: Move,
+    ) -> Result<(), DemonstrationError> {
+        let begin = (self.stopwatch)();
+        let mut heard = Vec::new();
         let mut driver = Driver {
             client: self.client,
             terminal,
             rng: self.rng,
             now: self.now,
             save: &mut |_| Ok(()),
-            tell: &mut heard,
+            tell: &mut |told| heard.push(told),
         };
-        driver.activate(Some(code)).await?;
+        match step {
+            Move::Begin(code) => driver.begin(Some(code)).await?,
+            Move::Deliver => driver.deliver().await?,
+            Move::Confirm => driver.confirm().await?,
+            Move::Parameters => driver.parameters().await?,
+            Move::Test => driver.test().await.map(|_| ())?,
+        }
+        let took_us = (self.stopwatch)().saturating_sub(begin);
+        let state = state_of(self.terminal(till).await?.as_ref());
+        for told in &heard {
+            let (step, call, outcome, because) = words(told);
+            let (from, to, outcome) = ("terminal", "service", format!("{outcome}: {state}"));
+            (self.tell)(Line { step: Some(step), from, to, call, outcome, because, took_us });
+        }
         Ok(())
+    }
+
+    async fn terminal(&self, till: &str) -> Result<Option<proto::Terminal>, DemonstrationError> {
+        let request = proto::GetTerminalRequest { name: format!("terminals/{till}") };
+        Ok(self.client.terminals().get_terminal(request).await?.into_inner().terminal)
     }
 
     async fn enable(&mut self, till: &str) -> Result<(), DemonstrationError> {
@@ -252,11 +241,10 @@ impl Demonstration<'_> {
             format!("{AMOUNT_MINOR} minor units, KSN {}, MAC and PIN block", payment.ksn),
             "every transaction has its own keys, erased on the terminal as soon as they are used",
         );
-        self.verify_mac(&payment, proto::MacAlgorithm::AesCmac).await?;
+        self.verify_mac(&payment).await?;
         self.translate(&payment).await?;
-        let request = proto::GetTerminalRequest { name: format!("terminals/{till}") };
-        let found = self.client.terminals().get_terminal(request).await?.into_inner();
-        if found.terminal.is_none_or(|terminal| terminal.first_transaction_time.is_none()) {
+        let found = self.terminal(till).await?;
+        if found.is_none_or(|terminal| terminal.first_transaction_time.is_none()) {
             let what = "the first transaction was not recorded".to_owned();
             return Err(DemonstrationError::Otherwise(what));
         }
@@ -280,7 +268,7 @@ impl Demonstration<'_> {
         };
         quiet.register(till, &serial, dev::PROFILE_TDES).await?;
         let code = quiet.issue_code(till).await?;
-        quiet.take_through(&mut terminal, code).await?;
+        quiet.take_through(till, &mut terminal, code).await?;
         quiet.enable(till).await?;
         let took_us = (self.stopwatch)().saturating_sub(begin);
         (self.tell)(Line {
@@ -302,24 +290,17 @@ impl Demonstration<'_> {
     ) -> Result<(), DemonstrationError> {
         let payment = self.purchase(terminal)?;
         self.translate(&payment).await?;
-        self.verify_mac(&payment, proto::MacAlgorithm::TdesCmac).await?;
+        self.verify_mac(&payment).await?;
         self.replay(till, &payment).await
     }
 
     fn purchase(&self, terminal: &mut Terminal) -> Result<Payment, DemonstrationError> {
-        let pan = Pan::parse(CARD_PAN).map_err(|_| DemonstrationError::Device("no PAN"))?;
-        let pin = Pin::parse(CARD_PIN).map_err(|_| DemonstrationError::Device("no PIN"))?;
-        let purchase = Purchase { amount_minor: AMOUNT_MINOR, pan: &pan, pin: &pin };
-        Ok(terminal.purchase(purchase, self.rng, (self.now)())?)
+        Ok(simulation::purchase(terminal, AMOUNT_MINOR, self.rng, (self.now)())?)
     }
 
-    async fn verify_mac(
-        &mut self,
-        payment: &Payment,
-        algorithm: proto::MacAlgorithm,
-    ) -> Result<(), DemonstrationError> {
+    async fn verify_mac(&mut self, payment: &Payment) -> Result<(), DemonstrationError> {
         let begin = (self.stopwatch)();
-        let request = verify_request(payment, algorithm);
+        let request = verify_request(payment);
         self.client.macs().verify_mac(request).await?;
         let outcome = format!("the MAC under KSN {} verifies", payment.ksn);
         let because = "nobody changed the message between the terminal and here";
@@ -408,7 +389,7 @@ fn words(told: &Told) -> (u8, &'static str, String, &'static str) {
         Told::Begun { activation } => (
             3,
             "BeginActivation",
-            format!("code and device signature accepted, {activation}: CODE_VERIFIED"),
+            format!("code and device signature accepted, {activation}"),
             "the device proved its key, the service its own; the key's id is allocated for good",
         ),
         Told::Keys(keys) => {
@@ -419,14 +400,14 @@ fn words(told: &Told) -> (u8, &'static str, String, &'static str) {
                     format!("initial key {id}, check value {}", key.check_value)
                 })
                 .collect();
-            let outcome = format!("{}: KEYS_DELIVERED", keys.join("; "));
+            let outcome = keys.join("; ");
             let because = "one key block under a key that both just agreed on and nobody ever saw";
             (4, "DeliverKeys", outcome, because)
         }
         Told::Confirmed => (
             5,
             "ConfirmKeys",
-            "both sides MACed the whole conversation: KEYS_CONFIRMED".to_owned(),
+            "both sides MACed the whole conversation".to_owned(),
             "before this the keys served on neither side; after it they are never sent again",
         ),
         Told::Parameters(parameters) => {
@@ -435,14 +416,14 @@ fn words(told: &Told) -> (u8, &'static str, String, &'static str) {
         Told::Reported => (
             6,
             "ReportStep",
-            "the digest of what was applied".to_owned(),
+            "told which digest it applied".to_owned(),
             "the service knows what limits the terminal really has",
         ),
         Told::Tested(verdict) => {
             let checks: Vec<&str> =
                 verdict.verdicts.iter().map(|verdict| verdict.check.as_str()).collect();
             let outcome = format!(
-                "{} of {} passed ({}): TESTED",
+                "{} of {} passed ({})",
                 verdict.tests_passed,
                 verdict.tests_required,
                 checks.join(", ")
@@ -454,7 +435,7 @@ fn words(told: &Told) -> (u8, &'static str, String, &'static str) {
 
 fn limits(parameters: &Parameters) -> String {
     format!(
-        "version {}: {} at most {} at once and {} a day, {}: PARAMETERS_DELIVERED",
+        "version {}: {} at most {} at once and {} a day, {}",
         parameters.version.number(),
         parameters.currency.as_str(),
         parameters.limits.single_minor(),
@@ -466,46 +447,6 @@ fn limits(parameters: &Parameters) -> String {
 fn state_of(terminal: Option<&proto::Terminal>) -> String {
     let state = terminal.map(proto::Terminal::state).unwrap_or_default();
     state.as_str_name().trim_start_matches("TERMINAL_STATE_").to_owned()
-}
-
-fn dukpt(payment: &Payment) -> proto::WorkingKey {
-    let ksn = payment.ksn.bytes().to_vec();
-    let key = proto::DukptKey { ksn, ..proto::DukptKey::default() };
-    proto::WorkingKey { key: Some(proto::working_key::Key::Dukpt(key)) }
-}
-
-/// A payment's MAC as the backend has it verified.
-pub fn verify_request(
-    payment: &Payment,
-    algorithm: proto::MacAlgorithm,
-) -> proto::VerifyMacRequest {
-    proto::VerifyMacRequest {
-        key: Some(dukpt(payment)),
-        direction: proto::Direction::Request.into(),
-        algorithm: algorithm.into(),
-        message: payment.message.clone(),
-        mac: payment.mac.clone(),
-        ..proto::VerifyMacRequest::default()
-    }
-}
-
-/// A payment's PIN block as the backend has it translated, to the zone key of development.
-pub fn translate_request(payment: &Payment, pin_block: Vec<u8>) -> proto::TranslatePinRequest {
-    let zone = "keys/dev-zone-pin-aes".to_owned();
-    let zone = proto::WorkingKey { key: Some(proto::working_key::Key::StaticKey(zone)) };
-    let format = match payment.pin_block_format.len_bytes() {
-        16 => proto::PinBlockFormat::Iso4,
-        _ => proto::PinBlockFormat::Iso3,
-    };
-    proto::TranslatePinRequest {
-        source: Some(dukpt(payment)),
-        source_format: format.into(),
-        pin_block,
-        destination: Some(zone),
-        destination_format: proto::PinBlockFormat::Iso4.into(),
-        pan: CARD_PAN.to_owned(),
-        ..proto::TranslatePinRequest::default()
-    }
 }
 
 fn format_name(payment: &Payment) -> &'static str {

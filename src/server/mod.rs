@@ -3,6 +3,7 @@
 pub mod demonstration;
 pub mod dev;
 mod self_test;
+pub mod simulation;
 
 use std::future::Future;
 use std::io;
@@ -69,7 +70,7 @@ pub async fn serve(
     };
     let router = Server::builder()
         .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(Duration::from_secs(60)))
+        .http2_keepalive_interval(Some(Duration::from_mins(1)))
         .http2_max_pending_accept_reset_streams(Some(32))
         .http2_max_header_list_size(16 * 1024)
         .layer(InterceptorLayer::new(identify))

@@ -130,15 +130,13 @@ enum Data {
 
 impl Data {
     fn at(path: Option<PathBuf>) -> anyhow::Result<Self> {
-        match path {
-            Some(path) => Ok(Self::Kept(path)),
-            None => {
-                let name = format!("firstkey-dev-{}", uuid::Uuid::new_v4().as_simple());
-                let path = std::env::temp_dir().join(name);
-                development::make_folder(&path)?;
-                Ok(Self::Temporary(path))
-            }
+        if let Some(path) = path {
+            return Ok(Self::Kept(path));
         }
+        let name = format!("firstkey-dev-{}", uuid::Uuid::new_v4().as_simple());
+        let path = std::env::temp_dir().join(name);
+        development::make_folder(&path)?;
+        Ok(Self::Temporary(path))
     }
 
     fn path(&self) -> &Path {

@@ -10,9 +10,8 @@ use firstkey::activation::ActivationCode;
 use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::client::{Client, ClientError, Driver, Told, request_id};
 use firstkey::grpc::proto;
-use firstkey::pin::{Pan, Pin};
-use firstkey::server::demonstration::{simulated_device, translate_request, verify_request};
-use firstkey::terminal::{Purchase, Terminal};
+use firstkey::server::simulation;
+use firstkey::terminal::Terminal;
 use firstkey::vault::Clock as _;
 use serde_json::{Value, json};
 
@@ -196,7 +195,7 @@ async fn device(client: &Client, arguments: &Simulate) -> anyhow::Result<Termina
     let pki = development::read_pki(pki)?;
     let suite = suite_of(client, serial).await?;
     let now = SystemClock.now().seconds();
-    let device = simulated_device(&pki, serial, &SystemRng::new(), now)?;
+    let device = simulation::simulated_device(&pki, serial, &SystemRng::new(), now)?;
     Ok(Terminal::new(device, suite))
 }
 
@@ -230,20 +229,13 @@ async fn purchase(
     save: &mut (dyn FnMut(&Terminal) -> Result<(), String> + Send),
     output: Output,
 ) -> anyhow::Result<()> {
-    let pan = Pan::parse("4111111111111111").context("the test card")?;
-    let pin = Pin::parse("1234").context("the test card")?;
     let now = SystemClock.now().seconds();
-    let purchase = Purchase { amount_minor, pan: &pan, pin: &pin };
-    let payment = terminal.purchase(purchase, &SystemRng::new(), now)?;
+    let payment = simulation::purchase(terminal, amount_minor, &SystemRng::new(), now)?;
     // The counter is spent before anything leaves, as a device does it.
     save(terminal).map_err(|cause| anyhow::anyhow!(cause))?;
-    let algorithm = match payment.pin_block_format.len_bytes() {
-        16 => proto::MacAlgorithm::AesCmac,
-        _ => proto::MacAlgorithm::TdesCmac,
-    };
-    let verify = verify_request(&payment, algorithm);
+    let verify = simulation::verify_request(&payment);
     client.macs().verify_mac(verify).await.map_err(ClientError::from)?;
-    let translate = translate_request(&payment, payment.pin_block.bytes().to_vec());
+    let translate = simulation::translate_request(&payment, payment.pin_block.bytes().to_vec());
     let answer = client.pins().translate_pin(translate).await.map_err(ClientError::from)?;
     let block = data_encoding::HEXUPPER.encode(&answer.into_inner().pin_block);
     let ksn = payment.ksn.to_string();

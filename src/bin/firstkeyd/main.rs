@@ -1,6 +1,7 @@
 //! `firstkeyd`, the service: reads its settings, wires the parts, serves until it is told to stop.
 
 mod config;
+mod logging;
 
 #[path = "../shared/mod.rs"]
 mod shared;
@@ -11,7 +12,7 @@ use anyhow::Context as _;
 use firstkey::server;
 
 use crate::config::Config;
-use crate::shared::{development, logging};
+use crate::shared::development;
 
 fn main() -> ExitCode {
     let hardening = firstkey::memory::harden_process();

@@ -1,7 +1,6 @@
 //! What both binaries need of the outside: signals, the clock, logging, the development folders.
 
 pub(crate) mod development;
-pub(crate) mod logging;
 
 use std::future::Future;
 use std::process::ExitCode;

@@ -242,11 +242,11 @@ async fn end_activation(
         return Ok(());
     }
     let id = Activation::id_of(&terminal.id, terminal.activation);
-    if let Some(mut activation) = vault.get::<Activation>(&id).await? {
-        if activation.record.phase != Phase::Confirmed {
-            activation.record.end();
-            work.put(&activation)?;
-        }
+    if let Some(mut activation) = vault.get::<Activation>(&id).await?
+        && activation.record.phase != Phase::Confirmed
+    {
+        activation.record.end();
+        work.put(&activation)?;
     }
     Ok(())
 }
