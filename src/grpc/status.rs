@@ -137,7 +137,6 @@ mod tests {
         for &reason in Reason::ALL {
             let value = format!("ERROR_REASON_{} =", reason.as_str());
             let before = text.split(&value).next().expect("split yields at least one part");
-            let start = before.rfind(";\n").map_or(0, |at| at + 2);
             let words = format!("{:?}", code(reason));
             let upper: String = words
                 .chars()
@@ -147,8 +146,11 @@ mod tests {
                     gap.into_iter().chain(letter.to_uppercase())
                 })
                 .collect();
-            let comment = &before[start..];
-            assert!(comment.contains(&format!("{upper}.")), "{} is not {upper}", reason.as_str());
+            // The value's own line has begun: the comment is what stands above it.
+            let comment = before.lines().rev().skip(1);
+            let mut comment = comment.take_while(|line| line.trim_start().starts_with("//"));
+            let said = comment.any(|line| line.contains(&format!("{upper}.")));
+            assert!(said, "{} is not {upper}", reason.as_str());
         }
     }
 }
