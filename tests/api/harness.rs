@@ -370,6 +370,11 @@ pub(crate) fn create_terminal_request(
     }
 }
 
+/// A code as it is typed in once more: the type itself is not copied.
+pub(crate) fn retyped(code: &ActivationCode) -> ActivationCode {
+    ActivationCode::parse(&code.expose_text()).expect("a code")
+}
+
 /// A state as the API writes it, less its prefix.
 pub(crate) fn state_name(terminal: &proto::Terminal) -> String {
     terminal.state().as_str_name().trim_start_matches("TERMINAL_STATE_").to_owned()

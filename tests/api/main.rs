@@ -1,6 +1,9 @@
 //! Each call and each reason over a real server: real gRPC, a real store, real keys.
 
+mod backend;
 mod harness;
+mod states;
+mod wire;
 
 use firstkey::agreement::Suite;
 

@@ -1,0 +1,118 @@
+//! The terminal's calls one by one, with the very bytes that a test wants to send.
+
+use firstkey::activation::payload::{ActivationName, Fault, Outcome, Payload as _, Report};
+use firstkey::activation::{Role, Step, Transcript};
+use firstkey::grpc::client::Refusal;
+use firstkey::grpc::proto;
+use firstkey::terminal::{ConfirmRequest, ReportRequest, SignedRequest, TransactionRequest};
+
+use crate::harness::{Service, Till};
+
+/// An answer of the service: its payload and its signature or MAC.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) payload: Vec<u8>,
+    pub(crate) proof: Vec<u8>,
+}
+
+impl Service {
+    pub(crate) async fn send_begin(&self, request: &SignedRequest) -> Result<Sent, Refusal> {
+        let sent = proto::BeginActivationRequest {
+            payload: request.payload.clone(),
+            signature: request.signature.to_vec(),
+        };
+        let answer = self.client.activation().begin_activation(sent).await?.into_inner();
+        Ok(Sent { payload: answer.payload, proof: answer.signature })
+    }
+
+    pub(crate) async fn send_deliver(
+        &self,
+        activation: &str,
+        request: &SignedRequest,
+    ) -> Result<Sent, Refusal> {
+        let sent = proto::DeliverKeysRequest {
+            activation: activation.to_owned(),
+            payload: request.payload.clone(),
+            signature: request.signature.to_vec(),
+        };
+        let answer = self.client.activation().deliver_keys(sent).await?.into_inner();
+        Ok(Sent { payload: answer.payload, proof: answer.signature })
+    }
+
+    pub(crate) async fn send_confirm(
+        &self,
+        activation: &str,
+        request: &ConfirmRequest,
+    ) -> Result<Sent, Refusal> {
+        let sent = proto::ConfirmKeysRequest {
+            activation: activation.to_owned(),
+            payload: request.payload.clone(),
+            mac: request.mac.to_vec(),
+        };
+        let answer = self.client.activation().confirm_keys(sent).await?.into_inner();
+        Ok(Sent { payload: answer.payload, proof: answer.mac })
+    }
+
+    pub(crate) async fn send_parameters(
+        &self,
+        request: &TransactionRequest,
+    ) -> Result<Sent, Refusal> {
+        let TransactionRequest { ksn, payload, mac } = request.clone();
+        let sent = proto::GetParametersRequest { ksn, payload, mac };
+        let answer = self.client.activation().get_parameters(sent).await?.into_inner();
+        Ok(Sent { payload: answer.payload, proof: answer.mac })
+    }
+
+    pub(crate) async fn send_test(&self, request: &TransactionRequest) -> Result<Sent, Refusal> {
+        let TransactionRequest { ksn, payload, mac } = request.clone();
+        let sent = proto::RunTestTransactionRequest { ksn, payload, mac };
+        let answer = self.client.activation().run_test_transaction(sent).await?.into_inner();
+        Ok(Sent { payload: answer.payload, proof: answer.mac })
+    }
+
+    pub(crate) async fn send_report(
+        &self,
+        activation: &str,
+        request: &ReportRequest,
+    ) -> Result<(), Refusal> {
+        let (payload, proof) = match request {
+            ReportRequest::Signed(signed) => (
+                signed.payload.clone(),
+                proto::report_step_request::Proof::Signature(signed.signature.to_vec()),
+            ),
+            ReportRequest::Transaction(request) => (
+                request.payload.clone(),
+                proto::report_step_request::Proof::TransactionMac(proto::TransactionMac {
+                    ksn: request.ksn.clone(),
+                    mac: request.mac.clone(),
+                }),
+            ),
+        };
+        let activation = activation.to_owned();
+        let sent = proto::ReportStepRequest { activation, payload, proof: Some(proof) };
+        self.client.activation().report_step(sent).await?;
+        Ok(())
+    }
+}
+
+impl Till {
+    /// A payload as the device signs it at the end of a transcript.
+    pub(crate) fn signed(
+        &self,
+        before: &Transcript,
+        payload: Vec<u8>,
+        step: Step,
+    ) -> SignedRequest {
+        let input = before.with(&payload).authenticated_input(Role::Terminal, step);
+        let signature = self.terminal.device().key.sign(&input).expect("randomness");
+        SignedRequest { payload, signature }
+    }
+
+    /// A fault that the device reports under its own key.
+    pub(crate) fn device_report(&self, activation: &str, fault: Fault) -> SignedRequest {
+        let activation = ActivationName::new(activation).expect("an activation's name");
+        let outcome = Outcome::Fault(fault);
+        let report = Report { activation, step: Step::Deliver, outcome };
+        self.signed(&Transcript::new(), report.encode(), Step::Report)
+    }
+}
