@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::Zeroizing;
 
 use crate::agreement::label;
-use crate::crypto::digest;
+use crate::crypto::digest::{RunningSha256, StateInvalid};
 
 /// All messages of an exchange in the order they were sent.
 ///
@@ -15,38 +15,36 @@ use crate::crypto::digest;
 ///
 /// Lengths are big endian. Equal hashes mean the same messages, cut at the same places.
 ///
-/// The first message carries the activation code, so a transcript is wiped on drop, and is kept at
-/// rest only in sealed records.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct Transcript {
-    /// What stands after the label.
-    framed: Vec<u8>,
-}
+/// What is kept between two messages is the state of the hash and not the messages: the first one
+/// carries the activation code, which is to stand in no record.
+#[derive(Clone)]
+pub struct Transcript(RunningSha256);
 
 impl Transcript {
     /// Begins a transcript.
     #[must_use]
     pub fn new() -> Self {
-        Self { framed: Vec::new() }
+        let mut hash = RunningSha256::default();
+        hash.update(label::ACTIVATION.as_bytes());
+        Self(hash)
     }
 
-    /// Takes a transcript that was kept; `framed` comes from [`Self::expose_framed`].
-    #[must_use]
-    pub fn from_framed(framed: Vec<u8>) -> Self {
-        Self { framed }
+    /// Goes on with a transcript that was kept; `state` comes from [`Self::state`].
+    pub fn from_state(state: &[u8]) -> Result<Self, StateInvalid> {
+        RunningSha256::from_state(state).map(Self)
     }
 
-    /// The messages, each with its length before it, for a sealed record or a device's memory.
+    /// What is to be kept, in a sealed record or a device's memory.
     #[must_use]
-    pub fn expose_framed(&self) -> &[u8] {
-        &self.framed
+    pub fn state(&self) -> Zeroizing<Vec<u8>> {
+        self.0.state()
     }
 
     /// Adds the next message: its payload, exactly as it was sent.
     pub fn absorb(&mut self, payload: &[u8]) {
         let len_bytes = u32::try_from(payload.len()).expect("messages are at most 64 KiB long");
-        self.framed.extend_from_slice(&len_bytes.to_be_bytes());
-        self.framed.extend_from_slice(payload);
+        self.0.update(&len_bytes.to_be_bytes());
+        self.0.update(payload);
     }
 
     /// The transcript with one message more.
@@ -60,7 +58,7 @@ impl Transcript {
     /// The hash of all messages so far.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
-        digest::sha256(&[label::ACTIVATION.as_bytes(), &self.framed])
+        self.0.digest()
     }
 
     /// What the signature or MAC of the last message covers.
@@ -195,7 +193,7 @@ mod tests {
     #[test]
     fn a_kept_transcript_goes_on() {
         let kept = Transcript::new().with(b"one");
-        let restored = Transcript::from_framed(kept.expose_framed().to_vec());
+        let restored = Transcript::from_state(&kept.state()).unwrap();
         assert_eq!(kept.with(b"two").hash(), restored.with(b"two").hash());
     }
 }

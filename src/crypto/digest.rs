@@ -1,6 +1,9 @@
 //! SHA-256: FIPS 180-4 (2015).
 
+use digest::Digest as _;
+use digest::common::hazmat::{SerializableState as _, SerializedState};
 use ring::digest::{Context, SHA256};
+use zeroize::Zeroizing;
 
 /// Hashes the concatenation of the parts.
 ///
@@ -16,9 +19,69 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     digest
 }
 
+/// A SHA-256 that can be interrupted: what is kept of it is its state, not what went in.
+///
+/// `ring` gives no state away, so this one alone is of another library; a test holds both together.
+#[derive(Clone, Default)]
+pub struct RunningSha256(sha2::Sha256);
+
+/// Octets are not the state of a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("these octets are not the state of a hash")]
+pub struct StateInvalid;
+
+impl RunningSha256 {
+    /// Adds octets.
+    pub fn update(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    /// The hash of all that was added so far.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        self.0.clone().finalize().into()
+    }
+
+    /// The state: eight chaining words, the length, and the at most 63 octets after the last whole
+    /// block. Of what stands in whole blocks it holds no more than a hash does.
+    #[must_use]
+    pub fn state(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.0.serialize().to_vec())
+    }
+
+    /// Goes on from a state.
+    pub fn from_state(state: &[u8]) -> Result<Self, StateInvalid> {
+        let state = SerializedState::<sha2::Sha256>::try_from(state).map_err(|_| StateInvalid)?;
+        sha2::Sha256::deserialize(&state).map(Self).map_err(|_| StateInvalid)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interrupted_hash_is_the_same_hash() {
+        let long: Vec<u8> = (0..=255).cycle().take(1_000).collect();
+        for cut in [0, 1, 55, 56, 63, 64, 65, 128, 999, 1_000] {
+            let mut running = RunningSha256::default();
+            running.update(&long[..cut]);
+            let state = running.state();
+            let mut again = RunningSha256::from_state(&state).unwrap();
+            again.update(&long[cut..]);
+            assert_eq!(again.digest(), sha256(&[&long]), "cut at {cut}");
+            assert!(RunningSha256::from_state(&state[1..]).is_err());
+        }
+    }
+
+    #[test]
+    fn the_state_does_not_hold_what_stands_in_whole_blocks() {
+        let mut running = RunningSha256::default();
+        running.update(b"7Q2KZ1DJYDTN");
+        running.update(&[0; 64]);
+        let state = running.state();
+        assert!(!state.windows(12).any(|window| window == b"7Q2KZ1DJYDTN"));
+    }
 
     #[test]
     fn agrees_with_the_standard_however_it_is_cut() {

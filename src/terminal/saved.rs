@@ -185,18 +185,18 @@ impl SavedSession {
         match session {
             Session::Idle | Session::Delivering { .. } => Self::Idle,
             Session::Begun { transcript, request } => Self::Begun {
-                transcript: Hex::of(transcript.expose_framed()),
+                transcript: Hex::of(&transcript.state()),
                 payload: Hex::of(&request.payload),
                 signature: Hex::of(&request.signature),
             },
             Session::Trusted { transcript, activation, service } => Self::Trusted {
-                transcript: Hex::of(transcript.expose_framed()),
+                transcript: Hex::of(&transcript.state()),
                 activation: activation.as_str().to_owned(),
                 service: Hex::of(service.bytes()),
             },
             Session::Loaded { transcript, activation, engine, confirm_service, request } => {
                 Self::Loaded {
-                    transcript: Hex::of(transcript.expose_framed()),
+                    transcript: Hex::of(&transcript.state()),
                     activation: activation.as_str().to_owned(),
                     engine: SavedEngine::of(engine),
                     confirm_service: Hex::of(confirm_service.expose_bytes()),
@@ -208,18 +208,19 @@ impl SavedSession {
     }
 
     fn restore(&self, suite: Suite) -> Result<Session, SavedInvalid> {
-        let transcript = |kept: &Hex| Transcript::from_framed(kept.0.to_vec());
+        let transcript =
+            |kept: &Hex| Transcript::from_state(&kept.0).map_err(|_| invalid("transcript"));
         Ok(match self {
             Self::Idle => Session::Idle,
             Self::Begun { transcript: kept, payload, signature } => Session::Begun {
-                transcript: transcript(kept),
+                transcript: transcript(kept)?,
                 request: SignedRequest {
                     payload: payload.0.to_vec(),
                     signature: signature.exactly("signature")?,
                 },
             },
             Self::Trusted { transcript: kept, activation, service } => Session::Trusted {
-                transcript: transcript(kept),
+                transcript: transcript(kept)?,
                 activation: activation_name(activation)?,
                 service: Point::parse(&service.0).map_err(|_| invalid("service"))?,
             },
@@ -231,7 +232,7 @@ impl SavedSession {
                 payload,
                 mac,
             } => Session::Loaded {
-                transcript: transcript(kept),
+                transcript: transcript(kept)?,
                 activation: activation_name(activation)?,
                 engine: engine.restore(suite)?,
                 confirm_service: ConfirmationKey::from_bytes(

@@ -101,7 +101,7 @@ impl Attempt<'_> {
         let input = self.transcript.authenticated_input(Role::Service, Step::Begin);
         let signature = signer.key.sign(&input).map_err(|_| broken("no randomness to sign"))?;
         let answer = Answer::to(request, answer, signature.to_vec());
-        activation.record.transcript = self.transcript.expose_framed().to_vec();
+        activation.record.transcript = self.transcript.state().to_vec();
         activation.record.begun = Some(answer.clone());
         self.note(&activation.record);
         self.work.uses(&bdk);

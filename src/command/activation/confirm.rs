@@ -1,6 +1,6 @@
 //! Step 5: both sides prove that they hold the same keys; only then do the keys serve.
 
-use super::begin::name;
+use super::begin::{broken, name};
 use super::deliver::read;
 use super::proof::judge_again;
 use super::record::{Activation, Answer, ConfirmationKeys, KeyIndex, KeySet, Phase, Terminal};
@@ -41,7 +41,7 @@ async fn confirm_once(
     let Some(keys) = activation.record.confirmation_keys.clone() else {
         return Err(refuse(work, Reason::ActivationRefused).await);
     };
-    let before = Transcript::from_framed(activation.record.transcript.clone());
+    let before = activation.record.transcript().map_err(|_| broken("a transcript is none"))?;
     let transcript = before.with(&request.payload);
     let key = ConfirmationKey::from_bytes(keys.terminal);
     if confirmation::verify_terminal_mac(&key, &transcript, &request.proof).is_err() {

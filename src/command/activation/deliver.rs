@@ -49,7 +49,7 @@ async fn deliver_once(
     if let Some(answer) = Activation::answered(activation.record.delivered.as_ref(), request) {
         return Ok(answer);
     }
-    let before = Transcript::from_framed(activation.record.transcript.clone());
+    let before = activation.record.transcript().map_err(|_| broken("a transcript is none"))?;
     let transcript = before.with(&request.payload);
     let chain = &activation.record.certificate_chain;
     let step = Step::Deliver;
@@ -149,7 +149,7 @@ async fn hand_out(
     let input = transcript.authenticated_input(Role::Service, Step::Deliver);
     let signature = signer.key.sign(&input).map_err(|_| broken("no randomness to sign"))?;
     let answer = Answer::to(request, payload, signature.to_vec());
-    activation.record.transcript = transcript.expose_framed().to_vec();
+    activation.record.transcript = transcript.state().to_vec();
     activation.record.phase = Phase::Delivered;
     activation.record.delivered = Some(answer.clone());
     let to = match terminal.record.state {

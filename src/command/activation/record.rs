@@ -6,6 +6,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::Signed;
 use crate::activation::{State, Transcript};
 use crate::agreement::Suite;
+use crate::crypto::digest::StateInvalid;
 use crate::vault::{Kind, Record, UnixMillis};
 
 /// How many entries a terminal's timeline keeps.
@@ -263,7 +264,7 @@ pub struct Activation {
     pub suite: Suite,
     /// The device's certificate chain in DER, leaf first: judged again at each step.
     pub certificate_chain: Vec<Vec<u8>>,
-    /// The transcript of the session so far; empty once confirmed.
+    /// The state of the session's transcript: a hash, for the first message holds the code.
     pub transcript: Vec<u8>,
     /// The confirmation keys, terminal's and service's, between delivery and confirmation.
     pub confirmation_keys: Option<ConfirmationKeys>,
@@ -312,6 +313,14 @@ impl Activation {
         format!("terminals/{}/activations/{}", self.terminal, self.number)
     }
 
+    /// The transcript of the session so far; a new one where no session is alive.
+    pub fn transcript(&self) -> Result<Transcript, StateInvalid> {
+        match self.transcript.as_slice() {
+            [] => Ok(Transcript::new()),
+            state => Transcript::from_state(state),
+        }
+    }
+
     /// Ends it before it was done: the session is dead, and what it kept is gone.
     pub fn end(&mut self) {
         self.phase = Phase::Ended;
@@ -343,8 +352,7 @@ impl Answer {
 
 /// SHA-256 over payload and proof, each with its length.
 fn digest_of(request: &Signed) -> [u8; 32] {
-    let framed = Transcript::new().with(&request.payload).with(&request.proof);
-    framed.hash()
+    Transcript::new().with(&request.payload).with(&request.proof).hash()
 }
 
 impl Record for Activation {
