@@ -98,8 +98,7 @@ pub(super) async fn named_terminal(
     named: Option<&str>,
 ) -> Result<Option<Terminal>, Error> {
     let Some(id) = named else { return Ok(None) };
-    let terminal = read_terminal(vault, id).await?;
-    work.detail("terminal", terminal.name());
+    let terminal = read_terminal(vault, work, id).await?;
     check_in_service(&terminal)?;
     Ok(Some(terminal))
 }
@@ -142,8 +141,7 @@ impl Wanted<'_> {
                 return Err(Error::refused(Reason::KeyUsageMismatch));
             }
             Some(terminal) => {
-                let terminal = read_terminal(vault, &terminal).await?;
-                work.detail("terminal", terminal.name());
+                let terminal = read_terminal(vault, work, &terminal).await?;
                 check_serves(&terminal, name, &id, vault.now())?;
                 Some(Box::new(terminal))
             }
@@ -228,9 +226,14 @@ fn check_key_set(bdk: &KeyRecord, ksn: &Ksn) -> Result<(), Error> {
     }
 }
 
-async fn read_terminal(vault: &Vault, id: &str) -> Result<Terminal, Error> {
+/// Reads a terminal. A call under its keys stands or falls with it: one that is suspended while the
+/// call is under way is not served by it.
+async fn read_terminal(vault: &Vault, work: &mut Work, id: &str) -> Result<Terminal, Error> {
     let terminal = vault.get::<Terminal>(id).await?;
-    Ok(terminal.ok_or(Error::refused(Reason::TerminalNotFound))?.record)
+    let terminal = terminal.ok_or(Error::refused(Reason::TerminalNotFound))?;
+    work.expects(&terminal);
+    work.detail("terminal", terminal.record.name());
+    Ok(terminal.record)
 }
 
 /// A terminal serves with its confirmed keys, and after a re-key for a time with those before.

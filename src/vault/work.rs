@@ -91,12 +91,18 @@ impl Work {
             name: key.record.resource_name(),
             check_value: key.record.check_value.clone(),
         });
-        let id = key.record.id();
-        if self.writes.iter().any(|write| write.kind == KeyRecord::KIND && write.id == id) {
+        self.expects(key);
+    }
+
+    /// Makes the commit depend on a record as it was read: if it has changed meanwhile, nothing of
+    /// this call happens and it ends with a conflict.
+    pub fn expects<R: Record>(&mut self, read: &Versioned<R>) {
+        let id = read.record.id();
+        if self.writes.iter().any(|write| write.kind == R::KIND && write.id == id) {
             return;
         }
-        let expected = expected(key.version);
-        self.writes.push(Write { kind: KeyRecord::KIND, id, expected, change: Change::Check });
+        let expected = expected(read.version);
+        self.writes.push(Write { kind: R::KIND, id, expected, change: Change::Check });
     }
 
     /// Puts a record: a new one if it has no version, else in place of the version it was read at.

@@ -93,7 +93,8 @@ pub(crate) enum Terminal {
     Watch(Watch),
     /// Play a terminal: activate it, test it, make purchases; its state lives in a file.
     #[command(after_help = "Examples:
-  firstkey terminal simulate --state till-7.json --pki DATA/dev-pki --serial SN-0007 --code XXXX-XXXX-XXXX
+  firstkey terminal simulate --state till-7.json --pki DATA/dev-pki --serial SN-0007 \
+      --code XXXX-XXXX-XXXX
   firstkey terminal simulate --state till-7.json --purchase 1250")]
     Simulate(Simulate),
 }

@@ -244,8 +244,8 @@ pub enum Phase {
 
 /// One activation of a terminal, with the session that is alive in it.
 ///
-/// What a lost reply must not burn is kept: each answer stands beside the digest of the payload that
-/// it answered, and the same payload gets the same bytes again.
+/// What a lost reply must not burn is kept: each answer stands beside the digest of the request
+/// that it answered, and the same request gets the same bytes again.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Activation {
     /// The terminal's id.
