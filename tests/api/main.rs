@@ -1,7 +1,12 @@
 //! Each call and each reason over a real server: real gRPC, a real store, real keys.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 mod backend;
 mod harness;
+mod keys;
+mod known;
+mod pins;
 mod states;
 mod wire;
 
