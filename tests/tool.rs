@@ -1,0 +1,180 @@
+//! The tool as a newcomer uses it: the README's commands, run as programs.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+const FIRSTKEY: &str = env!("CARGO_BIN_EXE_firstkey");
+const FIRSTKEYD: &str = env!("CARGO_BIN_EXE_firstkeyd");
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A folder that goes when the test ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("firstkey-test-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_string_lossy().into_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running `firstkeyd`, killed when the test ends.
+struct Service {
+    child: Child,
+    url: String,
+}
+
+impl Service {
+    fn start(data: &str) -> Self {
+        let mut child = Command::new(FIRSTKEYD)
+            .args(["--dev", "--listen", "127.0.0.1:0", "--data", data])
+            .current_dir(ROOT)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let url = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
+            .find_map(|line| Some(format!("http://{}", line.get("address")?.as_str()?)))
+            .expect("the service says where it serves");
+        // What it logs from here on is read, so that it never waits for a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, url }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn firstkey(arguments: &[&str], server: Option<&str>) -> Output {
+    let mut command = Command::new(FIRSTKEY);
+    command.args(arguments).current_dir(ROOT);
+    if let Some(url) = server {
+        command.env("FIRSTKEY_SERVER", url);
+    }
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn succeed(arguments: &[&str], server: &str) -> String {
+    let output = firstkey(arguments, Some(server));
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn the_demonstration_goes_from_no_keys_to_a_refused_replay() {
+    let output = firstkey(&["dev", "--once", "--json", "--port", "0"], None);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines: Vec<Value> = text(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("each line is JSON"))
+        .collect();
+    let steps: Vec<u64> = lines.iter().filter_map(|line| line["step"].as_u64()).collect();
+    assert_eq!(steps, [1, 2, 3, 4, 5, 6, 6, 7, 8], "every step of the activation, in order");
+    let calls: Vec<&str> = lines.iter().filter_map(|line| line["call"].as_str()).collect();
+    for call in ["VerifyMac", "TranslatePin", "steps 1 to 8 again"] {
+        assert!(calls.contains(&call), "{call}");
+    }
+    for state in ["REGISTERED", "CODE_ISSUED", "CODE_VERIFIED", "KEYS_DELIVERED", "TESTED"] {
+        assert!(text(&output.stdout).contains(state), "{state}");
+    }
+    let last = lines.last().expect("there are lines");
+    assert!(last["outcome"].as_str().unwrap().contains("KSN_REPLAYED"));
+    assert!(lines.iter().all(|line| !line["because"].as_str().unwrap().is_empty()));
+}
+
+#[test]
+fn the_demonstration_runs_again_over_the_store_it_kept() {
+    let folder = Folder::new();
+    let data = folder.path("kept");
+    for _ in 0..2 {
+        let output = firstkey(&["dev", "--once", "--port", "0", "--data", &data], None);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        // Terminals are named by the second; a second run is another terminal.
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
+    }
+    assert!(Path::new(&data).join("store").is_dir());
+}
+
+#[test]
+fn the_readme_by_hand_works_and_fails_with_codes_that_mean_something() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.path("data"));
+    let url = service.url.as_str();
+    let (state, pki) = (folder.path("till-7.json"), folder.path("data/dev-pki"));
+    let simulate = ["terminal", "simulate", "--state", &state];
+
+    assert!(
+        succeed(&["terminal", "register", "till-7", "--serial", "SN-0007"], url)
+            .contains("REGISTERED")
+    );
+    let code = succeed(&["terminal", "code", "till-7"], url);
+    let first = [&simulate[..], &["--pki", &pki, "--serial", "SN-0007", "--code", code.trim()]];
+    assert!(succeed(&first.concat(), url).contains("1 of 1 passed"));
+    let early = firstkey(&[&simulate[..], &["--purchase", "1250"]].concat(), Some(url));
+    assert!(!early.status.success(), "nothing is served before the terminal is enabled");
+    assert!(text(&early.stderr).contains("TERMINAL_NOT_ACTIVE"));
+    assert!(succeed(&["terminal", "enable", "till-7"], url).contains("ACTIVE"));
+    let bought = succeed(&[&simulate[..], &["--purchase", "1250"]].concat(), url);
+    assert!(bought.contains("MAC verified"));
+    let over = firstkey(&[&simulate[..], &["--purchase", "50001"]].concat(), Some(url));
+    assert!(text(&over.stderr).contains("limit"), "the terminal keeps its limits itself");
+
+    let shown = succeed(&["--output", "json", "terminal", "show", "till-7"], url);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let steps: Vec<&str> =
+        shown["timeline"].as_array().unwrap().iter().filter_map(|e| e["step"].as_str()).collect();
+    assert_eq!(steps.last(), Some(&"FirstTransaction"));
+    assert!(succeed(&["terminal", "list"], url).contains("SN-0007"));
+    let unknown = firstkey(&["terminal", "show", "nobody"], Some(url));
+    assert_eq!(unknown.status.code(), Some(4), "not found has a code of its own");
+}
+
+#[test]
+fn vectors_end_with_their_count_and_tell_by_the_exit_code() {
+    let files: Vec<String> = std::fs::read_dir(Path::new(ROOT).join("tests/vectors"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    let mut arguments = vec!["vectors"];
+    arguments.extend(files.iter().map(String::as_str));
+    let output = firstkey(&arguments, None);
+    assert!(output.status.success(), "{}", text(&output.stdout));
+    let last = text(&output.stdout).lines().last().unwrap().to_owned();
+    assert!(last.ends_with(" 0 failed, 0 skipped") && !last.starts_with("0 "), "{last}");
+
+    let folder = Folder::new();
+    let wrong = folder.path("wrong.json");
+    let vector = r#"{"vectors": [{"id": "w", "op": "mac_generate", "mac_algorithm": "CMAC-AES",
+        "key": "00112233445566778899AABBCCDDEEFF", "message": "00", "mac_length": 8,
+        "expect": "0000000000000000"}]}"#;
+    std::fs::write(&wrong, vector).unwrap();
+    let output = firstkey(&["vectors", &wrong], None);
+    assert_eq!(output.status.code(), Some(6));
+    assert!(text(&output.stdout).ends_with("0 passed, 1 failed, 0 skipped\n"));
+}
