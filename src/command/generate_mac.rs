@@ -2,7 +2,7 @@
 
 use super::mac_policy::{Asked, MacWorkingKey};
 use super::transaction_key::{Side, Wanted, named_terminal, resource_of, underivable};
-use super::{Direction, Error, give_up, retrying};
+use super::{Direction, Error, Ksn, give_up, retrying};
 use crate::key::usage::Mac;
 use crate::mac::{MacAlgorithm, MacTag};
 use crate::vault::{Action, Caller, Claim, Operation, Purpose, Reason, Vault, Work};
@@ -62,7 +62,7 @@ async fn compute(
     let terminal = request.terminal.as_deref();
     let made = match &request.key {
         MacWorkingKey::Dukpt(key, direction) => {
-            let (side, purpose) = made_by(*direction);
+            let (side, purpose) = made_by(&key.ksn, *direction);
             let key = Wanted { key, name, side, terminal }.find(vault, work).await?;
             asked.check(key.attributes(), key.algorithm())?;
             let input = asked.input(vault, key.algorithm(), *direction);
@@ -87,10 +87,15 @@ async fn compute(
 /// Whose part it is to make a message in a direction, and what that spends.
 ///
 /// With one key for both ways the host makes answers: they spend what a response does, so that the
-/// answer to a request can stand under the request's counter.
-const fn made_by(direction: Direction) -> (Side, Purpose) {
-    match direction {
-        Direction::Both | Direction::Response => (Side::Host, Purpose::MacResponse),
-        Direction::Request => (Side::Terminal, Purpose::MacRequest),
+/// answer to a request can stand under the request's counter. In TDES DUKPT that key is the one of
+/// requests, and whoever makes a MAC with it makes requests.
+const fn made_by(ksn: &Ksn, direction: Direction) -> (Side, Purpose) {
+    match (direction, ksn) {
+        (Direction::Response, _) | (Direction::Both, Ksn::Aes(_)) => {
+            (Side::Host, Purpose::MacResponse)
+        }
+        (Direction::Request, _) | (Direction::Both, Ksn::Tdes(_)) => {
+            (Side::Terminal, Purpose::MacRequest)
+        }
     }
 }

@@ -284,8 +284,16 @@ mod tests {
             len_bytes: 8,
             terminal: None,
         };
-        let answer = generate_mac(&bench.vault, &bench.caller, &answer).await.unwrap();
-        assert_eq!(answer.bytes(), made(&bench, &ksn, Direction::Both, b"ok").await);
+        // With TDES the one key is that of requests: who makes a MAC with it speaks for a terminal.
+        let forged = generate_mac(&bench.vault, &bench.caller, &answer).await;
+        assert_eq!(reason(&forged), "KEY_USAGE_MISMATCH");
+
+        bench.bdk("aes", Algorithm::Aes128, KeyAttributes::default()).await;
+        let ksn = aes_ksn(1, 1);
+        bench.terminal("t2", "aes", &ksn, State::Active).await;
+        let key = MacWorkingKey::Dukpt(dukpt(ksn), Direction::Both);
+        let answer = generate_mac::Request { key, algorithm: MacAlgorithm::AesCmac, ..answer };
+        assert!(generate_mac(&bench.vault, &bench.caller, &answer).await.is_ok());
     }
 
     #[tokio::test]
