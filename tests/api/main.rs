@@ -1,14 +1,19 @@
 //! Each call and each reason over a real server: real gRPC, a real store, real keys.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
-
+mod activation;
 mod backend;
+mod codes;
+mod hand;
 mod harness;
 mod keys;
 mod known;
+mod payloads;
 mod pins;
 mod states;
 mod wire;
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 
 use firstkey::agreement::Suite;
 

@@ -493,7 +493,8 @@ impl Standing {
             }
             Call::ReportStep => self.report(service, &name).await,
             Call::RunTestTransaction => {
-                let request = self.test_request(service);
+                let request = test_request(service, &mut self.till.terminal);
+                self.till.terminal.abandon_exchange();
                 vec![service.send_test(&request).await.map(drop)]
             }
             Call::PinOrMac => self.verify_macs(service).await,
@@ -504,19 +505,6 @@ impl Standing {
     fn parameters_request(&mut self, service: &Service) -> TransactionRequest {
         let request = self.till.terminal.request_parameters(&service.rng).expect("keys");
         self.till.terminal.abandon_exchange();
-        request
-    }
-
-    fn test_request(&mut self, service: &Service) -> TransactionRequest {
-        let test = Test {
-            card: CardData::new(CARD_PAN, "4912").expect("a card"),
-            pin: &Pin::parse(CARD_PIN).expect("a PIN"),
-            amount_minor: 100,
-            currency: Currency::new("EUR").expect("a currency"),
-        };
-        let terminal: &mut Terminal = &mut self.till.terminal;
-        let request = terminal.test_transaction(test, &service.rng).expect("keys");
-        terminal.abandon_exchange();
         request
     }
 
@@ -576,6 +564,17 @@ impl Standing {
         }
         results
     }
+}
+
+/// A test transaction as the terminal makes it.
+pub(crate) fn test_request(service: &Service, terminal: &mut Terminal) -> TransactionRequest {
+    let test = Test {
+        card: CardData::new(CARD_PAN, "4912").expect("a card"),
+        pin: &Pin::parse(CARD_PIN).expect("a PIN"),
+        amount_minor: 100,
+        currency: Currency::new("EUR").expect("a currency"),
+    };
+    terminal.test_transaction(test, &service.rng).expect("keys")
 }
 
 impl Depth {

@@ -1,0 +1,175 @@
+//! Activation codes: tries, time, and a thousand who redeem the same one at once.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use firstkey::activation::payload::{BeginAnswer, Payload as _};
+use firstkey::activation::{ActivationCode, Call};
+use firstkey::agreement::Suite;
+use firstkey::grpc::client::Client;
+use firstkey::grpc::proto;
+
+use crate::harness::{Service, refused, retyped, told};
+
+const AES: Suite = Suite::P256Aes128;
+
+fn wrong() -> Option<ActivationCode> {
+    Some(ActivationCode::from_random_bits(&[0xA5; 7]))
+}
+
+#[tokio::test]
+async fn five_wrong_codes_lock_and_a_reissued_code_unlocks() {
+    let service = Service::start_durable().await;
+    let mut till = service.register("till", AES).await;
+    let code = service.issue_code("till").await;
+    for (given, left) in [(wrong(), "4"), (None, "3"), (wrong(), "2"), (wrong(), "1")] {
+        let refusal = refused(till.twin().begin(&service, given).await);
+        assert_eq!(refusal.reason, "CODE_REFUSED");
+        assert_eq!(told(&refusal, "tries_left"), left);
+        assert_eq!(told(&refusal, "remedy"), "type the code again as it was told");
+        assert_eq!(service.state("till").await, "CODE_ISSUED");
+    }
+    let refusal = refused(till.twin().begin(&service, wrong()).await);
+    assert_eq!(refusal.reason, "TERMINAL_LOCKED");
+    assert_eq!(told(&refusal, "tries_left"), "0");
+    let terminal = service.get("till").await;
+    assert_eq!(crate::harness::state_name(&terminal), "LOCKED");
+    let last = terminal.timeline.last().unwrap();
+    assert_eq!((last.step.as_str(), last.reason.as_str()), ("BeginActivation", "TERMINAL_LOCKED"));
+    assert_eq!(last.remedy, "the terminal is locked: reissue its code");
+
+    // The right code comes too late.
+    let refusal = refused(till.twin().begin(&service, Some(retyped(&code))).await);
+    assert_eq!(refusal.reason, "TERMINAL_LOCKED");
+    let again = service.reissue_code("till").await;
+    assert_eq!(service.state("till").await, "CODE_ISSUED");
+    // The code before is one of the wrong codes now, and the tries are five again.
+    let refusal = refused(till.twin().begin(&service, Some(code)).await);
+    assert_eq!((refusal.reason.as_str(), told(&refusal, "tries_left")), ("CODE_REFUSED", "4"));
+    till.activate(&service, Some(again)).await.unwrap();
+    assert_eq!(service.state("till").await, "TESTED");
+}
+
+#[tokio::test]
+async fn a_code_has_its_time_and_no_second_more() {
+    let service = Service::start().await;
+    service
+        .profile("brief", |profile| {
+            profile.code_lifetime = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+        })
+        .await;
+    let mut in_time = service.register_under("in-time", AES, "brief").await;
+    let mut late = service.register_under("late", AES, "brief").await;
+    let first = service.issue_code("in-time").await;
+    let second = service.issue_code("late").await;
+    service.clock.advance(60);
+    in_time.begin(&service, Some(first)).await.expect("the sixtieth second is its own");
+    service.clock.advance(1);
+    let refusal = refused(late.twin().begin(&service, Some(second)).await);
+    assert_eq!(refusal.reason, "CODE_REFUSED");
+    assert_eq!(told(&refusal, "remedy"), "the code has expired: reissue it");
+    assert_eq!(service.state("late").await, "CODE_EXPIRED");
+    let code = service.reissue_code("late").await;
+    late.activate(&service, Some(code)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_code_is_bound_to_its_terminal() {
+    let service = Service::start().await;
+    let mut first = service.register("first", AES).await;
+    let mut second = service.register("second", AES).await;
+    let one = service.issue_code("first").await;
+    let two = service.issue_code("second").await;
+    assert_eq!(
+        refused(first.twin().begin(&service, Some(retyped(&two))).await).reason,
+        "CODE_REFUSED"
+    );
+    assert_eq!(
+        refused(second.twin().begin(&service, Some(retyped(&one))).await).reason,
+        "CODE_REFUSED"
+    );
+    first.begin(&service, Some(one)).await.unwrap();
+    second.begin(&service, Some(two)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_spent_code_opens_nothing_after_the_activation_or_its_cancellation() {
+    let service = Service::start().await;
+    let mut till = service.register("till", AES).await;
+    let code = service.issue_code("till").await;
+    till.take_keys(&service, Some(retyped(&code))).await.unwrap();
+    service.must(Call::CancelActivation, "till").await;
+    let refusal = refused(till.twin().begin(&service, Some(retyped(&code))).await);
+    assert_eq!(refusal.reason, "ACTIVATION_STATE");
+    service.issue_code("till").await;
+    let refusal = refused(till.twin().begin(&service, Some(code)).await);
+    assert_eq!(refusal.reason, "CODE_REFUSED");
+}
+
+/// How many redeem one code at once.
+const REDEMPTIONS: usize = 1_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_redemptions_at_once_make_one_activation_and_one_key_id() {
+    let service = Service::start_durable().await;
+    let mut till = service.register("till", AES).await;
+    let code = service.issue_code("till").await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(Client::connect(&service.url).await.unwrap());
+    }
+    let gate = Arc::new(tokio::sync::Barrier::new(REDEMPTIONS));
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..REDEMPTIONS {
+        let begin = till.terminal.begin(Some(retyped(&code)), &service.rng).unwrap();
+        let (client, gate) = (clients[number % clients.len()].clone(), Arc::clone(&gate));
+        let (payload, signature) = (begin.payload, begin.signature.to_vec());
+        calls.spawn(async move {
+            let request = proto::BeginActivationRequest { payload, signature };
+            gate.wait().await;
+            let answered = client.activation().begin_activation(request).await;
+            answered.map_err(firstkey::grpc::client::Refusal::from)
+        });
+    }
+    let mut names = HashSet::new();
+    let mut answered = 0;
+    while let Some(result) = calls.join_next().await {
+        match result.unwrap() {
+            Ok(answer) => {
+                let answer = BeginAnswer::parse(&answer.into_inner().payload).unwrap();
+                names.insert(answer.activation.as_str().to_owned());
+                answered += 1;
+            }
+            // Whoever came too close behind others is told to come again.
+            Err(refusal) => assert_eq!(refusal.reason, "STORE_CONFLICT", "{refusal}"),
+        }
+    }
+    assert!(answered >= 1);
+    assert_eq!(names, HashSet::from(["terminals/till/activations/1".to_owned()]));
+
+    // Every event that tells of an allocation tells of the same one.
+    let mut ids = HashSet::new();
+    let (mut sequence, mut begun) = (0, 0);
+    loop {
+        let events = service.vault.events_after(sequence, 200).await.unwrap();
+        let Some(last) = events.last() else { break };
+        sequence = last.seq;
+        for event in events.iter().filter(|event| event.is_done()) {
+            if let Some((_, id)) =
+                event.detail.get("note").and_then(|note| note.split_once("initial key id "))
+            {
+                ids.insert(id.split(';').next().unwrap().to_owned());
+                begun += 1;
+            }
+        }
+    }
+    assert_eq!((ids.len(), begun), (1, answered));
+
+    // The device still comes through to the end, with that key.
+    till.activate(&service, Some(code)).await.unwrap();
+    service.enable("till").await.unwrap();
+    let terminal = service.get("till").await;
+    let id = data_encoding::HEXUPPER.encode(&terminal.initial_key_id);
+    assert_eq!(ids, HashSet::from([id]));
+    assert_eq!(terminal.activation, "terminals/till/activations/1");
+}
