@@ -1,5 +1,7 @@
 //! Each call and each reason over a real server: real gRPC, a real store, real keys.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 mod activation;
 mod backend;
 mod codes;
@@ -7,13 +9,14 @@ mod hand;
 mod harness;
 mod keys;
 mod known;
+mod lifecycle;
 mod payloads;
 mod pins;
 mod states;
+mod terminals;
+mod transactions;
+mod watch;
 mod wire;
-
-#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
-
 
 use firstkey::agreement::Suite;
 

@@ -1,0 +1,1 @@
+//! What the backend does with a terminal: profiles, holds, re-keys, ends.

@@ -1,0 +1,1 @@
+//! `TerminalService`: the bounds of each field, request ids, pages.

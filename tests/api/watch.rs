@@ -1,0 +1,1 @@
+//! The stream of transitions: complete, in order, resumable.
