@@ -10,11 +10,15 @@ mod harness;
 mod keys;
 mod known;
 mod lifecycle;
+mod macs;
 mod payloads;
 mod pins;
+mod reasons;
+mod server;
 mod states;
 mod terminals;
 mod transactions;
+mod trust;
 mod watch;
 mod wire;
 

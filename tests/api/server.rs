@@ -1,0 +1,1 @@
+//! The service as a process: its health, its end, its settings, its logs, its descriptors.
