@@ -169,13 +169,7 @@ async fn apply(
     Ok(match change {
         Change::Cancel(_) => {
             end_activation(vault, work, terminal).await?;
-            if state == State::Rekeying {
-                return Ok(State::Active);
-            }
-            // What was confirmed is not served by: the next activation begins from nothing.
-            (terminal.keys, terminal.parameters_sent) = (None, None);
-            (terminal.parameters_applied, terminal.tests_passed) = (0, 0);
-            State::Registered
+            cancelled(terminal)
         }
         Change::Enable => State::Active,
         Change::Hold(cause) => {
@@ -207,6 +201,26 @@ async fn apply(
             State::Suspended
         }
     })
+}
+
+/// Where a terminal goes whose activation is cancelled. A hold outlives it: only what it will be
+/// released to is another, or a cancellation would be the way around the merchant's approval.
+fn cancelled(terminal: &mut Terminal) -> State {
+    let held = terminal.state == State::Held;
+    let from = if held { terminal.came_from } else { Some(terminal.state) };
+    let to = if from == Some(State::Rekeying) {
+        State::Active
+    } else {
+        // What was confirmed is not served by: the next activation begins from nothing.
+        (terminal.keys, terminal.parameters_sent) = (None, None);
+        (terminal.parameters_applied, terminal.tests_passed) = (0, 0);
+        State::Registered
+    };
+    if held {
+        terminal.came_from = Some(to);
+        return State::Held;
+    }
+    to
 }
 
 /// A merchant that loses its approval holds a terminal that is not in service yet; one that gets it
