@@ -141,7 +141,17 @@ impl Hand {
 
     /// A test transaction with nothing wrong in it, under the keys of a transaction.
     pub(crate) fn good_test(&self, service: &Service, keys: &TransactionKeys) -> TestTransaction {
-        let pan = Pan::parse(CARD_PAN).expect("a PAN");
+        self.test_of(service, keys, CARD_PAN)
+    }
+
+    /// The same with any card.
+    pub(crate) fn test_of(
+        &self,
+        service: &Service,
+        keys: &TransactionKeys,
+        card: &str,
+    ) -> TestTransaction {
+        let pan = Pan::parse(card).expect("a PAN");
         let pin = Pin::parse(CARD_PIN).expect("a PIN");
         let (format, sent) = match self.suite {
             Suite::P256Aes128 => (PinBlockFormat::Iso4, SentFormat::Iso4),
@@ -153,7 +163,7 @@ impl Hand {
             number: 1,
             amount_minor: 100,
             currency: Currency::new("EUR").expect("a currency"),
-            card: CardData::new(CARD_PAN, "4912").expect("a card"),
+            card: CardData::new(card, "4912").expect("a card"),
             pin_block: block.bytes().to_vec(),
             pin_block_format: sent,
         }
