@@ -4,12 +4,12 @@ use super::record::{Activation, Answer, KeyIndex, KeySet, Terminal};
 use super::step::read_terminal;
 use super::{Signed, step};
 use crate::activation::{Call, Role, Step, Transcript};
-use crate::command::{Error, InitialKey, Ksn, MacKey, refuse};
+use crate::command::{Error, InitialKey, Ksn, MacKey, give_up, refuse};
 use crate::key::usage::BaseDerivation;
 use crate::mac::MacAlgorithm;
 use crate::vault::{
-    self, Action, Budget, Caller, Claim, ClaimRequest, KeyRecord, Operation, Purpose, Reason,
-    StoredKey, UnixMillis, Vault, Versioned, Work,
+    self, Action, Caller, Claim, ClaimRequest, KeyRecord, Operation, Purpose, Reason, StoredKey,
+    UnixMillis, Vault, Versioned, Work,
 };
 
 use super::begin::broken;
@@ -42,10 +42,10 @@ pub(super) enum Opening {
     Fresh(Box<Opened>),
 }
 
-/// Finds the terminal of a KSN, verifies the MAC and claims the counter.
+/// Finds the terminal of a KSN, verifies the MAC, then claims the counter.
 ///
-/// Nothing is spent by a message whose MAC does not verify; it is charged to the terminal's budget.
-/// An unknown KSN and a wrong MAC look the same from outside.
+/// Until the MAC verifies nothing is counted, nothing is spent, and whatever is wrong looks the same
+/// from outside: an unknown KSN, a base derivation key out of use, a wrong MAC.
 pub(super) async fn open(
     vault: &Vault,
     caller: &Caller,
@@ -56,35 +56,46 @@ pub(super) async fn open(
     let Some((name_of_bdk, terminal)) = terminal_of(vault, &request.ksn, work.now()).await? else {
         return Err(refuse(work, Reason::ActivationRefused).await);
     };
+    let bdk = match vault.key::<BaseDerivation>(&name_of_bdk, Operation::DeriveWorking).await {
+        Ok(bdk) => bdk,
+        Err(vault::Error::Refused(_)) => {
+            return Err(refuse(work, Reason::ActivationRefused).await);
+        }
+        Err(error) => return Err(give_up(work, error).await),
+    };
+    let initial_key = InitialKey::derive(bdk.key(), &request.ksn)
+        .map_err(|_| broken("the base derivation key does not fit its terminal"))?;
+    let transcript = Transcript::new().with(&request.signed.payload);
+    let input = transcript.authenticated_input(Role::Terminal, step);
+    let key = mac_key(&initial_key, Role::Terminal)?;
+    // In full length, 8 or 16 octets: nobody forges it by trying, so there is nothing to count.
+    if key.verify_mac(algorithm(&key), &input, &request.signed.proof).is_err() {
+        return Err(refuse(work, Reason::ActivationRefused).await);
+    }
     work.set_resource(terminal.record.name());
+    work.uses(&bdk);
     let id = Activation::id_of(&terminal.record.id, terminal.record.activation);
     let activation = vault.get::<Activation>(&id).await?;
     let activation = activation.ok_or_else(|| broken("a terminal with keys has no activation"))?;
     let kept = activation.record.exchanged.as_ref();
-    if let Some(answer) = Activation::answered(kept, &request.signed) {
+    if let Some(answer) = Activation::answered(kept, &request.signed)
+        && !step::is_closed(&terminal.record)
+    {
         return Ok(Opening::Answered(answer));
     }
-    let bdk = match vault.key::<BaseDerivation>(&name_of_bdk, Operation::DeriveWorking).await {
-        Ok(bdk) => bdk,
-        Err(error) => return Err(refuse(work, error).await),
-    };
-    let initial_key = InitialKey::derive(bdk.key(), &request.ksn)
-        .map_err(|_| broken("the base derivation key does not fit its terminal"))?;
-    work.reserve(Budget::Mac, &[b"terminal", terminal.record.id.as_bytes()]).await?;
-    let claim = claim(&mut work, bdk.record(), request).await?;
-    let transcript = Transcript::new().with(&request.signed.payload);
-    let input = transcript.authenticated_input(Role::Terminal, step);
-    let key = mac_key(&initial_key, Role::Terminal)?;
-    if key.verify_mac(algorithm(&key), &input, &request.signed.proof).is_err() {
-        return Err(work.commit_refused(Reason::ActivationRefused).await.into());
-    }
-    work.passed(Budget::Mac);
-    if claim != Claim::Fresh {
-        return Err(work.commit_refused(Reason::KsnReplayed).await.into());
+    match claim(&mut work, bdk.record(), request).await {
+        Ok(Claim::Fresh) => work.accept(Purpose::MacRequest),
+        // Its answer is no longer kept, so it is not computed again either.
+        Ok(Claim::Repeat) => return Err(refuse(work, Reason::KsnReplayed).await),
+        Ok(Claim::Spent) => {
+            // Two messages of the terminal under one counter: the commit refuses and raises the alarm.
+            work.accept(Purpose::MacRequest);
+            let refused = work.commit().await;
+            return Err(refused.map_or_else(Error::from, |_| Reason::KsnReplayed.into()));
+        }
+        Err(error) => return Err(give_up(work, error).await),
     }
     // From here on the message is the terminal's own, and its counter spent whatever follows.
-    work.accept(Purpose::MacRequest);
-    work.uses(&bdk);
     if let Err(error) = step::check(&terminal.record, call, true) {
         let refused = work.commit_refused(error.reason()).await;
         return Err(worse_or(refused, error));

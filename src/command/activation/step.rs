@@ -47,6 +47,14 @@ pub(super) fn check(terminal: &Terminal, call: Call, code_required: bool) -> Res
     terminal.state.check(call, code_required).map_err(|refusal| refused(terminal, call, refusal))
 }
 
+/// Whether the terminal is closed to every call of its own, repetitions included.
+pub(super) fn is_closed(terminal: &Terminal) -> bool {
+    matches!(
+        terminal.state,
+        State::Held | State::Locked | State::Suspended | State::Retired | State::Compromised
+    )
+}
+
 /// The answer to a call that the terminal's state does not allow.
 pub(super) fn refused(terminal: &Terminal, call: Call, refusal: Refusal) -> Error {
     let begins = matches!(call, Call::BeginActivation | Call::DeliverKeys);
