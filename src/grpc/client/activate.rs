@@ -68,10 +68,9 @@ impl Driver<'_> {
         loop {
             let verdict = match self.test().await {
                 Ok(verdict) => verdict,
-                // A device that was switched off may have applied its parameters and not said so.
-                Err(ClientError::Refused(refusal))
-                    if refusal.reason == "ACTIVATION_STATE" && !reported =>
-                {
+                // A device that was switched off may have applied its parameters and not said so,
+                // or said so and not heard that it was taken.
+                Err(error) if !reported && report_is_missing(&error) => {
                     self.report_applied().await?;
                     reported = true;
                     continue;
@@ -259,4 +258,10 @@ impl Driver<'_> {
     fn keep(&mut self) -> Result<(), ClientError> {
         (self.save)(self.terminal).map_err(ClientError::Memory)
     }
+}
+
+/// Whether a test can not be made before the report on the parameters is taken.
+fn report_is_missing(error: &ClientError) -> bool {
+    matches!(error, ClientError::Terminal(TerminalError::Unanswered))
+        || error.reason() == Some("ACTIVATION_STATE")
 }
