@@ -1,7 +1,7 @@
 //! Kills the real service with SIGKILL, again and again, and holds it to what it acknowledged.
 //!
 //! Two lanes run side by side, one of AES and one of TDES terminals, each with a `firstkeyd` of its
-//! own over one SQLite store. A kill comes after the reply of each step, with the reply kept or
+//! own over one store. A kill comes after the reply of each step, with the reply kept or
 //! lost by the device, or at a random microsecond while requests are in flight. After each the
 //! service starts again on the same store and the terminal goes on, as often as not from its saved
 //! memory alone, as a device that lost its power too.
@@ -57,7 +57,7 @@ fn two_hundred_kills_burn_no_code_issue_no_key_id_twice_and_lose_nothing_acknowl
             })
             .collect()
     });
-    let total = tallies.iter().fold(Tally::default(), |total, tally| total.and(tally));
+    let total = tallies.into_iter().fold(Tally::default(), Tally::and);
     say(&format!("{total}"));
     assert!(total.kills() >= KILLS_MIN, "{total}");
     assert!(total.in_flight >= IN_FLIGHT_MIN, "{total}");

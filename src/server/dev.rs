@@ -10,8 +10,9 @@ use zeroize::Zeroizing;
 use crate::command::activation::profile;
 use crate::command::{self, manage_keys, manage_trust};
 use crate::crypto::certificate::for_dev_only::{Authority, IssueFailed, Validity};
-use crate::key::usage::KeyBlockProtection;
+use crate::key::usage::{KeyBlockProtection, KeyEncryption};
 use crate::key::{Algorithm, Key, Material};
+use crate::keyblock;
 use crate::memory::{SecretPage, SecretPageUnavailable};
 use crate::vault::{Caller, MasterKey, Realm, Reason, Vault};
 
@@ -25,6 +26,9 @@ pub const DEVICE_MODEL: &str = "simulator";
 pub const PROFILE_AES: &str = "dev-aes";
 /// The profile of TDES-DUKPT terminals.
 pub const PROFILE_TDES: &str = "dev-tdes";
+
+/// The id of the key encryption key of every development service.
+pub const KEK: &str = "dev-kek";
 
 /// How long development certificates are valid: ten years.
 const VALID_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
@@ -107,6 +111,15 @@ impl Keys {
         let material = Material::copied_from(&*self.master_key()?);
         Key::from_material(Algorithm::Aes256, material)
             .map_err(|_| DevError::Keys("the master key is not a key"))
+    }
+
+    /// The key encryption key [`KEK`], for tools that bring keys to a development service.
+    pub fn key_encryption_key(&self) -> Result<Key<KeyEncryption>, DevError> {
+        let block = self.block(KEK).ok_or(DevError::Keys("there is no dev-kek"))?;
+        let opened = keyblock::unwrap(&self.protection_key()?, block)
+            .map_err(|_| DevError::Keys("the block of dev-kek does not open"))?;
+        Key::from_material(opened.algorithm, opened.material)
+            .map_err(|_| DevError::Keys("dev-kek is not a key"))
     }
 
     /// The block of one key, for tools that work beside a development service.

@@ -105,7 +105,7 @@ fn pin(vector: &Vector) -> Outcome {
 
 /// The working key of a vector and its kind. Where no kind is said it is, for a MAC, the one
 /// that the algorithm takes, else AES of the base derivation key's length.
-fn working_key(
+pub(super) fn working_key(
     vector: &Vector,
     name: &str,
     mac: Option<VectorMacAlgorithm>,
@@ -114,16 +114,26 @@ fn working_key(
     let ksn = AesKsn::parse(&vector.bytes("ksn")?)?;
     let id = ksn.initial_key_id();
     let bdk = bdk(vector)?;
-    let kind = match kind(vector)? {
-        Some(kind) => kind,
-        None => KINDS
-            .into_iter()
-            .filter(|kind| mac.map_or(kind.algorithm().is_aes(), |mac| fits(mac, kind.algorithm())))
-            .find(|kind| kind.algorithm().is_tdes() || kind.algorithm().len_bytes() == bdk.len())
-            .ok_or_else(|| Stop::missing("key_type"))?,
-    };
+    let kind = kind_or_usual(vector, mac, bdk.len())?;
     let initial_key = aes_initial_key(&bdk, id)?;
     Ok((kind, aes_working_key(&initial_key, id, ksn.counter(), usage, kind)?))
+}
+
+/// The kind of a vector's working key, said or usual.
+pub(super) fn kind_or_usual(
+    vector: &Vector,
+    mac: Option<VectorMacAlgorithm>,
+    bdk_len_bytes: usize,
+) -> Result<KeyKind, Stop> {
+    if let Some(kind) = kind(vector)? {
+        return Ok(kind);
+    }
+    let fits = |algorithm: Algorithm| {
+        mac.map_or(algorithm.is_aes(), |mac| fits(mac, algorithm))
+            && (algorithm.is_tdes() || algorithm.len_bytes() == bdk_len_bytes)
+    };
+    let found = KINDS.into_iter().find(|kind| fits(kind.algorithm()));
+    found.ok_or_else(|| Stop::missing("key_type"))
 }
 
 fn indicator(derivation_type: &str) -> Option<u16> {

@@ -84,7 +84,7 @@ impl Derivation {
     }
 }
 
-fn derive(vector: &Vector, name: &str) -> Result<TdesDerived, Stop> {
+pub(super) fn derive(vector: &Vector, name: &str) -> Result<TdesDerived, Stop> {
     let derivation = Derivation::named(name).ok_or_else(|| undefined("derivation_type", name))?;
     let ksn = TdesKsn::parse(&vector.bytes("ksn")?)?;
     let initial_key = tdes_initial_key(&vector.bytes("bdk")?, &ksn.initial_key_id())?;

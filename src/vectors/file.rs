@@ -58,6 +58,13 @@ impl Vector {
         self.fields.get("expect").ok_or_else(|| Stop::missing("expect"))
     }
 
+    /// Whether the vector is to be refused.
+    #[must_use]
+    pub fn expects_refusal(&self) -> bool {
+        let expected = self.fields.get("expect").and_then(Value::as_str);
+        expected.is_some_and(|text| text.starts_with("error:"))
+    }
+
     /// Whether a field is there.
     #[must_use]
     pub fn has(&self, field: &str) -> bool {

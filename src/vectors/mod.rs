@@ -6,6 +6,7 @@
 //! outcome    what an operation gave, and whether that is what was expected
 //! operation  finds the operation that a vector names; one file per family of operations beside it
 //! report     failures, what was skipped and why, and the totals
+//! service    drives what the API can express through a running service
 //! ```
 //!
 //! The functions that the service refuses, such as key blocks of version A and PIN blocks of
@@ -23,10 +24,12 @@ mod outcome;
 mod pin_block;
 mod primitive;
 mod report;
+mod service;
 
 pub use file::{FileInvalid, Vector, parse};
 pub use outcome::{Answer, Outcome, Stop};
 pub use report::Report;
+pub use service::Service;
 
 /// Runs every vector of a file against this library. The name is only printed.
 #[must_use]
@@ -36,25 +39,6 @@ pub fn run(file_name: &str, json: &str) -> Report {
         Ok(vectors) => {
             for vector in &vectors {
                 report.record(file_name, vector, &operation::run(vector));
-            }
-        }
-        Err(invalid) => report.record_unreadable(file_name, &invalid),
-    }
-    report
-}
-
-/// Runs every vector of a file against something else, such as a service: `drive` gives the
-/// outcome of each, one after the other.
-pub async fn run_with<D>(file_name: &str, json: &str, mut drive: D) -> Report
-where
-    D: AsyncFnMut(&Vector) -> Outcome,
-{
-    let mut report = Report::default();
-    match parse(json) {
-        Ok(vectors) => {
-            for vector in &vectors {
-                let outcome = drive(vector).await;
-                report.record(file_name, vector, &outcome);
             }
         }
         Err(invalid) => report.record_unreadable(file_name, &invalid),

@@ -36,7 +36,7 @@ pub(super) fn run(vector: &Vector) -> Outcome {
 
 /// Whether a vector of DUKPT is of the AES family: it says what type the keys are, asks for what
 /// only that family has, or has its key serial number.
-fn is_aes_dukpt(vector: &Vector) -> bool {
+pub(super) fn is_aes_dukpt(vector: &Vector) -> bool {
     let derivation = vector.optional_text("derivation_type").ok().flatten();
     match derivation {
         Some(name) if dukpt_tdes::knows(name) => false,

@@ -19,10 +19,16 @@ pub struct Answer {
 /// Why an operation gave nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
+    /// What the vector is held against did not do its part: it could not be reached, say.
+    Broken(String),
     /// The vector lacks a field or holds one of another type.
     Malformed(String),
+    /// A service refused what its policy forbids, whatever the standard allows, and why.
+    Policy(String),
     /// The input was refused, and why.
     Refused(String),
+    /// The vector can not be expressed through a service, and why.
+    Unexpressed(String),
     /// The operation, or the algorithm that it names, is not known here.
     Unknown(String),
 }
@@ -65,22 +71,24 @@ impl<E: std::error::Error> From<E> for Stop {
 pub(super) enum Verdict {
     Failed(String),
     Passed,
+    /// Refused by the policy of a service where the vector has a value, as the service promises.
+    RefusedByPolicy,
     Skipped(String),
 }
 
 /// Compares an outcome with what the vector expects.
 pub(super) fn judge(vector: &Vector, outcome: &Outcome) -> Verdict {
-    let expected = match vector.expected() {
-        Ok(expected) => expected,
-        Err(Stop::Malformed(reason) | Stop::Refused(reason) | Stop::Unknown(reason)) => {
-            return Verdict::Failed(format!("malformed vector: {reason}"));
-        }
+    let Ok(expected) = vector.expected() else {
+        return Verdict::Failed("malformed vector: `expect` is missing".to_owned());
     };
     let failed = |got: String| Verdict::Failed(format!("expected {expected}, got {got}"));
     match outcome {
+        Err(Stop::Broken(reason)) => failed(reason.clone()),
         Err(Stop::Malformed(reason)) => Verdict::Failed(format!("malformed vector: {reason}")),
-        Err(Stop::Unknown(name)) => Verdict::Skipped(name.clone()),
-        Err(Stop::Refused(_)) if may_be_refused(expected) => Verdict::Passed,
+        Err(Stop::Unknown(name)) => Verdict::Skipped(format!("of unknown operation {name}")),
+        Err(Stop::Unexpressed(reason)) => Verdict::Skipped(reason.clone()),
+        Err(Stop::Policy(_) | Stop::Refused(_)) if may_be_refused(expected) => Verdict::Passed,
+        Err(Stop::Policy(_)) => Verdict::RefusedByPolicy,
         Err(Stop::Refused(reason)) => failed(format!("a refusal: {reason}")),
         Ok(answer) if is_expected(expected, answer) => Verdict::Passed,
         Ok(Answer { verified: true, value: Value::Null }) => failed("\"ok\"".to_owned()),
@@ -170,6 +178,18 @@ mod tests {
     #[test]
     fn what_is_unknown_is_skipped_by_name() {
         let unknown = Err(Stop::Unknown("cvv".to_owned()));
-        assert_eq!(verdict(&json!("123"), &unknown), Verdict::Skipped("cvv".to_owned()));
+        let skipped = Verdict::Skipped("of unknown operation cvv".to_owned());
+        assert_eq!(verdict(&json!("123"), &unknown), skipped);
+    }
+
+    #[test]
+    fn a_refusal_by_policy_is_no_failure_and_a_broken_service_is_one() {
+        let policy = Err(Stop::Policy("WRAPPING_KEY_TOO_WEAK".to_owned()));
+        assert_eq!(verdict(&json!("0A"), &policy), Verdict::RefusedByPolicy);
+        assert_eq!(verdict(&json!("error:mac"), &policy), Verdict::Passed);
+        let broken = Err(Stop::Broken("nobody answered".to_owned()));
+        for expected in [json!("error:mac"), json!("0A"), json!({"acceptable": "0A"})] {
+            assert!(matches!(verdict(&expected, &broken), Verdict::Failed(_)));
+        }
     }
 }

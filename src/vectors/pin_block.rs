@@ -71,7 +71,7 @@ fn translate(vector: &Vector) -> Outcome {
     })
 }
 
-fn of_format<'a>(vector: &'a Vector, field: &str) -> Result<Subject<'a>, Stop> {
+pub(super) fn of_format<'a>(vector: &'a Vector, field: &str) -> Result<Subject<'a>, Stop> {
     let format = match vector.text(field)? {
         "ISO-0" => PinBlockFormat::Iso0,
         "ISO-1" => PinBlockFormat::Iso1,

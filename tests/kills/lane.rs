@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::HEXUPPER;
 use firstkey::agreement::Suite;
@@ -23,7 +23,7 @@ use crate::device::Device;
 use crate::service::{Service, project};
 
 /// What was done to a lane.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
     /// Kills after a reply came.
     pub(crate) after_reply: usize,
@@ -48,7 +48,7 @@ impl Tally {
     }
 
     /// The sum of two.
-    pub(crate) fn and(self, other: &Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         Self {
             after_reply: self.after_reply + other.after_reply,
             replies_lost: self.replies_lost + other.replies_lost,
@@ -131,9 +131,9 @@ impl Lane {
     /// reply. With `lose_replies` each comes once in vain and has to be asked for again.
     pub(crate) async fn kill_after_each_reply(&mut self, lose_replies: bool) {
         let mut device = self.registered(true).await;
-        let mut lost = BTreeSet::new();
+        let mut steps_lost = BTreeSet::new();
         while let Some(step) = device.next() {
-            let lose = lose_replies && lost.insert(format!("{step:?}"));
+            let lose = lose_replies && steps_lost.insert(format!("{step:?}"));
             let client = self.service.connect().await;
             device.step(&client, step, lose).await.unwrap_or_else(|error| {
                 panic!("{} {step:?} of {}: {error}", self.name, device.id);
@@ -160,22 +160,21 @@ impl Lane {
         let until = self.tally.kills() + kills;
         while self.tally.kills() < until {
             let mut device = self.registered(false).await;
-            let mut step = Duration::from_millis(20);
+            let mut window = WINDOW;
             while device.next().is_some() {
                 let client = self.service.connect().await;
-                // Past the longest step now and then, so that a device always gets on.
-                let killer = self.service.kill_after(self.random.up_to(step * 2));
-                let begun = Instant::now();
+                let before = device.acknowledged;
+                let killer = self.service.kill_after(self.random.up_to(window));
                 let outcome = device.activate(&client).await;
-                step = step.max(begun.elapsed() / 4);
                 killer.join().expect("the killer does not fail");
                 self.count_random(&outcome);
                 self.restart();
                 if self.random.one_in(2) {
                     device.power_cycle();
                 }
-                let acknowledged = device.acknowledged;
-                self.check(&device, acknowledged).await;
+                self.check(&device, device.acknowledged).await;
+                // On a slow machine the kills come later, so that a device always gets on.
+                window = if device.acknowledged == before { window * 2 } else { WINDOW };
             }
             self.enable(&device, false).await;
         }
@@ -190,7 +189,7 @@ impl Lane {
         for _ in 0..kills {
             let payments = device.purchase_and_clone();
             let client = self.service.connect().await;
-            let killer = self.service.kill_after(self.random.up_to(Duration::from_millis(25)));
+            let killer = self.service.kill_after(self.random.up_to(WINDOW));
             let calls = [Call::VerifyMac, Call::TranslatePin];
             let mut outcomes = Vec::new();
             for call in calls {
@@ -450,6 +449,9 @@ enum Call {
     VerifyMac,
 }
 
+/// Within what time of a request's setting out a random kill comes.
+const WINDOW: Duration = Duration::from_millis(30);
+
 /// A small generator with a seed (xorshift64), so that the moments drawn are the same each time.
 struct Random(u64);
 
@@ -467,7 +469,7 @@ impl Random {
     }
 
     fn one_in(&mut self, of: u64) -> bool {
-        self.next() % of == 0
+        self.next().is_multiple_of(of)
     }
 }
 

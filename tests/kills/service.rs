@@ -31,6 +31,8 @@ impl Service {
             .spawn()
             .expect("firstkeyd starts");
         let log = BufReader::new(child.stderr.take().expect("standard error is piped"));
+        // Held from here on, so that it is killed however this function ends.
+        let mut service = Self { child: Some(child), url: String::new() };
         let (sender, receiver) = mpsc::channel();
         // Reads on until the process is gone, so that it is never held up by a full pipe.
         thread::spawn(move || {
@@ -45,7 +47,8 @@ impl Service {
                 panic!("firstkeyd did not come to serve:\n{}", said.join("\n"));
             };
             if let Some(address) = serving(&line) {
-                return Self { child: Some(child), url: format!("http://{address}") };
+                service.url = format!("http://{address}");
+                return service;
             }
             said.push(line);
         }

@@ -1,6 +1,7 @@
 //! The one client: what the tool, the demonstration and the tests call the service with.
 
 mod activate;
+mod backend;
 
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -16,6 +17,7 @@ use super::proto::trust_service_client::TrustServiceClient;
 use crate::terminal::TerminalError;
 
 pub use self::activate::{Driver, Told};
+pub use self::backend::{ImportCall, InspectedHeader, KeyCall, MacCall, PinCall};
 
 /// A connection to a service.
 #[derive(Clone, Debug)]
