@@ -19,6 +19,7 @@ mod states;
 mod terminals;
 mod transactions;
 mod trust;
+mod vectors;
 mod watch;
 mod wire;
 

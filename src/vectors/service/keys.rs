@@ -39,10 +39,14 @@ impl<'a> Keys<'a> {
     /// length that their algorithm does not have are refused by policy.
     pub(super) async fn import(&mut self, new: New<'_>) -> Result<Imported, Stop> {
         let key_block = self.wrap(&new)?;
-        let forbidden = (!may_be_stored(&new)).then_some("KEY_BLOCK_REJECTED");
+        let forbidden = forbidden(&new);
         let wrapping_key = self.service.key_encryption_key_id;
         let imported = self.import_block(&key_block, wrapping_key, &new.attributes).await;
-        expect(forbidden, imported)
+        expect(forbidden, imported).map_err(|stop| match stop {
+            // Else a vector that is to be refused would pass for a fault of its driver.
+            Stop::Refused(reason) => Stop::Broken(format!("a key that is not imported: {reason}")),
+            other => other,
+        })
     }
 
     /// Imports a key block under a key that the service has.
@@ -92,11 +96,18 @@ impl<'a> Keys<'a> {
 const LENGTH_LEN: usize = 2;
 const CIPHER_BLOCK_LEN: usize = 16;
 
-/// Whether the service takes such a key at all.
-fn may_be_stored(new: &New<'_>) -> bool {
-    Algorithm::from_header(new.letter, new.key.len()).is_some_and(|algorithm| {
-        new.usage.permits(algorithm) && is_strong(algorithm, Material::copied_from(new.key))
-    })
+/// Why the service does not take such a key.
+fn forbidden(new: &New<'_>) -> Option<&'static str> {
+    let algorithm = Algorithm::from_header(new.letter, new.key.len()).filter(|algorithm| {
+        new.usage.permits(*algorithm) && is_strong(*algorithm, Material::copied_from(new.key))
+    });
+    let Some(algorithm) = algorithm else { return Some("KEY_BLOCK_REJECTED") };
+    // Format 4 goes with AES, every other one with TDES; AES DUKPT derives keys for both.
+    let derives_both = new.usage == KeyUsage::BaseDerivation && algorithm.is_aes();
+    let carried = |format: &u8| derives_both || (*format == 4) == algorithm.is_aes();
+    let KeyAttributes { pin_formats_in, pin_formats_out, .. } = &new.attributes;
+    let fits = pin_formats_in.iter().chain(pin_formats_out).all(carried);
+    if fits { None } else { Some("FIELD_INVALID") }
 }
 
 /// Whether a key is none of those that are weak.
@@ -124,7 +135,19 @@ pub(super) fn expect<T>(
         Some("BUDGET_SPENT") => {
             Stop::Unexpressed("after the failure budget of its PAN was spent".to_owned())
         }
-        None | Some("" | "INTERNAL" | "STORE_CONFLICT" | "STORE_UNAVAILABLE") => Stop::Broken(told),
-        Some(_) => Stop::Refused(told),
+        Some(reason) if INPUT_REFUSED.contains(&reason) => Stop::Refused(told),
+        Some(_) | None => Stop::Broken(told),
     })
 }
+
+/// The reasons for which an input is refused. Any other one is no answer to a vector.
+const INPUT_REFUSED: [&str; 8] = [
+    "FIELD_INVALID",
+    "KEY_BLOCK_REJECTED",
+    "KEY_USAGE_MISMATCH",
+    "KSN_INVALID",
+    "MAC_MISMATCH",
+    "PIN_BLOCK_REJECTED",
+    "TRANSLATION_FORBIDDEN",
+    "WRAPPING_KEY_TOO_WEAK",
+];
