@@ -76,7 +76,8 @@ impl Error {
             Self::Refused { metadata, .. } => metadata.clone(),
             Self::Vault(error) => match error {
                 vault::Error::Internal { incident } => vec![("incident", incident.to_string())],
-                vault::Error::BudgetSpent { .. }
+                vault::Error::AttributeInvalid { .. }
+                | vault::Error::BudgetSpent { .. }
                 | vault::Error::Conflict
                 | vault::Error::Refused(_)
                 | vault::Error::Unavailable => Vec::new(),

@@ -8,7 +8,7 @@ use crate::key::{Algorithm, Key};
 use crate::keyblock::{self, Explained, Header, Version};
 use crate::vault::{
     self, Action, Caller, ExportKey, Exportability, ImportKey, KeyAttributes, KeyRecord, KeyState,
-    KeyUsage, ModeOfUse, NewKey, Operation, Reason, Vault, Work,
+    KeyUsage, ModeOfUse, NewKey, Operation, Vault, Work,
 };
 
 /// A key to be imported.
@@ -279,10 +279,11 @@ fn check_new(new: &NewKey) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the vault still calls invalid once id, usage, algorithm and mode are right.
+/// Names the field of the attribute that the vault calls invalid.
 fn name_attributes(error: vault::Error) -> Error {
-    if error == vault::Error::Refused(Reason::FieldInvalid) {
-        return Error::field("attributes", "do not go with the key's usage and algorithm");
+    if let vault::Error::AttributeInvalid { name } = error {
+        let path = format!("attributes.{name}");
+        return Error::field(path, "does not go with the key's usage and algorithm");
     }
     error.into()
 }
@@ -418,7 +419,7 @@ mod tests {
         let attributes = KeyAttributes { open: true, ..KeyAttributes::default() };
         let new = NewKey { attributes, ..new("pin", KeyUsage::PinEncryption, None) };
         match create_key(&bench.vault, &bench.caller, None, new).await {
-            Err(Error::Field { path, .. }) => assert_eq!(path, "attributes"),
+            Err(Error::Field { path, .. }) => assert_eq!(path, "attributes.open"),
             other => panic!("{}", reason(&other)),
         }
         assert_eq!(bench.last_event().await.reason.as_deref(), Some("FIELD_INVALID"));

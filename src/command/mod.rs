@@ -100,7 +100,8 @@ async fn refuse(work: Work, error: impl Into<Error>) -> Error {
     match work.refuse(error.reason()).await {
         // What can not be audited is not answered otherwise either.
         worse @ vault::Error::Unavailable => worse.into(),
-        vault::Error::BudgetSpent { .. }
+        vault::Error::AttributeInvalid { .. }
+        | vault::Error::BudgetSpent { .. }
         | vault::Error::Conflict
         | vault::Error::Internal { .. }
         | vault::Error::Refused(_) => error,

@@ -18,8 +18,8 @@ use crate::vault::{
     self, DEVICE_CAP, KeyAttributes, KeyRecord, MAC_LENGTH_MIN_BYTES, NewKey, UnixMillis, Vault,
 };
 
-/// The longest key block, in characters: what its length field of four digits can say, less what
-/// the longest header of it leaves no room for.
+/// The longest key block, in characters: the highest multiple of 16, as version D has it, that the
+/// four digits of its length field can say.
 const KEY_BLOCK_LEN_MAX: usize = 9_984;
 
 /// The service.

@@ -78,7 +78,14 @@ pub fn reflection() -> Option<ServerReflectionServer<impl ServerReflection>> {
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("firstkey_descriptor");
 
 /// The types generated from `proto/firstkey/v1`, documented there.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::as_conversions)]
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::as_conversions,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated"
+)]
 pub mod proto {
     tonic::include_proto!("firstkey.v1");
 }

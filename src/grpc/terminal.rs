@@ -12,7 +12,9 @@ use super::proto::{self};
 use super::respond::serve;
 use super::watch::Watch;
 use crate::activation::State;
-use crate::activation::parameters::{Currency, Limits, MerchantId, MerchantName, TerminalId};
+use crate::activation::parameters::{
+    Currency, Limits, MerchantId, MerchantName, ParametersInvalid, TerminalId,
+};
 use crate::activation::payload::Serial;
 use crate::agreement::Suite;
 use crate::command::activation::lifecycle::{Change, change_terminal};
@@ -333,16 +335,26 @@ fn new_profile(id: String, profile: proto::Profile) -> Result<NewProfile, Error>
             Error::field("profile.limits.currency", "must be three upper-case letters")
         })?,
         limits: Limits::new(limits.single_amount_minor, limits.daily_amount_minor)
-            .map_err(|_| Error::field("profile.limits", "are out of bounds"))?,
+            .map_err(limits_field)?,
         rekey_grace_ms: duration_ms("profile.rekey_grace", profile.rekey_grace)?,
     })
+}
+
+/// The field of the API behind the one that the parameter file names.
+fn limits_field(invalid: ParametersInvalid) -> Error {
+    if invalid.field == "single_limit_minor" {
+        return Error::field("profile.limits.single_amount_minor", "is not 1 to 999,999,999,999");
+    }
+    let cause = "is not at least the single limit and at most 999,999,999,999";
+    Error::field("profile.limits.daily_amount_minor", cause)
 }
 
 fn duration_ms(path: &str, duration: Option<prost_types::Duration>) -> Result<Option<u64>, Error> {
     let Some(duration) = duration else { return Ok(None) };
     let refused = || Error::field(path, "is no duration from now on");
     let seconds = u64::try_from(duration.seconds).map_err(|_| refused())?;
-    let nanos = u64::try_from(duration.nanos).map_err(|_| refused())?;
+    let nanos = u64::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    let nanos = nanos.ok_or_else(refused)?;
     let ms = seconds.checked_mul(1000).and_then(|ms| ms.checked_add(nanos / 1_000_000));
     ms.map(Some).ok_or_else(refused)
 }
@@ -493,4 +505,50 @@ pub(super) fn from_state(state: State) -> proto::TerminalState {
 
 fn to_state(state: proto::TerminalState) -> Option<State> {
     STATES.iter().find(|(_, theirs)| *theirs == state).map(|(ours, _)| *ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_bounded() {
+        let ms = |seconds, nanos| {
+            duration_ms("d", Some(prost_types::Duration { seconds, nanos })).ok().flatten()
+        };
+        assert_eq!(duration_ms("d", None).ok().flatten(), None);
+        assert_eq!(ms(60, 999_999_999), Some(60_999));
+        for (seconds, nanos) in [(-1, 0), (1, -1), (1, 1_000_000_000), (i64::MAX, 0)] {
+            assert_eq!(ms(seconds, nanos), None, "{seconds} {nanos}");
+        }
+    }
+
+    #[test]
+    fn limits_name_the_field_that_is_out_of_bounds() {
+        let path = |single_amount_minor, daily_amount_minor| {
+            let profile = proto::Profile {
+                suite: proto::Suite::P256Aes128.into(),
+                base_derivation_key: "keys/bdk".into(),
+                limits: Some(proto::Limits {
+                    currency: "EUR".into(),
+                    single_amount_minor,
+                    daily_amount_minor,
+                }),
+                ..proto::Profile::default()
+            };
+            match new_profile("retail".into(), profile) {
+                Err(Error::Field { path, .. }) => path,
+                Err(Error::Ksn { .. } | Error::Refused { .. } | Error::Vault(_)) | Ok(_) => {
+                    String::new()
+                }
+            }
+        };
+        let most = Limits::AMOUNT_MINOR_MAX;
+        assert_eq!(path(1, 1), "");
+        assert_eq!(path(most, most), "");
+        assert_eq!(path(0, 1), "profile.limits.single_amount_minor");
+        assert_eq!(path(most + 1, most + 1), "profile.limits.single_amount_minor");
+        assert_eq!(path(2, 1), "profile.limits.daily_amount_minor");
+        assert_eq!(path(1, most + 1), "profile.limits.daily_amount_minor");
+    }
 }

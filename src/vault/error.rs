@@ -5,6 +5,12 @@ use super::reason::Reason;
 /// Why the vault did not do as it was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
+    /// An attribute of a new key does not go with its usage and algorithm.
+    #[error("attribute {name} does not go with the key's usage and algorithm")]
+    AttributeInvalid {
+        /// The attribute, by its name in the API.
+        name: &'static str,
+    },
     /// Too many failures: the caller may come back later.
     #[error("too many failures, try again in {retry_after_ms} ms")]
     BudgetSpent {
@@ -34,6 +40,7 @@ impl Error {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
+            Self::AttributeInvalid { .. } => Reason::FieldInvalid,
             Self::BudgetSpent { .. } => Reason::BudgetSpent,
             Self::Conflict => Reason::StoreConflict,
             Self::Internal { .. } => Reason::Internal,

@@ -278,7 +278,8 @@ async fn prove_seal(core: &Core) -> Result<(), OpenError> {
 fn broken(error: Error) -> OpenError {
     match error {
         Error::Unavailable => OpenError::Unavailable,
-        Error::BudgetSpent { .. }
+        Error::AttributeInvalid { .. }
+        | Error::BudgetSpent { .. }
         | Error::Conflict
         | Error::Internal { .. }
         | Error::Refused(_) => OpenError::ChainBroken,

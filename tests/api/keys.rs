@@ -184,7 +184,7 @@ async fn each_field_of_a_new_key_is_bounded_and_named() {
             "attributes.pin_formats_out",
             of(KeyAttributes { pin_formats_out: vec![iso_4, iso_4], ..none() }),
         ),
-        ("attributes", of(KeyAttributes { pin_formats_in: vec![iso_1], ..none() })),
+        ("attributes.pin_formats_in", of(KeyAttributes { pin_formats_in: vec![iso_1], ..none() })),
         (
             "attributes.mac_length_min_bytes",
             of(KeyAttributes { mac_length_min_bytes: 3, ..none() }),
@@ -199,11 +199,11 @@ async fn each_field_of_a_new_key_is_bounded_and_named() {
         ),
         ("attributes.key_set_id", of(KeyAttributes { key_set_id: vec![1; 3], ..none() })),
         ("attributes.key_set_id", of(KeyAttributes { key_set_id: vec![1; 6], ..none() })),
-        ("attributes", of(KeyAttributes { key_set_id: vec![1; 4], ..none() })),
-        ("attributes", of(KeyAttributes { open: true, ..none() })),
+        ("attributes.key_set_id", of(KeyAttributes { key_set_id: vec![1; 4], ..none() })),
+        ("attributes.open", of(KeyAttributes { open: true, ..none() })),
         ("attributes.expire_time", of(KeyAttributes { expire_time: Some(past), ..none() })),
         (
-            "attributes",
+            "attributes.key_set_id",
             CreateKeyRequest {
                 attributes: Some(KeyAttributes { key_set_id: vec![1; 5], ..none() }),
                 ..bdk
@@ -239,7 +239,7 @@ async fn each_field_of_the_other_calls_is_bounded_and_named() {
         ("wrapping_key", under("terminals/dev-kek")),
         ("exportability", ImportKeyRequest { exportability: 9, ..good() }),
         (
-            "attributes",
+            "attributes.open",
             ImportKeyRequest {
                 attributes: Some(KeyAttributes { open: true, ..KeyAttributes::default() }),
                 ..good()

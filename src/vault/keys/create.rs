@@ -69,7 +69,7 @@ impl Work {
     /// The block must unwrap, be of a known usage with an algorithm and a mode that it has, and
     /// hold no weak TDES key, else `KEY_BLOCK_REJECTED`; a live realm refuses so what was published
     /// too. The wrapping key must be as strong as what it brings, else `WRAPPING_KEY_TOO_WEAK`.
-    /// Attributes that are not of the usage are `FIELD_INVALID`.
+    /// Attributes that are not of the usage are named and `FIELD_INVALID`.
     pub async fn import_key(
         &mut self,
         import: ImportKey<'_>,
@@ -243,14 +243,23 @@ fn completed(
     let fits = is_key_name(name)
         && *usage != KeyUsage::InitialDukpt
         && usage.permits(*algorithm)
-        && usage.modes().contains(mode_of_use)
-        && attributes.pin_formats_in.iter().all(|one| has_pins && formats_in.contains(one))
-        && attributes.pin_formats_out.iter().all(|one| has_pins && formats_out.contains(one))
-        && (4..=64).contains(&attributes.mac_length_min_bytes)
-        && attributes.device_cap > 0
-        && (is_bdk || !attributes.open)
-        && key_set_id_fits;
-    if fits { Ok(attributes) } else { Err(Error::Refused(Reason::FieldInvalid)) }
+        && usage.modes().contains(mode_of_use);
+    if !fits {
+        return Err(Error::Refused(Reason::FieldInvalid));
+    }
+    let all = |formats: &[u8], of: &[u8]| formats.iter().all(|one| has_pins && of.contains(one));
+    let checks = [
+        ("pin_formats_in", all(&attributes.pin_formats_in, &formats_in)),
+        ("pin_formats_out", all(&attributes.pin_formats_out, &formats_out)),
+        ("mac_length_min_bytes", (4..=64).contains(&attributes.mac_length_min_bytes)),
+        ("key_set_id", key_set_id_fits),
+        ("device_cap", attributes.device_cap > 0),
+        ("open", is_bdk || !attributes.open),
+    ];
+    match checks.into_iter().find(|(_, fits)| !fits) {
+        Some((name, _)) => Err(Error::AttributeInvalid { name }),
+        None => Ok(attributes),
+    }
 }
 
 /// Of the given formats those that the algorithm carries: 0, 1 and 3 TDES, 4 AES (ISO 9564-1).
