@@ -9,14 +9,51 @@ use crate::harness::{Service, terminal_name};
 /// Why the tests do what they do.
 pub(crate) const CAUSE: &str = "a test asks for it";
 
+/// What a call upon a terminal is given; each call takes what it has fields for.
+#[derive(Clone)]
+pub(crate) struct Given {
+    pub(crate) request_id: String,
+    pub(crate) name: String,
+    pub(crate) cause: String,
+    pub(crate) standing: i32,
+    pub(crate) digest: Vec<u8>,
+}
+
+impl Given {
+    /// Nothing wrong in it.
+    pub(crate) fn to(id: &str) -> Self {
+        Self {
+            request_id: request_id(),
+            name: terminal_name(id),
+            cause: CAUSE.to_owned(),
+            standing: proto::MerchantStanding::Approved.into(),
+            digest: vec![7; 32],
+        }
+    }
+}
+
+/// The backend's calls upon a terminal: those that take a cause have it.
+pub(crate) const CALLS: [Call; 13] = [
+    Call::IssueActivationCode,
+    Call::ReissueActivationCode,
+    Call::EnableTerminal,
+    Call::SetMerchantStanding,
+    Call::SetSettlementDigest,
+    Call::HoldTerminal,
+    Call::ReleaseTerminal,
+    Call::CancelActivation,
+    Call::SuspendTerminal,
+    Call::ResumeTerminal,
+    Call::RetireTerminal,
+    Call::MarkTerminalCompromised,
+    Call::StartRekey,
+];
+
 /// Makes a call that takes a request id, a name and what else is given; answers the terminal.
 macro_rules! call {
-    ($service:ident, $id:ident, $method:ident, $request:ident { $($field:ident: $value:expr),* }) => {{
-        let request = proto::$request {
-            request_id: request_id(),
-            name: terminal_name($id),
-            $($field: $value,)*
-        };
+    ($service:ident, $given:ident, $method:ident, $request:ident, $($field:ident),*) => {{
+        let Given { request_id, name, .. } = $given.clone();
+        let request = proto::$request { request_id, name, $($field: $given.$field,)* };
         let answer = $service.client.terminals().$method(request).await?.into_inner();
         Ok(answer.terminal.expect("a terminal"))
     }};
@@ -25,46 +62,45 @@ macro_rules! call {
 impl Service {
     /// Makes one of the backend's calls upon a terminal.
     pub(crate) async fn call(&self, call: Call, id: &str) -> Result<proto::Terminal, Refusal> {
-        let cause = CAUSE.to_owned();
+        self.call_with(call, Given::to(id)).await
+    }
+
+    /// The same with anything in its request.
+    pub(crate) async fn call_with(
+        &self,
+        call: Call,
+        given: Given,
+    ) -> Result<proto::Terminal, Refusal> {
         match call {
             Call::IssueActivationCode => {
-                call!(self, id, issue_activation_code, IssueActivationCodeRequest {})
+                call!(self, given, issue_activation_code, IssueActivationCodeRequest,)
             }
             Call::ReissueActivationCode => {
-                call!(self, id, reissue_activation_code, ReissueActivationCodeRequest {})
+                call!(self, given, reissue_activation_code, ReissueActivationCodeRequest,)
             }
-            Call::EnableTerminal => call!(self, id, enable_terminal, EnableTerminalRequest {}),
-            Call::SetMerchantStanding => self.stand(id, proto::MerchantStanding::Approved).await,
+            Call::EnableTerminal => call!(self, given, enable_terminal, EnableTerminalRequest,),
+            Call::SetMerchantStanding => {
+                call!(self, given, set_merchant_standing, SetMerchantStandingRequest, standing)
+            }
             Call::SetSettlementDigest => {
-                let digest = vec![7; 32];
-                call!(
-                    self,
-                    id,
-                    set_settlement_digest,
-                    SetSettlementDigestRequest { digest: digest }
-                )
+                call!(self, given, set_settlement_digest, SetSettlementDigestRequest, digest)
             }
-            Call::HoldTerminal => {
-                call!(self, id, hold_terminal, HoldTerminalRequest { cause: cause })
-            }
-            Call::ReleaseTerminal => call!(self, id, release_terminal, ReleaseTerminalRequest {}),
+            Call::HoldTerminal => call!(self, given, hold_terminal, HoldTerminalRequest, cause),
+            Call::ReleaseTerminal => call!(self, given, release_terminal, ReleaseTerminalRequest,),
             Call::CancelActivation => {
-                call!(self, id, cancel_activation, CancelActivationRequest { cause: cause })
+                call!(self, given, cancel_activation, CancelActivationRequest, cause)
             }
             Call::SuspendTerminal => {
-                call!(self, id, suspend_terminal, SuspendTerminalRequest { cause: cause })
+                call!(self, given, suspend_terminal, SuspendTerminalRequest, cause)
             }
-            Call::ResumeTerminal => call!(self, id, resume_terminal, ResumeTerminalRequest {}),
+            Call::ResumeTerminal => call!(self, given, resume_terminal, ResumeTerminalRequest,),
             Call::RetireTerminal => {
-                call!(self, id, retire_terminal, RetireTerminalRequest { cause: cause })
+                call!(self, given, retire_terminal, RetireTerminalRequest, cause)
             }
-            Call::MarkTerminalCompromised => call!(
-                self,
-                id,
-                mark_terminal_compromised,
-                MarkTerminalCompromisedRequest { cause: cause }
-            ),
-            Call::StartRekey => call!(self, id, start_rekey, StartRekeyRequest { cause: cause }),
+            Call::MarkTerminalCompromised => {
+                call!(self, given, mark_terminal_compromised, MarkTerminalCompromisedRequest, cause)
+            }
+            Call::StartRekey => call!(self, given, start_rekey, StartRekeyRequest, cause),
             Call::BeginActivation
             | Call::DeliverKeys
             | Call::ConfirmKeys
@@ -81,8 +117,8 @@ impl Service {
         id: &str,
         standing: proto::MerchantStanding,
     ) -> Result<proto::Terminal, Refusal> {
-        let standing = standing.into();
-        call!(self, id, set_merchant_standing, SetMerchantStandingRequest { standing: standing })
+        let given = Given { standing: standing.into(), ..Given::to(id) };
+        self.call_with(Call::SetMerchantStanding, given).await
     }
 
     /// A call that must succeed.
@@ -103,7 +139,18 @@ impl Service {
 
     /// Creates a profile of AES terminals, changed from that of development.
     pub(crate) async fn profile(&self, id: &str, change: impl FnOnce(&mut proto::Profile)) {
-        let mut profile = proto::Profile {
+        let mut request = create_profile_request(id);
+        change(request.profile.as_mut().expect("a profile"));
+        crate::harness::answer(self.client.terminals().create_profile(request).await);
+    }
+}
+
+/// A profile of AES terminals as that of development, with nothing wrong in it.
+pub(crate) fn create_profile_request(id: &str) -> proto::CreateProfileRequest {
+    proto::CreateProfileRequest {
+        request_id: request_id(),
+        profile_id: id.to_owned(),
+        profile: Some(proto::Profile {
             suite: proto::Suite::P256Aes128.into(),
             base_derivation_key: "keys/dev-bdk-aes".to_owned(),
             test_transactions: 1,
@@ -113,13 +160,6 @@ impl Service {
                 daily_amount_minor: 500_000,
             }),
             ..proto::Profile::default()
-        };
-        change(&mut profile);
-        let request = proto::CreateProfileRequest {
-            request_id: request_id(),
-            profile_id: id.to_owned(),
-            profile: Some(profile),
-        };
-        crate::harness::answer(self.client.terminals().create_profile(request).await);
+        }),
     }
 }
