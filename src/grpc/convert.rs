@@ -47,7 +47,8 @@ pub(super) fn optional_resource(
     if name.is_empty() { Ok(None) } else { resource(path, collection, name).map(Some) }
 }
 
-/// An id of a resource: a lower-case letter, then lower-case letters, digits and hyphens.
+/// An id of a resource: 1 to 63 characters, a lower-case letter, then lower-case letters, digits and
+/// hyphens, no hyphen last.
 pub(super) fn id(path: &str, id: &str) -> Result<String, Error> {
     let first = id.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
     let all = id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
@@ -56,7 +57,7 @@ pub(super) fn id(path: &str, id: &str) -> Result<String, Error> {
     } else {
         Err(Error::field(
             path,
-            "must be a letter, then letters, digits and hyphens, lower case, 63 at most",
+            "must be 1 to 63 letters, digits and hyphens, lower case, a letter first, no hyphen last",
         ))
     }
 }

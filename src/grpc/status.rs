@@ -102,7 +102,7 @@ const fn message(reason: Reason) -> &'static str {
         Reason::ResourceAlreadyExists => "a resource of this name exists",
         Reason::ResourceNotFound => "there is no such resource",
         Reason::StoreConflict => "another call changed the same record; retry",
-        Reason::StoreUnavailable => "the store is unavailable; nothing was done",
+        Reason::StoreUnavailable => "the store is unavailable; repeat the call",
         Reason::TerminalAlreadyActivated => "the terminal holds confirmed keys; start a re-key",
         Reason::TerminalAlreadyExists => "the terminal id or serial is registered",
         Reason::TerminalLocked => "the terminal is locked; reissue its code",
