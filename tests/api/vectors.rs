@@ -13,8 +13,8 @@ use crate::harness::{Service, development_keys};
 async fn every_vector_of_the_project_that_the_api_can_express_holds_through_the_service() {
     let reports = drive(&files("tests/vectors")).await;
     for (file, least) in [
-        ("dukpt_x9_24_1.json", 20),
-        ("dukpt_x9_24_3.json", 5),
+        ("dukpt_x9_24_1.json", 25),
+        ("dukpt_x9_24_3.json", 50),
         ("key_blocks.json", 45),
         ("macs.json", 40),
         ("pin_blocks.json", 5),

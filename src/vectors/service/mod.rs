@@ -5,6 +5,7 @@
 //! opening it. Where the policy forbids what a vector shows (format 1 out, short PANs, weak keys,
 //! deprecated key blocks) the refusal is what is expected, and counted apart.
 
+mod derivation;
 mod key_block;
 mod keys;
 mod mac;
@@ -66,6 +67,7 @@ async fn operate(keys: &mut Keys<'_>, vector: &Vector) -> Outcome {
     let operation = vector.operation()?;
     let is_dukpt = vector.has("bdk");
     match operation {
+        "derive_working_key" => derivation::run(keys, vector).await,
         "mac_generate" | "mac_verify" if is_dukpt => mac::run_dukpt(keys, vector).await,
         "mac_generate" | "mac_verify" => mac::run(keys, vector).await,
         "pin_decrypt" | "pin_encrypt" if is_dukpt => pin_block::run_dukpt(keys, vector).await,

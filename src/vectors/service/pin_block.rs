@@ -98,9 +98,19 @@ async fn encipher(
     destination: KeyCall<'_>,
     their_key: &[u8],
 ) -> Outcome {
+    let answer = from_ours(keys, subject, vector.text("pin")?, destination).await?;
+    compare(vector, subject, their_key, &answer)
+}
+
+/// The PIN block of a PIN under a key of the service, translated from one of ours.
+pub(super) async fn from_ours(
+    keys: &mut Keys<'_>,
+    subject: Subject<'_>,
+    pin: &str,
+    destination: KeyCall<'_>,
+) -> Result<Vec<u8>, Stop> {
     let ours = Ours::import(keys, subject.format).await?;
     let pan = subject.pan.unwrap_or(ANY_PAN);
-    let pin = vector.text("pin")?;
     let given = Subject { format: ours.format, pan: Some(pan) };
     let fill = vec![0xA; given.fill_len(pin)];
     let block = given.encipher(ours.key.expose_bytes(), pin, &fill).map_err(|_| {
@@ -114,8 +124,7 @@ async fn encipher(
         destination_format: subject.format,
         pan,
     };
-    let answer = ask(keys, call).await?;
-    compare(vector, subject, their_key, &answer)
+    ask(keys, call).await
 }
 
 async fn translate(keys: &mut Keys<'_>, vector: &Vector) -> Outcome {
@@ -138,7 +147,7 @@ async fn translate(keys: &mut Keys<'_>, vector: &Vector) -> Outcome {
 }
 
 /// Where a vector of format 1 has no PAN, the API asks for one all the same.
-const ANY_PAN: &str = "4111111111111111";
+pub(super) const ANY_PAN: &str = "4111111111111111";
 
 /// Asks for a translation; what the table or the form of the PAN forbids is expected refused.
 async fn ask(keys: &Keys<'_>, call: PinCall<'_>) -> Result<Vec<u8>, Stop> {
@@ -229,7 +238,7 @@ async fn import(
 }
 
 /// The attributes of a key that carries a format both ways, as far as a key can.
-fn attributes(format: PinBlockFormat) -> KeyAttributes {
+pub(super) fn attributes(format: PinBlockFormat) -> KeyAttributes {
     let (inbound, outbound): (&[u8], &[u8]) = match format {
         PinBlockFormat::Iso0 => (&[0], &[0]),
         PinBlockFormat::Iso1 => (&[1], &[]),
