@@ -122,7 +122,7 @@ async fn each_request_again_gets_the_same_bytes_and_changes_nothing() {
     }
 }
 
-/// The initial key id that the timeline of a terminal tells of its last BeginActivation.
+/// The initial key id that the timeline of a terminal tells of its last `BeginActivation`.
 async fn allocated(service: &Service, id: &str) -> String {
     let terminal = service.get(id).await;
     let mut begun = terminal.timeline.iter().filter(|entry| entry.step == "BeginActivation");
@@ -365,9 +365,10 @@ async fn an_activation_lives_for_an_hour() {
             till.deliver(&service).await.unwrap();
         }
         service.clock.advance(HOUR + 1);
-        let refusal = refused(match delivered {
-            true => till.confirm(&service).await,
-            false => till.deliver(&service).await,
+        let refusal = refused(if delivered {
+            till.confirm(&service).await
+        } else {
+            till.deliver(&service).await
         });
         assert_eq!(refusal.reason, "ACTIVATION_STATE");
         assert_eq!(told(&refusal, "remedy"), "the activation has expired: begin again");

@@ -98,7 +98,7 @@ impl Service {
         Self::start_over(Arc::new(MemoryStore::new()), None).await
     }
 
-    /// Over SQLite in a folder of its own.
+    /// Over `SQLite` in a folder of its own.
     pub(crate) async fn start_durable() -> Self {
         let folder = TempFolder::new();
         let store = SqliteStore::open(&folder.path().join("store")).expect("a store");
@@ -124,7 +124,7 @@ impl Service {
             store,
             master_key: keys.seal().expect("the development master key"),
             realm: dev::REALM,
-            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            clock: clock.clone(),
             rng: Arc::new(SystemRng::new()),
             node: "test".to_owned(),
         };

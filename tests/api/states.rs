@@ -235,18 +235,26 @@ async fn try_row(service: &Service, row: Row, cells: [Cell; Call::ALL.len()]) {
             number += 1;
             let id = format!("till-{number}");
             let mut own = None;
-            let standing = if cell.refusal().is_none() || shared.is_none() {
-                let reached = Standing::reach(service, &id, row, depth).await;
-                if cell.refusal().is_none() { own.insert(reached) } else { shared.insert(reached) }
-            } else {
-                shared.as_mut().expect("it was reached before")
+            let standing = match &mut shared {
+                Some(standing) if cell.refusal().is_some() => standing,
+                shared => {
+                    let reached = Standing::reach(service, &id, row, depth).await;
+                    let place = if cell.refusal().is_some() { shared } else { &mut own };
+                    place.insert(reached)
+                }
             };
             try_cell(service, standing, row, call, cell).await;
         }
     }
 }
 
-async fn try_cell(service: &Service, standing: &mut Standing, row: Row, call: Call, cell: Cell) {
+async fn try_cell(
+    service: &Service,
+    standing: &mut Standing,
+    row: Row,
+    call: Call,
+    expected: Cell,
+) {
     let here = format!("{:?} {:?} {call:?}", row.0, row.1);
     let id = standing.till.id.clone();
     let before = service.get(&id).await;
@@ -255,16 +263,16 @@ async fn try_cell(service: &Service, standing: &mut Standing, row: Row, call: Ca
     let after = service.get(&id).await;
     assert!(!results.is_empty(), "{here}");
     for result in results {
-        let Some((reason, code)) = cell.refusal() else {
+        let Some((reason, code)) = expected.refusal() else {
             assert_eq!(result, Ok(()), "{here}");
             // Of PIN and MAC calls only the first leaves a mark.
-            assert!(call == Call::PinOrMac || (before == after) == (cell == Again), "{here}");
+            assert!(call == Call::PinOrMac || (before == after) == (expected == Again), "{here}");
             continue;
         };
         let refusal = result.expect_err(&here);
         assert_eq!((refusal.reason.as_str(), refusal.code), (reason, code), "{here}: {refusal}");
         assert!(before == after, "{here}: a refused call changed the terminal");
-        if cell == Proof {
+        if expected == Proof {
             assert_eq!(refusal.metadata, [], "{here}");
         } else if let Some(remedy) = beyond_the_state(row.1, call) {
             assert_eq!(told(&refusal, "remedy"), remedy, "{here}");
@@ -331,7 +339,7 @@ impl Standing {
             | State::CodeExpired
             | State::Locked => standing.before_keys(service, state, depth).await,
             State::KeysConfirmed | State::ParametersDelivered | State::Tested | State::Active => {
-                standing.go(service, state).await
+                standing.go(service, state).await;
             }
             State::Held | State::Retired | State::Compromised => {
                 standing.go(service, depth.state()).await;
@@ -596,7 +604,7 @@ fn print_table() {
     }
     for ((state, way), cells) in EXPECTED {
         let way = if way == Way::Only { String::new() } else { format!(" ({way:?})") };
-        let cells: String = cells.iter().map(|cell| format!("{:>6}", cell.letters())).collect();
+        let cells = cells.map(|cell| format!("{:>6}", cell.letters())).concat();
         println!("{:<20}{cells}", format!("{}{way}", state.as_str()));
     }
 }

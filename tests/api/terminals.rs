@@ -49,57 +49,62 @@ fn no_ids() -> [String; 9] {
         .expect("nine")
 }
 
+/// A change of a registration.
+type Registering = fn(&mut proto::CreateTerminalRequest);
+
+fn merchant(request: &mut proto::CreateTerminalRequest) -> &mut proto::Merchant {
+    request.merchant.as_mut().expect("a merchant")
+}
+
+/// What is wrong in a registration, and the field that is to be named.
+const REGISTRATION_FAULTS: [(&str, Registering); 36] = [
+    ("serial", |request| request.serial.clear()),
+    ("serial", |request| request.serial = "SN1".into()),
+    ("serial", |request| request.serial = "S".repeat(33)),
+    ("serial", |request| request.serial = "SN 01".into()),
+    ("serial", |request| request.serial = "SN/01".into()),
+    ("model", |request| request.model.clear()),
+    ("model", |request| request.model = "m".repeat(65)),
+    ("model", |request| request.model = "sim\u{e9}".into()),
+    ("model", |request| request.model = "sim\n".into()),
+    ("model", |request| request.model = "another".into()),
+    ("merchant", |request| request.merchant = None),
+    ("merchant.merchant_id", |request| merchant(request).merchant_id.clear()),
+    ("merchant.merchant_id", |request| merchant(request).merchant_id = "1".repeat(16)),
+    ("merchant.merchant_id", |request| merchant(request).merchant_id = "1-2".into()),
+    ("merchant.merchant_id", |request| merchant(request).merchant_id = "\u{e9}".into()),
+    ("merchant.terminal_id", |request| merchant(request).terminal_id.clear()),
+    ("merchant.terminal_id", |request| merchant(request).terminal_id = "1".repeat(7)),
+    ("merchant.terminal_id", |request| merchant(request).terminal_id = "1".repeat(9)),
+    ("merchant.terminal_id", |request| merchant(request).terminal_id = "1234567 ".into()),
+    ("merchant.display_name", |request| merchant(request).display_name.clear()),
+    ("merchant.display_name", |request| merchant(request).display_name = "n".repeat(41)),
+    ("merchant.display_name", |request| merchant(request).display_name = "a\nb".into()),
+    ("merchant_standing", |request| request.merchant_standing = 0),
+    ("merchant_standing", |request| request.merchant_standing = 4),
+    ("merchant_standing", |request| request.merchant_standing = -1),
+    ("profile", |request| request.profile.clear()),
+    ("profile", |request| request.profile = "dev-aes".into()),
+    ("profile", |request| request.profile = "keys/dev-aes".into()),
+    ("profile", |request| request.profile = "profiles/dev-aes/x".into()),
+    ("kind", |request| request.kind = 0),
+    ("kind", |request| request.kind = 2),
+    ("kind", |request| request.kind = i32::MAX),
+    ("device_authority", |request| request.device_authority.clear()),
+    ("device_authority", |request| request.device_authority = "dev-vendor".into()),
+    ("device_authority", |request| request.device_authority.push(' ')),
+    ("terminal_id", |request| request.terminal_id.push('!')),
+];
+
 #[tokio::test]
 async fn each_field_of_a_registration_is_bounded() {
-    type Change = fn(&mut proto::CreateTerminalRequest);
-    fn merchant(request: &mut proto::CreateTerminalRequest) -> &mut proto::Merchant {
-        request.merchant.as_mut().expect("a merchant")
-    }
     let service = Service::start().await;
-    let changes: [(&str, Change); 36] = [
-        ("serial", |request| request.serial.clear()),
-        ("serial", |request| request.serial = "SN1".to_owned()),
-        ("serial", |request| request.serial = "S".repeat(33)),
-        ("serial", |request| request.serial = "SN 01".to_owned()),
-        ("serial", |request| request.serial = "SN/01".to_owned()),
-        ("model", |request| request.model.clear()),
-        ("model", |request| request.model = "m".repeat(65)),
-        ("model", |request| request.model = "sim\u{e9}".to_owned()),
-        ("model", |request| request.model = "sim\n".to_owned()),
-        ("model", |request| request.model = "another".to_owned()),
-        ("merchant", |request| request.merchant = None),
-        ("merchant.merchant_id", |request| merchant(request).merchant_id.clear()),
-        ("merchant.merchant_id", |request| merchant(request).merchant_id = "1".repeat(16)),
-        ("merchant.merchant_id", |request| merchant(request).merchant_id = "1-2".to_owned()),
-        ("merchant.merchant_id", |request| merchant(request).merchant_id = "\u{e9}".to_owned()),
-        ("merchant.terminal_id", |request| merchant(request).terminal_id.clear()),
-        ("merchant.terminal_id", |request| merchant(request).terminal_id = "1".repeat(7)),
-        ("merchant.terminal_id", |request| merchant(request).terminal_id = "1".repeat(9)),
-        ("merchant.terminal_id", |request| merchant(request).terminal_id = "1234567 ".to_owned()),
-        ("merchant.display_name", |request| merchant(request).display_name.clear()),
-        ("merchant.display_name", |request| merchant(request).display_name = "n".repeat(41)),
-        ("merchant.display_name", |request| merchant(request).display_name = "a\nb".to_owned()),
-        ("merchant_standing", |request| request.merchant_standing = 0),
-        ("merchant_standing", |request| request.merchant_standing = 4),
-        ("merchant_standing", |request| request.merchant_standing = -1),
-        ("profile", |request| request.profile.clear()),
-        ("profile", |request| request.profile = "dev-aes".to_owned()),
-        ("profile", |request| request.profile = "keys/dev-aes".to_owned()),
-        ("profile", |request| request.profile = "profiles/dev-aes/x".to_owned()),
-        ("kind", |request| request.kind = 0),
-        ("kind", |request| request.kind = 2),
-        ("kind", |request| request.kind = i32::MAX),
-        ("device_authority", |request| request.device_authority.clear()),
-        ("device_authority", |request| request.device_authority = "dev-vendor".to_owned()),
-        ("device_authority", |request| request.device_authority.push(' ')),
-        ("terminal_id", |request| request.terminal_id.push('!')),
-    ];
     let create = async |change: &dyn Fn(&mut proto::CreateTerminalRequest)| {
         let mut request = create_terminal_request("till", "SN-TILL", "dev-aes");
         change(&mut request);
         service.client.terminals().create_terminal(request).await
     };
-    for (path, change) in changes {
+    for (path, change) in REGISTRATION_FAULTS {
         assert_eq!(field(&refusal(create(&change).await)), path);
     }
     for id in no_ids() {
@@ -110,11 +115,10 @@ async fn each_field_of_a_registration_is_bounded() {
         let refused = refusal(create(&|request| request.request_id.clone_from(&id)).await);
         assert_eq!(field(&refused), "request_id", "{id}");
     }
-    for (reason, change) in [
-        ("RESOURCE_NOT_FOUND", (|request| request.profile.push('x')) as Change),
-        ("RESOURCE_NOT_FOUND", |request| request.device_authority.push('x')),
-    ] {
-        assert_eq!(refusal(create(&change).await).reason, reason);
+    let missing: [Registering; 2] =
+        [|request| request.profile.push('x'), |request| request.device_authority.push('x')];
+    for change in missing {
+        assert_eq!(refusal(create(&change).await).reason, "RESOURCE_NOT_FOUND");
     }
     let listed = answer(service.client.terminals().list_terminals(list(0, "", 0)).await);
     assert!(listed.terminals.is_empty(), "a refused registration left a terminal");
@@ -162,53 +166,63 @@ async fn a_registration_comes_back_as_it_was_given() {
     }
 }
 
+/// A change of a profile.
+type Profiling = fn(&mut proto::Profile);
+
+fn limits(profile: &mut proto::Profile) -> &mut proto::Limits {
+    profile.limits.as_mut().expect("limits")
+}
+
+const fn lasting(seconds: i64) -> Duration {
+    Duration { seconds, nanos: 0 }
+}
+
+/// What is wrong in a profile, and the field that is to be named.
+const PROFILE_FAULTS: [(&str, Profiling); 27] = [
+    ("profile.suite", |profile| profile.suite = 0),
+    ("profile.suite", |profile| profile.suite = 3),
+    ("profile.base_derivation_key", |profile| profile.base_derivation_key.clear()),
+    ("profile.base_derivation_key", |profile| {
+        profile.base_derivation_key = "dev-bdk-aes".into();
+    }),
+    ("profile.code_lifetime", |profile| profile.code_lifetime = Some(lasting(59))),
+    ("profile.code_lifetime", |profile| profile.code_lifetime = Some(lasting(0))),
+    ("profile.code_lifetime", |profile| profile.code_lifetime = Some(lasting(-1))),
+    ("profile.code_lifetime", |profile| profile.code_lifetime = Some(lasting(72 * 3_600 + 1))),
+    ("profile.code_lifetime", |profile| profile.code_lifetime = Some(lasting(i64::MAX))),
+    ("profile.code_lifetime", |profile| {
+        profile.code_lifetime = Some(Duration { seconds: 100, nanos: -1 });
+    }),
+    ("profile.test_transactions", |profile| profile.test_transactions = 11),
+    ("profile.test_transactions", |profile| profile.test_transactions = u32::MAX),
+    ("profile.limits", |profile| profile.limits = None),
+    ("profile.limits.currency", |profile| limits(profile).currency.clear()),
+    ("profile.limits.currency", |profile| limits(profile).currency = "eur".into()),
+    ("profile.limits.currency", |profile| limits(profile).currency = "EURO".into()),
+    ("profile.limits.currency", |profile| limits(profile).currency = "978".into()),
+    ("profile.limits.single_amount_minor", |profile| limits(profile).single_amount_minor = 0),
+    ("profile.limits.daily_amount_minor", |profile| limits(profile).single_amount_minor = 500_001),
+    ("profile.limits.single_amount_minor", |profile| {
+        limits(profile).single_amount_minor = u64::MAX
+    }),
+    ("profile.limits.daily_amount_minor", |profile| limits(profile).daily_amount_minor = 0),
+    ("profile.limits.daily_amount_minor", |profile| limits(profile).daily_amount_minor = 49_999),
+    ("profile.limits.daily_amount_minor", |profile| {
+        limits(profile).daily_amount_minor = 1_000_000_000_000
+    }),
+    ("profile.rekey_grace", |profile| profile.rekey_grace = Some(lasting(72 * 3_600 + 1))),
+    ("profile.rekey_grace", |profile| profile.rekey_grace = Some(lasting(-1))),
+    ("profile.rekey_grace", |profile| profile.rekey_grace = Some(lasting(i64::MAX))),
+    ("profile.rekey_grace", |profile| {
+        profile.rekey_grace = Some(Duration { seconds: 0, nanos: i32::MIN });
+    }),
+];
+
 #[tokio::test]
 async fn each_field_of_a_profile_is_bounded() {
-    type Change = fn(&mut proto::Profile);
-    fn limits(profile: &mut proto::Profile) -> &mut proto::Limits {
-        profile.limits.as_mut().expect("limits")
-    }
-    const fn seconds(seconds: i64) -> Option<Duration> {
-        Some(Duration { seconds, nanos: 0 })
-    }
     let service = Service::start().await;
-    let changes: [(&str, Change); 27] = [
-        ("profile.suite", |profile| profile.suite = 0),
-        ("profile.suite", |profile| profile.suite = 3),
-        ("profile.base_derivation_key", |profile| profile.base_derivation_key.clear()),
-        ("profile.base_derivation_key", |profile| {
-            profile.base_derivation_key = "dev-bdk-aes".to_owned();
-        }),
-        ("profile.code_lifetime", |profile| profile.code_lifetime = seconds(59)),
-        ("profile.code_lifetime", |profile| profile.code_lifetime = seconds(0)),
-        ("profile.code_lifetime", |profile| profile.code_lifetime = seconds(-1)),
-        ("profile.code_lifetime", |profile| profile.code_lifetime = seconds(72 * 3_600 + 1)),
-        ("profile.code_lifetime", |profile| profile.code_lifetime = seconds(i64::MAX)),
-        ("profile.code_lifetime", |profile| {
-            profile.code_lifetime = Some(Duration { seconds: 100, nanos: -1 });
-        }),
-        ("profile.test_transactions", |profile| profile.test_transactions = 11),
-        ("profile.test_transactions", |profile| profile.test_transactions = u32::MAX),
-        ("profile.limits", |profile| profile.limits = None),
-        ("profile.limits.currency", |profile| limits(profile).currency.clear()),
-        ("profile.limits.currency", |profile| limits(profile).currency = "eur".to_owned()),
-        ("profile.limits.currency", |profile| limits(profile).currency = "EURO".to_owned()),
-        ("profile.limits.currency", |profile| limits(profile).currency = "978".to_owned()),
-        ("profile.limits", |profile| limits(profile).single_amount_minor = 0),
-        ("profile.limits", |profile| limits(profile).single_amount_minor = 500_001),
-        ("profile.limits", |profile| limits(profile).single_amount_minor = u64::MAX),
-        ("profile.limits", |profile| limits(profile).daily_amount_minor = 0),
-        ("profile.limits", |profile| limits(profile).daily_amount_minor = 49_999),
-        ("profile.limits", |profile| limits(profile).daily_amount_minor = 1_000_000_000_000),
-        ("profile.rekey_grace", |profile| profile.rekey_grace = seconds(72 * 3_600 + 1)),
-        ("profile.rekey_grace", |profile| profile.rekey_grace = seconds(-1)),
-        ("profile.rekey_grace", |profile| profile.rekey_grace = seconds(i64::MAX)),
-        ("profile.rekey_grace", |profile| {
-            profile.rekey_grace = Some(Duration { seconds: 0, nanos: i32::MIN });
-        }),
-    ];
     let create = async |request| service.client.terminals().create_profile(request).await;
-    for (path, change) in changes {
+    for (path, change) in PROFILE_FAULTS {
         let mut request = create_profile_request("bounded");
         change(request.profile.as_mut().expect("a profile"));
         assert_eq!(field(&refusal(create(request).await)), path);
@@ -244,14 +258,16 @@ async fn each_field_of_a_profile_is_bounded() {
     // The ends of each range; what is not said has its default.
     let mut request = create_profile_request("bounded");
     let profile = request.profile.as_mut().expect("a profile");
-    profile.code_lifetime = seconds(72 * 3_600);
+    profile.code_lifetime = Some(lasting(72 * 3_600));
     profile.test_transactions = 10;
     (limits(profile).single_amount_minor, limits(profile).daily_amount_minor) =
         (999_999_999_999, 999_999_999_999);
     answer(create(request.clone()).await);
     let got = answer(service.client.terminals().get_profile(name).await).profile.unwrap();
     assert!(got.limits == request.profile.unwrap().limits);
-    assert!(got.code_lifetime == seconds(72 * 3_600) && got.rekey_grace == seconds(3_600));
+    assert!(
+        got.code_lifetime == Some(lasting(72 * 3_600)) && got.rekey_grace == Some(lasting(3_600))
+    );
     assert_eq!((got.test_transactions, got.parameters_version), (10, 1));
     let again = refusal(create(create_profile_request("bounded")).await);
     assert_eq!(
