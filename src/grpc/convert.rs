@@ -47,8 +47,8 @@ pub(super) fn optional_resource(
     if name.is_empty() { Ok(None) } else { resource(path, collection, name).map(Some) }
 }
 
-/// An id of a resource: 1 to 63 characters, a lower-case letter, then lower-case letters, digits and
-/// hyphens, no hyphen last.
+/// An id of a resource: 1 to 63 characters, a lower-case letter, then lower-case letters, digits
+/// and hyphens, no hyphen last.
 pub(super) fn id(path: &str, id: &str) -> Result<String, Error> {
     let first = id.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
     let all = id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
@@ -57,7 +57,7 @@ pub(super) fn id(path: &str, id: &str) -> Result<String, Error> {
     } else {
         Err(Error::field(
             path,
-            "must be 1 to 63 letters, digits and hyphens, lower case, a letter first, no hyphen last",
+            "must be 1 to 63 lower-case letters, digits and hyphens, a letter first, no hyphen last",
         ))
     }
 }

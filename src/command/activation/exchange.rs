@@ -44,8 +44,8 @@ pub(super) enum Opening {
 
 /// Finds the terminal of a KSN, verifies the MAC, then claims the counter.
 ///
-/// Until the MAC verifies nothing is counted, nothing is spent, and whatever is wrong looks the same
-/// from outside: an unknown KSN, a base derivation key out of use, a wrong MAC.
+/// Until the MAC verifies nothing is counted, nothing is spent, and whatever is wrong looks the
+/// same from outside: an unknown KSN, a base derivation key out of use, a wrong MAC.
 pub(super) async fn open(
     vault: &Vault,
     caller: &Caller,
@@ -88,7 +88,8 @@ pub(super) async fn open(
         // Its answer is no longer kept, so it is not computed again either.
         Ok(Claim::Repeat) => return Err(refuse(work, Reason::KsnReplayed).await),
         Ok(Claim::Spent) => {
-            // Two messages of the terminal under one counter: the commit refuses and raises the alarm.
+            // Two messages of the terminal under one counter: the commit refuses and raises the
+            // alarm.
             work.accept(Purpose::MacRequest);
             let refused = work.commit().await;
             return Err(refused.map_or_else(Error::from, |_| Reason::KsnReplayed.into()));
