@@ -57,7 +57,7 @@ pub(super) fn id(path: &str, id: &str) -> Result<String, Error> {
     } else {
         Err(Error::field(
             path,
-            "must be 1 to 63 lower-case letters, digits and hyphens, a letter first, no hyphen last",
+            "must be 1 to 63 lower-case letters, digits, hyphens; a letter first, no hyphen last",
         ))
     }
 }
