@@ -148,6 +148,7 @@ fn blank(id: &str, state: State, now: UnixMillis) -> Terminal {
         code: None,
         codes_issued: 0,
         activation: 1,
+        last_begin: None,
         keys: None,
         keys_before: None,
         parameters_sent: None,

@@ -52,6 +52,8 @@ pub struct Terminal {
     moved: Moved,
     purchases_made: u64,
     tests_made: u32,
+    /// The sequence of the last Begin.
+    last_begin: u64,
 }
 
 impl Terminal {
@@ -69,6 +71,7 @@ impl Terminal {
             moved: Moved::default(),
             purchases_made: 0,
             tests_made: 0,
+            last_begin: 0,
         }
     }
 

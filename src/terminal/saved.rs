@@ -68,6 +68,7 @@ impl Terminal {
             moved_amount_minor: self.moved.amount_minor,
             purchases_made: self.purchases_made,
             tests_made: self.tests_made,
+            last_begin: self.last_begin,
         };
         let text = serde_json::to_string_pretty(&saved);
         Zeroizing::new(text.expect("texts, numbers and lists are what JSON has"))
@@ -88,6 +89,7 @@ impl Terminal {
         let parameters = parameters.transpose().map_err(|_| invalid("parameters"))?;
         let moved = Moved { day: saved.moved_day, amount_minor: saved.moved_amount_minor };
         let (purchases_made, tests_made) = (saved.purchases_made, saved.tests_made);
+        let last_begin = saved.last_begin;
         let device = saved.restore_device()?;
         Ok(Self {
             device,
@@ -100,6 +102,7 @@ impl Terminal {
             moved,
             purchases_made,
             tests_made,
+            last_begin,
         })
     }
 }
@@ -131,6 +134,7 @@ struct Saved {
     moved_amount_minor: u64,
     purchases_made: u64,
     tests_made: u32,
+    last_begin: u64,
 }
 
 impl Saved {

@@ -83,6 +83,7 @@ impl Terminal {
         &mut self,
         activation_code: Option<ActivationCode>,
         rng: &dyn Rng,
+        now: u64,
     ) -> Result<SignedRequest, TerminalError> {
         let mut device_nonce = [0; 32];
         rng.fill(&mut device_nonce)?;
@@ -92,7 +93,9 @@ impl Terminal {
             certificate_chain: self.device.certificate_chain.clone(),
             device_nonce,
             readiness: self.device.readiness.clone(),
+            sequence: now.max(self.last_begin.saturating_add(1)),
         };
+        self.last_begin = begin.sequence;
         let transcript = Transcript::new();
         let (transcript, request) = sign(&self.device, &transcript, begin.encode(), Step::Begin)?;
         self.session = Session::Begun { transcript, request: request.clone() };

@@ -26,7 +26,7 @@ fn pair(suite: Suite) -> (Terminal, Host) {
 fn begun(suite: Suite) -> (Terminal, Host) {
     let (mut terminal, mut host) = pair(suite);
     let code = ActivationCode::from_random_bits(&[5; 7]);
-    let request = terminal.begin(Some(code), &SystemRng::new()).unwrap();
+    let request = terminal.begin(Some(code), &SystemRng::new(), NOW).unwrap();
     let reply = host.begin(&request, &terminal.device.key);
     let activation = terminal.accept_begin(reply.answer(), NOW).unwrap();
     assert_eq!(activation.as_str(), "terminals/t-1/activations/1");
@@ -134,7 +134,7 @@ fn limits_hold_over_a_day_and_no_longer() {
 #[test]
 fn a_request_that_was_not_answered_is_the_same_again() {
     let (mut terminal, mut host) = pair(Suite::P256Aes128);
-    let begin = terminal.begin(None, &SystemRng::new()).unwrap();
+    let begin = terminal.begin(None, &SystemRng::new(), NOW).unwrap();
     assert!(terminal.begin_again() == Some(begin.clone()));
     let reply = host.begin(&begin, &terminal.device.key);
     terminal.accept_begin(reply.answer(), NOW).unwrap();
@@ -159,7 +159,7 @@ fn a_terminal_that_was_switched_off_goes_on() {
     for suite in Suite::ALL {
         let again = |terminal: &Terminal| Terminal::restore(&terminal.save()).unwrap();
         let (mut terminal, mut host) = pair(suite);
-        let request = terminal.begin(None, &SystemRng::new()).unwrap();
+        let request = terminal.begin(None, &SystemRng::new(), NOW).unwrap();
         let mut terminal = again(&terminal);
         let reply = host.begin(&request, &terminal.device.key);
         terminal.accept_begin(reply.answer(), NOW).unwrap();
@@ -200,7 +200,7 @@ fn another_service_is_not_trusted() {
     ] {
         let mut host = host;
         let mut terminal = terminal(Suite::P256Aes128, &root);
-        let request = terminal.begin(None, &SystemRng::new()).unwrap();
+        let request = terminal.begin(None, &SystemRng::new(), NOW).unwrap();
         let reply = host.begin(&request, &terminal.device.key);
         let accepted = terminal.accept_begin(reply.answer(), now);
         assert_eq!(accepted.err(), error.then_some(TerminalError::ServiceNotTrusted));
@@ -209,7 +209,7 @@ fn another_service_is_not_trusted() {
     let mut host = Host::new(Suite::P256Aes128, &root, "acquirer-1");
     host.acquirer = AcquirerId::new("acquirer-2").unwrap();
     let mut terminal = terminal(Suite::P256Aes128, &root);
-    let request = terminal.begin(None, &SystemRng::new()).unwrap();
+    let request = terminal.begin(None, &SystemRng::new(), NOW).unwrap();
     let reply = host.begin(&request, &terminal.device.key);
     let refused = terminal.accept_begin(reply.answer(), NOW);
     assert_eq!(refused, Err(TerminalError::ServiceNotTrusted));
@@ -253,7 +253,7 @@ fn an_answer_of_another_session_is_refused() {
     let (mut terminal, mut host) = begun(Suite::P256Aes128);
     let request = terminal.deliver().unwrap();
     let stale = host.deliver(&request, &terminal.device.key);
-    let request = terminal.begin(None, &SystemRng::new()).unwrap();
+    let request = terminal.begin(None, &SystemRng::new(), NOW).unwrap();
     let reply = host.begin(&request, &terminal.device.key);
     terminal.accept_begin(reply.answer(), NOW).unwrap();
     terminal.deliver().unwrap();
@@ -326,7 +326,7 @@ fn request_as_test(host: &Host, request: &TransactionRequest) -> TransactionRequ
 fn the_old_keys_serve_until_the_new_are_confirmed() {
     let (mut terminal, mut host) = with_keys(Suite::P256Aes128);
     apply(&mut terminal, &host, parameters(1)).unwrap();
-    let request = terminal.begin(None, &SystemRng::new()).unwrap();
+    let request = terminal.begin(None, &SystemRng::new(), NOW).unwrap();
     let reply = host.begin(&request, &terminal.device.key);
     terminal.accept_begin(reply.answer(), NOW).unwrap();
     let request = terminal.deliver().unwrap();

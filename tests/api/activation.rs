@@ -90,7 +90,7 @@ async fn each_request_again_gets_the_same_bytes_and_changes_nothing() {
                 first
             }};
         }
-        let begin = terminal.begin(Some(code), &service.rng).unwrap();
+        let begin = terminal.begin(Some(code), &service.rng, service.device_time()).unwrap();
         let sent = twice!(service.send_begin(&begin));
         let answer = Answer { payload: &sent.payload, proof: &sent.proof };
         let name = terminal.accept_begin(answer, service.now()).unwrap();
@@ -190,11 +190,17 @@ async fn whoever_can_not_prove_the_device_learns_one_thing_and_spends_nothing() 
         device_of(&service, "till", (&service.pki.vendor, "SN-OTHER", forever)),
         device_of(&service, "unknown", (&service.pki.vendor, "SN-UNKNOWN", forever)),
     ] {
-        attempts.push(device.terminal.begin(Some(retyped(&code)), &service.rng).unwrap());
-        attempts.push(device.terminal.begin(wrong(), &service.rng).unwrap());
+        attempts.push(
+            device
+                .terminal
+                .begin(Some(retyped(&code)), &service.rng, service.device_time())
+                .unwrap(),
+        );
+        attempts.push(device.terminal.begin(wrong(), &service.rng, service.device_time()).unwrap());
     }
     // Another key's signature, another step's, the service's role, and one over other bytes.
-    let begin = till.terminal.begin(Some(retyped(&code)), &service.rng).unwrap();
+    let begin =
+        till.terminal.begin(Some(retyped(&code)), &service.rng, service.device_time()).unwrap();
     let transcript = Transcript::new().with(&begin.payload);
     let other = service.device(&serial);
     for (key, role, step, over) in [
@@ -218,7 +224,7 @@ async fn whoever_can_not_prove_the_device_learns_one_thing_and_spends_nothing() 
     assert!(refusals.iter().all(|refusal| *refusal == refusals[0]));
     assert!(service.get("till").await == before);
     // Not one try was spent, although several of them carried wrong codes.
-    let begin = till.terminal.begin(wrong(), &service.rng).unwrap();
+    let begin = till.terminal.begin(wrong(), &service.rng, service.device_time()).unwrap();
     let refusal = service.send_begin(&begin).await.unwrap_err();
     assert_eq!(told(&refusal, "tries_left"), "4");
 }
@@ -408,7 +414,7 @@ async fn the_service_proves_itself_to_the_terminal() {
     let service = Service::start().await;
     let mut till = service.register("till", AES).await;
     let code = service.issue_code("till").await;
-    let begin = till.terminal.begin(Some(code), &service.rng).unwrap();
+    let begin = till.terminal.begin(Some(code), &service.rng, service.device_time()).unwrap();
     let sent = service.send_begin(&begin).await.unwrap();
     let answer = BeginAnswer::parse(&sent.payload).unwrap();
     assert_eq!(answer.acquirer_id.as_str(), dev::ACQUIRER_ID);
@@ -429,7 +435,7 @@ async fn the_service_proves_itself_to_the_terminal() {
     device.trust.acquirer_root = pki.acquirer.root_der().to_vec();
     let mut other = Till { id: "till".to_owned(), terminal: Terminal::new(device, AES) };
     let code = service.reissue_code("till").await;
-    let begin = other.terminal.begin(Some(code), &service.rng).unwrap();
+    let begin = other.terminal.begin(Some(code), &service.rng, service.device_time()).unwrap();
     let sent = service.send_begin(&begin).await.unwrap();
     let answer = Answer { payload: &sent.payload, proof: &sent.proof };
     let refused = other.terminal.accept_begin(answer, service.now());

@@ -108,6 +108,52 @@ async fn a_spent_code_opens_nothing_after_the_activation_or_its_cancellation() {
     assert_eq!(refusal.reason, "CODE_REFUSED");
 }
 
+#[tokio::test]
+async fn a_captured_begin_is_worthless() {
+    let service = Service::start().await;
+    let mut till = service.register("till", AES).await;
+    let code = service.issue_code("till").await;
+    let wrong = Some(ActivationCode::from_random_bits(&[1; 7]));
+    let early = till.terminal.begin(wrong, &service.rng, service.device_time()).unwrap();
+    // A Begin that was refused is refused again, and spends its one try once.
+    for _ in 0..6 {
+        let refusal = service.send_begin(&early).await.unwrap_err();
+        assert_eq!(refusal.reason, "CODE_REFUSED");
+        assert_eq!(told(&refusal, "tries_left"), "4");
+    }
+    let good = till.terminal.begin(Some(code), &service.rng, service.device_time()).unwrap();
+    let answer = service.send_begin(&good).await.unwrap();
+    let before = service.get("till").await;
+    // The older one is a replay now, and the other form of a signature makes no other request.
+    let refusal = service.send_begin(&early).await.unwrap_err();
+    assert_eq!(refusal.reason, "ACTIVATION_REFUSED");
+    let other_form = SignedRequest { signature: negated(&good.signature), ..good.clone() };
+    let again = service.send_begin(&other_form).await.unwrap();
+    assert!(again == answer && service.get("till").await == before);
+
+    // A clock far ahead would shut out every later Begin: it is not taken.
+    let late = service.now() + 2 * 24 * 60 * 60;
+    let ahead = till.twin().terminal.begin(None, &service.rng, late).unwrap();
+    let refusal = service.send_begin(&ahead).await.unwrap_err();
+    assert!(told(&refusal, "remedy").contains("clock"), "{refusal}");
+    assert!(service.get("till").await == before);
+}
+
+/// The other valid form of an ECDSA signature: (r, n - s).
+fn negated(signature: &[u8; 64]) -> [u8; 64] {
+    // The order of P-256: SEC 2, 2.4.2.
+    let order = "FFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551";
+    let order = data_encoding::HEXUPPER.decode(order.as_bytes()).unwrap();
+    let mut negated = *signature;
+    let mut borrow = 0_i16;
+    for place in (0..32).rev() {
+        let difference = i16::from(order[place]) - i16::from(signature[32 + place]) - borrow;
+        borrow = i16::from(difference < 0);
+        negated[32 + place] = u8::try_from(difference.rem_euclid(256)).unwrap();
+    }
+    negated
+}
+
 /// How many redeem one code at once.
 const REDEMPTIONS: usize = 1_000;
 
@@ -123,7 +169,8 @@ async fn a_thousand_redemptions_at_once_make_one_activation_and_one_key_id() {
     let gate = Arc::new(tokio::sync::Barrier::new(REDEMPTIONS));
     let mut calls = tokio::task::JoinSet::new();
     for number in 0..REDEMPTIONS {
-        let begin = till.terminal.begin(Some(retyped(&code)), &service.rng).unwrap();
+        let begin =
+            till.terminal.begin(Some(retyped(&code)), &service.rng, service.device_time()).unwrap();
         let (client, gate) = (clients[number % clients.len()].clone(), Arc::clone(&gate));
         let (payload, signature) = (begin.payload, begin.signature.to_vec());
         calls.spawn(async move {
@@ -142,8 +189,12 @@ async fn a_thousand_redemptions_at_once_make_one_activation_and_one_key_id() {
                 names.insert(answer.activation.as_str().to_owned());
                 answered += 1;
             }
-            // Whoever came too close behind others is told to come again.
-            Err(refusal) => assert_eq!(refusal.reason, "STORE_CONFLICT", "{refusal}"),
+            // Whoever came too close behind others is told to come again; whom a later Begin of
+            // the same device overtook is refused as the replay that it now is.
+            Err(refusal) => {
+                let reasons = ["STORE_CONFLICT", "ACTIVATION_REFUSED"];
+                assert!(reasons.contains(&refusal.reason.as_str()), "{refusal}");
+            }
         }
     }
     assert!(answered >= 1);

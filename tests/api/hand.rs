@@ -35,7 +35,8 @@ impl Hand {
     pub(crate) async fn take_keys(service: &Service, id: &str, suite: Suite) -> Self {
         let mut till = service.register(id, suite).await;
         let code = service.issue_code(id).await;
-        let begin = till.terminal.begin(Some(code), &service.rng).expect("a begin");
+        let begin =
+            till.terminal.begin(Some(code), &service.rng, service.device_time()).expect("a begin");
         let answer = service.send_begin(&begin).await.expect("it begins");
         let activation = BeginAnswer::parse(&answer.payload).expect("an answer").activation;
         let transcript = Transcript::new().with(&begin.payload).with(&answer.payload);

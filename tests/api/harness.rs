@@ -87,6 +87,7 @@ pub(crate) struct Service {
     pub(crate) pki: Pki,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) rng: SystemRng,
+    looks: AtomicU64,
     shutdown: CancellationToken,
     serving: JoinHandle<()>,
     folder: Option<TempFolder>,
@@ -141,7 +142,8 @@ impl Service {
         let serving = tokio::spawn(async move { served.await.expect("it serves to its end") });
         let client = Client::connect(&url).await.expect("the service answers");
         let rng = SystemRng::new();
-        Self { client, vault, url, pki, clock, rng, shutdown, serving, folder }
+        let looks = AtomicU64::new(0);
+        Self { client, vault, url, pki, clock, rng, looks, shutdown, serving, folder }
     }
 
     /// Ends the service, as a signal does, and gives back the folder that it served from.
@@ -156,6 +158,12 @@ impl Service {
     /// The time, in seconds since 1970.
     pub(crate) fn now(&self) -> u64 {
         self.clock.now().seconds()
+    }
+
+    /// The time of a device's clock, which goes on by a second at each look: whatever memory a
+    /// device lost, its next Begin is later than its last.
+    pub(crate) fn device_time(&self) -> u64 {
+        self.now() + self.looks.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A device as the vendor of the development authority makes it.
@@ -243,7 +251,7 @@ impl Till {
         service: &Service,
         drive: impl for<'a, 'b> FnOnce(&'a mut Driver<'b>) -> Driving<'a, T>,
     ) -> Result<T, ClientError> {
-        let now = || service.now();
+        let now = || service.device_time();
         let mut save = |_: &Terminal| Ok(());
         let mut tell = |_: Told| ();
         let mut driver = Driver {

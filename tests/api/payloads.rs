@@ -55,7 +55,7 @@ async fn altered_bytes_of_a_signed_message_are_refused() {
     let code = service.issue_code("till").await;
     let name = "terminals/till/activations/1";
 
-    let begin = till.terminal.begin(Some(code), &service.rng).unwrap();
+    let begin = till.terminal.begin(Some(code), &service.rng, service.device_time()).unwrap();
     let before = service.get("till").await;
     for payload in altered(&begin.payload, 5) {
         let signature = begin.signature;
@@ -163,7 +163,7 @@ async fn only_a_point_of_the_curve_in_its_one_form_is_agreed_with() {
     let service = Service::start().await;
     let mut till = service.register("till", AES).await;
     let code = service.issue_code("till").await;
-    let begin = till.terminal.begin(Some(code), &service.rng).unwrap();
+    let begin = till.terminal.begin(Some(code), &service.rng, service.device_time()).unwrap();
     let answer = service.send_begin(&begin).await.unwrap();
     let transcript = Transcript::new().with(&begin.payload).with(&answer.payload);
     let name = "terminals/till/activations/1";

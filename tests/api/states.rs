@@ -481,7 +481,12 @@ impl Standing {
         match call {
             Call::BeginActivation => {
                 let code = self.code();
-                let begin = self.till.twin().terminal.begin(code, &service.rng).expect("a begin");
+                let begin = self
+                    .till
+                    .twin()
+                    .terminal
+                    .begin(code, &service.rng, service.now())
+                    .expect("a begin");
                 vec![service.send_begin(&begin).await.map(drop)]
             }
             Call::DeliverKeys => {

@@ -25,6 +25,8 @@ pub struct Begin {
     pub device_nonce: [u8; 32],
     /// How the device finds itself.
     pub readiness: Readiness,
+    /// Above that of every Begin before.
+    pub sequence: u64,
 }
 
 impl Payload for Begin {
@@ -41,6 +43,7 @@ impl Payload for Begin {
                 network: self.readiness.network.to_wire().into(),
                 tampered: self.readiness.tampered,
             }),
+            sequence: self.sequence,
         };
         let bytes = message.encode_to_vec();
         // The signed bytes hold the code from here on; this copy of it goes.
@@ -67,6 +70,7 @@ impl Payload for Begin {
                 CertificateChain::new(message.certificate_chain),
                 "certificate_chain",
             )?,
+            sequence: message.sequence,
         })
     }
 }

@@ -26,6 +26,7 @@ fn begin() -> Begin {
             network: Network::Cellular,
             tampered: false,
         },
+        sequence: 1_795_392_000,
     }
 }
 

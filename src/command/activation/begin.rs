@@ -3,19 +3,20 @@
 use super::code;
 use super::profile::Profile;
 use super::proof::prove_serial;
-use super::record::{Activation, Answer, Phase, Terminal};
-use super::step::{Happened, advance, check, profile_of};
+use super::record::{Activation, Answer, LastBegin, Phase, Terminal};
+use super::step::{Happened, advance, check, is_closed, profile_of};
 use super::{Signed, payload_field};
 use crate::activation::parameters::AcquirerId;
 use crate::activation::payload::{ActivationName, Begin, BeginAnswer, CertificateChain, Payload};
 use crate::activation::{Call, Role, State, Step, Transcript};
 use crate::agreement::Suite;
 use crate::command::{Error, manage_trust, refuse, retrying};
-use crate::crypto::constant_time_eq;
+use crate::crypto::{constant_time_eq, digest};
 use crate::dukpt::{AesInitialKeyId, TdesInitialKeyId};
 use crate::key::usage::BaseDerivation;
 use crate::vault::{
-    self, Action, Caller, KeyRecord, Operation, Reason, StoredKey, Vault, Versioned, Work,
+    self, Action, Caller, KeyRecord, Operation, Reason, StoredKey, UnixMillis, Vault, Versioned,
+    Work,
 };
 
 /// How long an activation lives: one hour.
@@ -45,18 +46,73 @@ async fn begin_once(vault: &Vault, caller: &Caller, request: &Signed) -> Result<
         Err(disbelief) => return Err(refuse(work, disbelief).await),
     };
     let before = last_activation(vault, &terminal.record).await?;
-    if let Some(answer) =
-        before.as_ref().and_then(|last| Activation::answered(last.record.begun.as_ref(), request))
+    // What was proven is the payload. A signature has two forms, which make no two requests.
+    let request = &Signed { payload: request.payload.clone(), proof: Vec::new() };
+    let freshness = Freshness::of(&terminal.record, &begin, request, work.now());
+    if freshness == Freshness::Repeated
+        && !is_closed(&terminal.record)
+        && let Some(last) = &before
+        && let Some(answer) = Activation::answered(last.record.begun.as_ref(), request)
     {
         // Told before: nothing is spent by a lost reply.
         return Ok(answer);
     }
     let profile = profile_of(vault, &terminal.record).await?;
-    if let Err(error) = check(&terminal.record, Call::BeginActivation, profile.code_required) {
+    let allowed = check(&terminal.record, Call::BeginActivation, profile.code_required)
+        .and_then(|()| freshness.check(&terminal.record));
+    if let Err(error) = allowed {
         return Err(refuse(work, error).await);
     }
     let attempt = Attempt { work, terminal, before, profile, begin: &begin, transcript };
     attempt.go_on(vault, request).await
+}
+
+/// How far a device's clock may be ahead, in seconds: a day.
+const AHEAD_SECONDS_MAX: u64 = 24 * 60 * 60;
+
+/// How a Begin stands to the last one that was judged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Freshness {
+    /// The device's clock is too far ahead: taken, it would shut out every later Begin.
+    Ahead,
+    /// Above it.
+    New,
+    /// The very same.
+    Repeated,
+    /// Below it, or another under its sequence: a replay, whoever sends it.
+    Stale,
+}
+
+impl Freshness {
+    fn of(terminal: &Terminal, begin: &Begin, request: &Signed, now: UnixMillis) -> Self {
+        let Some(last) = &terminal.last_begin else { return Self::at(begin, now) };
+        if begin.sequence > last.sequence {
+            return Self::at(begin, now);
+        }
+        let same =
+            begin.sequence == last.sequence && last.payload == digest::sha256(&[&request.payload]);
+        if same { Self::Repeated } else { Self::Stale }
+    }
+
+    fn at(begin: &Begin, now: UnixMillis) -> Self {
+        let latest = now.seconds().saturating_add(AHEAD_SECONDS_MAX);
+        if begin.sequence > latest { Self::Ahead } else { Self::New }
+    }
+
+    /// A repeated Begin that has no answer was refused, and is refused again without another try.
+    fn check(self, terminal: &Terminal) -> Result<(), Error> {
+        let remedy = match self {
+            Self::New => return Ok(()),
+            Self::Stale => return Err(Error::refused(Reason::ActivationRefused)),
+            Self::Ahead => "the device's clock is more than a day ahead: set it",
+            Self::Repeated => "type the code again as it was told",
+        };
+        let tries_left = terminal.code.as_ref().map_or(0, |code| code.tries_left);
+        Err(Error::Refused {
+            reason: if self == Self::Ahead { Reason::ActivationState } else { Reason::CodeRefused },
+            metadata: vec![("tries_left", tries_left.to_string()), ("remedy", remedy.to_owned())],
+        })
+    }
 }
 
 /// A device that proved itself, in a state that allows it to begin.
@@ -71,6 +127,10 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn go_on(mut self, vault: &Vault, request: &Signed) -> Result<Answer, Error> {
+        self.terminal.record.last_begin = Some(LastBegin {
+            sequence: self.begin.sequence,
+            payload: digest::sha256(&[&request.payload]),
+        });
         if self.begin.readiness.tampered {
             return Err(self.hold_tampered().await);
         }

@@ -77,6 +77,8 @@ pub struct Terminal {
     pub codes_issued: u32,
     /// The number of its last activation, from 1; 0 before the first.
     pub activation: u32,
+    /// The last Begin that was judged: an older one is a replay.
+    pub last_begin: Option<LastBegin>,
     /// The keys that serve.
     pub keys: Option<KeySet>,
     /// The keys that still serve after a re-key, and until when.
@@ -106,6 +108,15 @@ pub struct Code {
     pub expires: UnixMillis,
     /// How many wrong codes are still forgiven.
     pub tries_left: u32,
+}
+
+/// A Begin that was judged, whatever came of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LastBegin {
+    /// Its sequence.
+    pub sequence: u64,
+    /// SHA-256 of its payload. Not of its signature: a signature has two forms.
+    pub payload: [u8; 32],
 }
 
 /// The confirmed keys of a terminal: what the host must know to derive them again.

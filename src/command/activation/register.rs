@@ -128,6 +128,7 @@ fn fresh(new: &NewTerminal, generation: u32, now: crate::vault::UnixMillis) -> T
         code: None,
         codes_issued: 0,
         activation: 0,
+        last_begin: None,
         keys: None,
         keys_before: None,
         parameters_sent: None,

@@ -98,7 +98,7 @@ impl Driver<'_> {
     pub async fn begin(&mut self, code: Option<ActivationCode>) -> Result<(), ClientError> {
         let request = match self.terminal.begin_again() {
             Some(request) => request,
-            None => self.terminal.begin(code, self.rng)?,
+            None => self.terminal.begin(code, self.rng, (self.now)())?,
         };
         self.keep()?;
         let sent = proto::BeginActivationRequest {
