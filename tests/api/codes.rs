@@ -8,6 +8,7 @@ use firstkey::activation::{ActivationCode, Call};
 use firstkey::agreement::Suite;
 use firstkey::grpc::client::Client;
 use firstkey::grpc::proto;
+use firstkey::terminal::SignedRequest;
 
 use crate::harness::{Service, refused, retyped, told};
 
