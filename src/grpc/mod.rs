@@ -10,6 +10,7 @@ mod pin;
 mod respond;
 mod status;
 mod terminal;
+mod terminal_fields;
 mod trust;
 mod vocabulary;
 mod watch;

@@ -13,7 +13,7 @@ use tonic::Status;
 use super::convert::timestamp;
 use super::proto;
 use super::status::from_error;
-use super::terminal::from_state;
+use super::terminal_fields::from_state;
 use crate::command::activation::watch::{Transition, transitions_after};
 use crate::vault::Vault;
 

@@ -39,6 +39,9 @@ pub enum DemonstrationError {
     /// A call failed.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// There is no randomness.
+    #[error("there is no randomness")]
+    Randomness,
     /// Something went otherwise than it must.
     #[error("the demonstration went wrong: {0}")]
     Otherwise(String),
@@ -88,8 +91,10 @@ impl Demonstration<'_> {
     /// Takes an AES terminal from no keys to its first purchase; then shows a PIN translation from
     /// TDES-DUKPT to AES format 4, a MAC verification, and a replay that is refused.
     pub async fn run(&mut self) -> Result<(), DemonstrationError> {
-        let id = (self.now)() % 1_000_000;
-        let (till, tdes_till) = (format!("till-{id:06}-a"), format!("till-{id:06}-b"));
+        let mut id = [0; 3];
+        self.rng.fill(&mut id).map_err(|_| DemonstrationError::Randomness)?;
+        let id = data_encoding::HEXLOWER.encode(&id);
+        let (till, tdes_till) = (format!("till-{id}-a"), format!("till-{id}-b"));
         let mut terminal = self.first_activation(&till).await?;
         self.first_purchase(&till, &mut terminal).await?;
         let mut tdes = self.tdes_terminal(&tdes_till).await?;

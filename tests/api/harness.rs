@@ -215,7 +215,7 @@ impl Service {
     pub(crate) async fn active_till(&self, id: &str, suite: Suite) -> Till {
         let mut till = self.register(id, suite).await;
         let code = self.issue_code(id).await;
-        till.driver(self, |driver| Box::pin(driver.activate(Some(code))))
+        till.driver(self, |driver| Box::pin(driver.activate(Some(code), false)))
             .await
             .expect("the activation succeeds");
         self.enable(id).await.expect("the terminal is enabled");
@@ -312,7 +312,7 @@ impl Till {
         service: &Service,
         code: Option<ActivationCode>,
     ) -> Result<(), ClientError> {
-        self.driver(service, |driver| Box::pin(driver.activate(code))).await
+        self.driver(service, |driver| Box::pin(driver.activate(code, false))).await
     }
 
     /// A purchase of 12.50 with the test card.

@@ -168,7 +168,7 @@ impl Device {
             Some(Step::Deliver) => driver.deliver().await,
             Some(Step::Confirm) => driver.confirm().await,
             Some(Step::Parameters) => driver.parameters().await,
-            Some(Step::Test) | None => driver.activate(code).await,
+            Some(Step::Test) | None => driver.activate(code, false).await,
         }
     }
 

@@ -184,8 +184,12 @@ pub(crate) struct Simulate {
     /// The activation code, as the merchant would type it.
     #[arg(long)]
     pub(crate) code: Option<String>,
+    /// Take new keys although there are some: in a re-key, or with another code after an activation
+    /// was cancelled.
+    #[arg(long)]
+    pub(crate) renew: bool,
     /// After activation: make a purchase of this amount in minor units.
-    #[arg(long, value_name = "AMOUNT")]
+    #[arg(long, value_name = "AMOUNT", conflicts_with_all = ["code", "renew"])]
     pub(crate) purchase: Option<u64>,
     #[command(flatten)]
     pub(crate) server: Server,

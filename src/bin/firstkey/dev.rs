@@ -99,16 +99,18 @@ fn tell_people(line: &Line) {
 /// Calls to paste, for tools that speak gRPC with reflection.
 fn examples(url: &str, data: &Path) -> String {
     let address = url.trim_start_matches("http://");
+    let tool = std::env::current_exe().unwrap_or_else(|_| "firstkey".into());
+    let tool = tool.display();
     format!(
         "The service stays up; Ctrl-C ends it. In another terminal:
 
-  firstkey terminal list --server {url}
-  firstkey terminal register till-7 --serial SN-0007 --server {url}
-  firstkey terminal code till-7 --server {url}
-  firstkey terminal simulate --state till-7.json --pki {}/{} \\
+  {tool} terminal list --server {url}
+  {tool} terminal register till-7 --serial SN-0007 --server {url}
+  {tool} terminal code till-7 --server {url}
+  {tool} terminal simulate --state till-7.json --pki {}/{} \\
       --serial SN-0007 --code THE-CODE-HERE --server {url}
 
-With buf (or grpcurl -plaintext {address}), the sample of ANSI X9.24-1:2009, A.4: a PIN block
+With buf (or grpcurl -plaintext {address}), where it is installed: the sample of ANSI X9.24-1:2009, A.4: a PIN block
 under its KSN, translated to AES format 4. Once it works; with another block it is a replay.
 
   buf curl --protocol grpc --http2-prior-knowledge {url}/firstkey.v1.PinService/TranslatePin -d '{{

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use firstkey::grpc::client::ClientError;
+use firstkey::terminal::TerminalError;
 
 use crate::cli::{Cli, Command};
 
@@ -43,6 +44,15 @@ fn main() -> ExitCode {
 /// What went wrong, as an exit code that means something.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     let Some(error) = error.downcast_ref::<ClientError>() else { return ExitCode::FAILURE };
+    if matches!(
+        error,
+        ClientError::TestFailed
+            | ClientError::Terminal(
+                TerminalError::Authentication | TerminalError::ServiceNotTrusted
+            )
+    ) {
+        return ExitCode::from(6);
+    }
     let reason = error.reason().unwrap_or_default();
     ExitCode::from(match reason {
         reason if reason.ends_with("_NOT_FOUND") => 4,

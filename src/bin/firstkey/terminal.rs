@@ -154,6 +154,10 @@ async fn simulate(arguments: Simulate, output: Output) -> anyhow::Result<()> {
         Some(text) => Some(ActivationCode::parse(text).context("the activation code")?),
         None => None,
     };
+    if arguments.serial.as_deref().is_some_and(|serial| serial != terminal.device().serial.as_str())
+    {
+        bail!("{} is the memory of another serial", arguments.state.display());
+    }
     let path = arguments.state.clone();
     let mut save = |terminal: &Terminal| write_memory(&path, terminal);
     save(&terminal).map_err(|cause| anyhow::anyhow!(cause))?;
@@ -174,7 +178,7 @@ async fn simulate(arguments: Simulate, output: Output) -> anyhow::Result<()> {
         save: &mut save,
         tell: &mut tell,
     };
-    Ok(driver.activate(code).await?)
+    Ok(driver.activate(code, arguments.renew).await?)
 }
 
 /// The device in the state file, or a new one with a certificate of the development vendor.
@@ -251,12 +255,14 @@ async fn purchase(
 
 /// Replaces the memory of a device as a whole: an interruption leaves the old or the new one.
 fn write_memory(path: &Path, terminal: &Terminal) -> Result<(), String> {
-    let beside = path.with_extension("new");
-    let written = fs::remove_file(&beside)
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    let written = fs::remove_file(beside)
         .or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
         .map_err(anyhow::Error::from)
-        .and_then(|()| development::write_new(&beside, terminal.save().as_bytes()))
-        .and_then(|()| fs::rename(&beside, path).map_err(anyhow::Error::from));
+        .and_then(|()| development::write_new(beside, terminal.save().as_bytes()))
+        .and_then(|()| fs::rename(beside, path).map_err(anyhow::Error::from));
     written.map_err(|error| format!("{}: {error:#}", path.display()))
 }
 

@@ -72,9 +72,15 @@ pub(crate) fn read_keys(folder: &Path) -> anyhow::Result<Keys> {
 pub(crate) fn open_pki(folder: &Path) -> anyhow::Result<Pki> {
     if !folder.exists() {
         let pki = Pki::generate(SystemClock.now().seconds())?;
-        make_folder(folder)?;
-        write_authority(folder, "acquirer", &pki.acquirer)?;
-        write_authority(folder, "vendor", &pki.vendor)?;
+        // Made beside its place and moved there whole: an interruption leaves all of it or nothing.
+        let beside = folder.with_extension("new");
+        if beside.exists() {
+            fs::remove_dir_all(&beside)?;
+        }
+        make_folder(&beside)?;
+        write_authority(&beside, "acquirer", &pki.acquirer)?;
+        write_authority(&beside, "vendor", &pki.vendor)?;
+        fs::rename(&beside, folder)?;
     }
     read_pki(folder)
 }

@@ -56,18 +56,26 @@ pub struct Driver<'a> {
 }
 
 impl Driver<'_> {
-    /// Goes on from wherever the terminal stands until its tests have passed.
-    pub async fn activate(&mut self, code: Option<ActivationCode>) -> Result<(), ClientError> {
-        if !self.terminal.has_keys() {
+    /// Goes on from wherever the terminal stands until its tests have passed, or it is in service.
+    ///
+    /// `renew` asks for new keys although there are some: in a re-key, or with another code after an
+    /// activation was cancelled. Parameters are taken anew with them.
+    pub async fn activate(
+        &mut self,
+        code: Option<ActivationCode>,
+        renew: bool,
+    ) -> Result<(), ClientError> {
+        if !self.terminal.has_keys() || renew {
             self.take_keys(code).await?;
-        }
-        if self.terminal.parameters().is_none() {
+            self.parameters().await?;
+        } else if self.terminal.parameters().is_none() {
             self.parameters().await?;
         }
         let mut reported = false;
         loop {
             let verdict = match self.test().await {
                 Ok(verdict) => verdict,
+                Err(error) if is_in_service(&error) => return Ok(()),
                 // A device that was switched off may have applied its parameters and not said so,
                 // or said so and not heard that it was taken.
                 Err(error) if !reported && report_is_missing(&error) => {
@@ -77,7 +85,10 @@ impl Driver<'_> {
                 }
                 Err(error) => return Err(error),
             };
-            if !verdict.passed() || verdict.tests_passed >= verdict.tests_required {
+            if !verdict.passed() {
+                return Err(ClientError::TestFailed);
+            }
+            if verdict.tests_passed >= verdict.tests_required {
                 return Ok(());
             }
         }
@@ -261,6 +272,13 @@ impl Driver<'_> {
 }
 
 /// Whether a test can not be made before the report on the parameters is taken.
+/// The service says that the terminal is past its tests.
+fn is_in_service(error: &ClientError) -> bool {
+    let ClientError::Refused(refusal) = error else { return false };
+    let state = refusal.metadata.iter().find(|(name, _)| name == "state");
+    state.is_some_and(|(_, state)| state == "ACTIVE" || state == "REKEYING")
+}
+
 fn report_is_missing(error: &ClientError) -> bool {
     matches!(error, ClientError::Terminal(TerminalError::Unanswered))
         || error.reason() == Some("ACTIVATION_STATE")

@@ -40,6 +40,9 @@ pub enum ClientError {
     /// The service refused or failed.
     #[error("{0}")]
     Refused(Refusal),
+    /// A test transaction did not pass; its verdicts were told.
+    #[error("the test transaction did not pass")]
+    TestFailed,
     /// The terminal refused the answer, or can not go on.
     #[error("the terminal: {0}")]
     Terminal(#[from] TerminalError),
@@ -107,7 +110,11 @@ impl ClientError {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Refused(refusal) => Some(&refusal.reason),
-            Self::Connect(_) | Self::Incomplete(_) | Self::Memory(_) | Self::Terminal(_) => None,
+            Self::Connect(_)
+            | Self::Incomplete(_)
+            | Self::Memory(_)
+            | Self::Terminal(_)
+            | Self::TestFailed => None,
         }
     }
 }

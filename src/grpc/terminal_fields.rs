@@ -1,0 +1,266 @@
+//! Profiles and terminals between proto and domain: every field checked on the way in.
+
+use super::convert::{self, known, required, resource, text, timestamp};
+use super::proto;
+use crate::activation::State;
+use crate::activation::parameters::{
+    Currency, Limits, MerchantId, MerchantName, ParametersInvalid, TerminalId,
+};
+use crate::activation::payload::Serial;
+use crate::agreement::Suite;
+use crate::command::Error;
+use crate::command::activation::profile::{NewProfile, Profile};
+use crate::command::activation::record::{
+    Merchant, MerchantStanding, Terminal, TerminalKind, TimelineEntry,
+};
+use crate::command::activation::register::NewTerminal;
+
+pub(super) fn standing(path: &str, value: i32) -> Result<MerchantStanding, Error> {
+    Ok(match known(path, value)? {
+        proto::MerchantStanding::Approved => MerchantStanding::Approved,
+        proto::MerchantStanding::Rejected => MerchantStanding::Rejected,
+        proto::MerchantStanding::Pending | proto::MerchantStanding::Unspecified => {
+            MerchantStanding::Pending
+        }
+    })
+}
+
+pub(super) fn new_profile(id: String, profile: proto::Profile) -> Result<NewProfile, Error> {
+    let limits = required("profile.limits", profile.limits)?;
+    Ok(NewProfile {
+        id,
+        suite: match known("profile.suite", profile.suite)? {
+            proto::Suite::P256Tdes2 => Suite::P256Tdes2,
+            proto::Suite::P256Aes128 | proto::Suite::Unspecified => Suite::P256Aes128,
+        },
+        base_derivation_key: resource(
+            "profile.base_derivation_key",
+            "keys",
+            &profile.base_derivation_key,
+        )?,
+        code_required: !profile.no_code,
+        code_lifetime_ms: duration_ms("profile.code_lifetime", profile.code_lifetime)?,
+        test_transactions: profile.test_transactions,
+        automatic_enabling: profile.automatic_enabling,
+        settlement_digest_required: profile.settlement_digest_required,
+        currency: Currency::new(&limits.currency).ok_or_else(|| {
+            Error::field("profile.limits.currency", "must be three upper-case letters")
+        })?,
+        limits: Limits::new(limits.single_amount_minor, limits.daily_amount_minor)
+            .map_err(limits_field)?,
+        rekey_grace_ms: duration_ms("profile.rekey_grace", profile.rekey_grace)?,
+    })
+}
+
+/// The field of the API behind the one that the parameter file names.
+fn limits_field(invalid: ParametersInvalid) -> Error {
+    if invalid.field == "single_limit_minor" {
+        return Error::field("profile.limits.single_amount_minor", "is not 1 to 999,999,999,999");
+    }
+    let cause = "is not at least the single limit and at most 999,999,999,999";
+    Error::field("profile.limits.daily_amount_minor", cause)
+}
+
+fn duration_ms(path: &str, duration: Option<prost_types::Duration>) -> Result<Option<u64>, Error> {
+    let Some(duration) = duration else { return Ok(None) };
+    let refused = || Error::field(path, "is no duration from now on");
+    let seconds = u64::try_from(duration.seconds).map_err(|_| refused())?;
+    let nanos = u64::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    let nanos = nanos.ok_or_else(refused)?;
+    let ms = seconds.checked_mul(1000).and_then(|ms| ms.checked_add(nanos / 1_000_000));
+    ms.map(Some).ok_or_else(refused)
+}
+
+fn from_duration(ms: u64) -> prost_types::Duration {
+    let time = timestamp(ms);
+    prost_types::Duration { seconds: time.seconds, nanos: time.nanos }
+}
+
+pub(super) fn new_terminal(body: proto::CreateTerminalRequest) -> Result<NewTerminal, Error> {
+    let merchant = required("merchant", body.merchant)?;
+    let invalid = |path| move || Error::field(path, "is of a wrong form or length");
+    Ok(NewTerminal {
+        id: convert::id("terminal_id", &body.terminal_id)?,
+        serial: Serial::new(&body.serial).ok_or_else(invalid("serial"))?.as_str().to_owned(),
+        model: text("model", &body.model, 1..=64)?,
+        merchant: Merchant {
+            merchant_id: MerchantId::new(&merchant.merchant_id)
+                .ok_or_else(invalid("merchant.merchant_id"))?
+                .as_str()
+                .to_owned(),
+            terminal_id: TerminalId::new(&merchant.terminal_id)
+                .ok_or_else(invalid("merchant.terminal_id"))?
+                .as_str()
+                .to_owned(),
+            display_name: MerchantName::new(&merchant.display_name)
+                .ok_or_else(invalid("merchant.display_name"))?
+                .as_str()
+                .to_owned(),
+        },
+        standing: standing("merchant_standing", body.merchant_standing)?,
+        profile: resource("profile", "profiles", &body.profile)?,
+        kind: match known("kind", body.kind)? {
+            proto::TerminalKind::DeviceCertificate | proto::TerminalKind::Unspecified => {
+                TerminalKind::DeviceCertificate
+            }
+        },
+        device_authority: resource(
+            "device_authority",
+            "deviceAuthorities",
+            &body.device_authority,
+        )?,
+    })
+}
+
+pub(super) fn from_profile(profile: &Profile) -> proto::Profile {
+    proto::Profile {
+        name: format!("profiles/{}", profile.id),
+        suite: match profile.suite {
+            Suite::P256Aes128 => proto::Suite::P256Aes128,
+            Suite::P256Tdes2 => proto::Suite::P256Tdes2,
+        }
+        .into(),
+        base_derivation_key: format!("keys/{}", profile.base_derivation_key),
+        no_code: !profile.code_required,
+        code_lifetime: Some(from_duration(profile.code_lifetime_ms)),
+        test_transactions: profile.test_transactions,
+        automatic_enabling: profile.automatic_enabling,
+        settlement_digest_required: profile.settlement_digest_required,
+        limits: Some(proto::Limits {
+            currency: profile.currency.clone(),
+            single_amount_minor: profile.single_amount_minor,
+            daily_amount_minor: profile.daily_amount_minor,
+        }),
+        parameters_version: profile.parameters_version,
+        rekey_grace: Some(from_duration(profile.rekey_grace_ms)),
+        create_time: Some(timestamp(profile.created.0)),
+    }
+}
+
+pub(super) fn from_terminal(terminal: &Terminal, with_timeline: bool) -> proto::Terminal {
+    let keys = terminal.keys.as_ref();
+    let timeline = if with_timeline { terminal.timeline.as_slice() } else { &[] };
+    proto::Terminal {
+        name: terminal.name(),
+        serial: terminal.serial.clone(),
+        model: terminal.model.clone(),
+        merchant: Some(proto::Merchant {
+            merchant_id: terminal.merchant.merchant_id.clone(),
+            terminal_id: terminal.merchant.terminal_id.clone(),
+            display_name: terminal.merchant.display_name.clone(),
+        }),
+        profile: format!("profiles/{}", terminal.profile),
+        kind: match terminal.kind {
+            TerminalKind::DeviceCertificate => proto::TerminalKind::DeviceCertificate,
+        }
+        .into(),
+        device_authority: format!("deviceAuthorities/{}", terminal.device_authority),
+        state: from_state(terminal.state).into(),
+        merchant_standing: match terminal.standing {
+            MerchantStanding::Approved => proto::MerchantStanding::Approved,
+            MerchantStanding::Pending => proto::MerchantStanding::Pending,
+            MerchantStanding::Rejected => proto::MerchantStanding::Rejected,
+        }
+        .into(),
+        hold_cause: terminal.hold_cause.clone().unwrap_or_default(),
+        generation: terminal.generation,
+        initial_key_id: keys.map(|keys| keys.initial_key_id.clone()).unwrap_or_default(),
+        check_value: keys.map(|keys| keys.check_value.clone()).unwrap_or_default(),
+        activation: match terminal.activation {
+            0 => String::new(),
+            _ => terminal.activation_name(),
+        },
+        parameters_version: terminal.parameters_applied,
+        tests_passed: terminal.tests_passed,
+        first_transaction_time: terminal.first_transaction.map(|time| timestamp(time.0)),
+        create_time: Some(timestamp(terminal.created.0)),
+        update_time: Some(timestamp(terminal.updated.0)),
+        timeline: timeline.iter().map(from_entry).collect(),
+    }
+}
+
+fn from_entry(entry: &TimelineEntry) -> proto::TimelineEntry {
+    proto::TimelineEntry {
+        time: Some(timestamp(entry.time.0)),
+        step: entry.step.clone(),
+        from: from_state(entry.from).into(),
+        to: from_state(entry.to).into(),
+        reason: entry.reason.clone(),
+        remedy: entry.remedy.clone(),
+        note: entry.note.clone(),
+    }
+}
+
+/// Pairs of domain and proto states.
+const STATES: [(State, proto::TerminalState); State::ALL.len()] = [
+    (State::Registered, proto::TerminalState::Registered),
+    (State::CodeIssued, proto::TerminalState::CodeIssued),
+    (State::CodeVerified, proto::TerminalState::CodeVerified),
+    (State::KeysDelivered, proto::TerminalState::KeysDelivered),
+    (State::KeysConfirmed, proto::TerminalState::KeysConfirmed),
+    (State::ParametersDelivered, proto::TerminalState::ParametersDelivered),
+    (State::Tested, proto::TerminalState::Tested),
+    (State::Active, proto::TerminalState::Active),
+    (State::Held, proto::TerminalState::Held),
+    (State::CodeExpired, proto::TerminalState::CodeExpired),
+    (State::Locked, proto::TerminalState::Locked),
+    (State::Rekeying, proto::TerminalState::Rekeying),
+    (State::Suspended, proto::TerminalState::Suspended),
+    (State::Retired, proto::TerminalState::Retired),
+    (State::Compromised, proto::TerminalState::Compromised),
+];
+
+pub(super) fn from_state(state: State) -> proto::TerminalState {
+    let pair = STATES.iter().find(|(ours, _)| *ours == state);
+    pair.map_or(proto::TerminalState::Unspecified, |(_, theirs)| *theirs)
+}
+
+pub(super) fn to_state(state: proto::TerminalState) -> Option<State> {
+    STATES.iter().find(|(_, theirs)| *theirs == state).map(|(ours, _)| *ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_bounded() {
+        let ms = |seconds, nanos| {
+            duration_ms("d", Some(prost_types::Duration { seconds, nanos })).ok().flatten()
+        };
+        assert_eq!(duration_ms("d", None).ok().flatten(), None);
+        assert_eq!(ms(60, 999_999_999), Some(60_999));
+        for (seconds, nanos) in [(-1, 0), (1, -1), (1, 1_000_000_000), (i64::MAX, 0)] {
+            assert_eq!(ms(seconds, nanos), None, "{seconds} {nanos}");
+        }
+    }
+
+    #[test]
+    fn limits_name_the_field_that_is_out_of_bounds() {
+        let path = |single_amount_minor, daily_amount_minor| {
+            let profile = proto::Profile {
+                suite: proto::Suite::P256Aes128.into(),
+                base_derivation_key: "keys/bdk".into(),
+                limits: Some(proto::Limits {
+                    currency: "EUR".into(),
+                    single_amount_minor,
+                    daily_amount_minor,
+                }),
+                ..proto::Profile::default()
+            };
+            match new_profile("retail".into(), profile) {
+                Err(Error::Field { path, .. }) => path,
+                Err(Error::Ksn { .. } | Error::Refused { .. } | Error::Vault(_)) | Ok(_) => {
+                    String::new()
+                }
+            }
+        };
+        let most = Limits::AMOUNT_MINOR_MAX;
+        assert_eq!(path(1, 1), "");
+        assert_eq!(path(most, most), "");
+        assert_eq!(path(0, 1), "profile.limits.single_amount_minor");
+        assert_eq!(path(most + 1, most + 1), "profile.limits.single_amount_minor");
+        assert_eq!(path(2, 1), "profile.limits.daily_amount_minor");
+        assert_eq!(path(1, most + 1), "profile.limits.daily_amount_minor");
+    }
+}
