@@ -57,7 +57,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let draining = CancellationToken::new();
-    let (reporter, health) = tonic_health::server::health_reporter();
+    let (mut reporter, health) = tonic_health::server::health_reporter();
     let services = grpc::services(&vault, draining.clone());
     for name in grpc::SERVICE_NAMES.iter().chain(&[""]) {
         reporter.set_service_status(*name, tonic_health::ServingStatus::Serving).await;
@@ -84,6 +84,8 @@ pub async fn serve(
         tracing::info!("draining: no new calls, those in flight may end");
         for name in grpc::SERVICE_NAMES.iter().chain(&[""]) {
             reporter.set_service_status(*name, tonic_health::ServingStatus::NotServing).await;
+            // Whoever watches has been told; a stream that goes on would hold up the end.
+            reporter.clear_service_status(name).await;
         }
         begin.cancel();
     };
