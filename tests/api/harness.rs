@@ -155,6 +155,11 @@ impl Service {
         (folder, pki, clock)
     }
 
+    /// The folder of a durable service.
+    pub(crate) fn folder_path(&self) -> &Path {
+        self.folder.as_ref().expect("a durable service").path()
+    }
+
     /// The time, in seconds since 1970.
     pub(crate) fn now(&self) -> u64 {
         self.clock.now().seconds()
