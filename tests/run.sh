@@ -5,6 +5,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf '\n== %s\n' "$*"; }
+not_run() { printf 'NOT RUN: %s\n' "$*"; }
+
+# What is built and installed for the tests lies where cargo builds.
+target=${CARGO_TARGET_DIR:-target}
+mkdir -p "$target"
+target=$(cd "$target" && pwd)
 
 # A C compiler for SQLite and ring; nothing else comes from outside the package registry.
 if ! command -v cc >/dev/null; then
@@ -19,18 +25,32 @@ say "clippy, warnings denied"
 cargo clippy --quiet --locked --all-targets -- -D warnings
 
 say "buf lint"
-buf=target/tools/node_modules/.bin/buf
+buf=$target/tools/node_modules/.bin/buf
 if [ ! -x "$buf" ] && command -v npm >/dev/null; then
-  npm install --silent --no-audit --no-fund --prefix target/tools @bufbuild/buf@1 || true
+  npm install --silent --no-audit --no-fund --prefix "$target/tools" @bufbuild/buf@1 || true
 fi
 if [ -x "$buf" ]; then
-  (cd proto && "../$buf" lint) && echo "proto is clean"
+  (cd proto && "$buf" lint) && echo "proto is clean"
 else
-  echo "NOT RUN: no npm here, or it can not reach its registry"
+  not_run "no npm here, or it can not reach its registry"
+fi
+
+say "dependencies: bans, licences, sources"
+if command -v cargo-deny >/dev/null; then
+  cargo deny --locked check bans licenses sources
+else
+  not_run "cargo deny is not here"
+fi
+
+say "shared vectors"
+if [ -d ../shared/vectors ]; then
+  echo "present: tests/vectors.rs runs them"
+else
+  not_run "no shared vectors beside this folder; the project's own run"
 fi
 
 say "tests"
-log=target/test.log
+log=$target/test.log
 status=0
 cargo test --locked --no-fail-fast 2>&1 | tee "$log" || status=$?
 
