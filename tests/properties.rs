@@ -98,6 +98,7 @@ proptest! {
 
     #[test]
     fn a_header_of_any_text_never_panics(text in any::<String>()) {
+        // Whatever comes of it: that it returns is the property.
         let _ = Header::parse(&text);
     }
 
@@ -123,6 +124,7 @@ proptest! {
             prop_assert_eq!(ksn.initial_key_id().ksn(ksn.counter()), Ok(ksn));
             prop_assert_eq!(AesKsn::from_rank(ksn.rank()), Some(ksn.counter()));
         }
+        // Whatever comes of these: that they return is the property.
         let _ = TdesKsn::left_filled(&bytes);
         let _ = TdesInitialKeyId::parse(&bytes);
         let _ = AesInitialKeyId::parse(&bytes);
@@ -150,6 +152,7 @@ proptest! {
                 !(12..=19).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_digit())
             ),
         }
+        // Whatever comes of it: that it returns is the property.
         let _ = Pin::parse(&text);
     }
 
@@ -194,6 +197,7 @@ proptest! {
         ] {
             for length in [8, 16] {
                 let block = EncryptedPinBlock::parse(&octets[..length]).unwrap();
+                // Whatever comes of it: that it returns is the property.
                 let _ = pin::verify_form(key, format, &pan, &block);
             }
         }

@@ -417,6 +417,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        // What is left behind lies in the folder for temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -27,6 +27,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        // What is left behind lies in the folder for temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -60,6 +61,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
+        // A service that has ended by itself is as gone as one that is killed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
