@@ -110,10 +110,11 @@ fn examples(url: &str, data: &Path) -> String {
   {tool} terminal simulate --state till-7.json --pki {}/{} \\
       --serial SN-0007 --code THE-CODE-HERE --server {url}
 
-With buf (or grpcurl -plaintext {address}), where it is installed: the sample of ANSI X9.24-1:2009, A.4: a PIN block
-under its KSN, translated to AES format 4. Once it works; with another block it is a replay.
+With buf (or grpcurl -plaintext {address}), where it is installed: the sample PIN block of ANSI
+X9.24-1:2009, A.4, under its KSN, to AES format 4. With another block under the KSN it is a replay.
 
-  buf curl --protocol grpc --http2-prior-knowledge {url}/firstkey.v1.PinService/TranslatePin -d '{{
+  buf curl --protocol grpc --http2-prior-knowledge \\
+      {url}/firstkey.v1.PinService/TranslatePin -d '{{
     \"source\": {{\"dukpt\": {{\"ksn\": \"//+YdlQyEOAAAQ==\"}}}},
     \"sourceFormat\": \"PIN_BLOCK_FORMAT_ISO_0\", \"pinBlock\": \"G5wYReuZOno=\",
     \"destination\": {{\"staticKey\": \"keys/dev-zone-pin-aes\"}},

@@ -58,8 +58,8 @@ pub struct Driver<'a> {
 impl Driver<'_> {
     /// Goes on from wherever the terminal stands until its tests have passed, or it is in service.
     ///
-    /// `renew` asks for new keys although there are some: in a re-key, or with another code after an
-    /// activation was cancelled. Parameters are taken anew with them.
+    /// `renew` asks for new keys although there are some: in a re-key, or with another code after
+    /// an activation was cancelled. Parameters are taken anew with them.
     pub async fn activate(
         &mut self,
         code: Option<ActivationCode>,
