@@ -12,9 +12,11 @@
 //! fresh       otherwise
 //! ```
 //!
-//! An accepted input moves the head; a rejected one spends its rank and moves nothing, so nobody
-//! without the terminal's keys can push its counter. See DESIGN of the project: a counter accepts
-//! one input per purpose, and the identical input within [`REPEAT_MS`] is computed again.
+//! An accepted input of the terminal moves the head; a rejected one spends its rank and moves
+//! nothing, so nobody without the terminal's keys can push its counter. What is made *for* the
+//! terminal proves nothing: it is spent ahead of the head, and its head follows the top, never
+//! leads it. See DESIGN of the project: a counter accepts one input per purpose, and the identical
+//! input within [`REPEAT_MS`] is computed again.
 
 use std::collections::BTreeMap;
 
@@ -72,7 +74,7 @@ pub const WINDOW: u64 = 128;
 /// How far ahead of the top a rank may be: a terminal that was out of touch for long.
 pub const JUMP_MAX: u64 = 10_000;
 
-/// How many ranks beyond `top + WINDOW` may be spent by rejected inputs.
+/// How many ranks beyond `top + WINDOW` may be spent by what proves nothing.
 pub const FAR_MAX: usize = 128;
 
 /// Inputs remembered per purpose, newest kept.
@@ -120,9 +122,10 @@ impl Ledger {
         Self { id, entries: BTreeMap::new() }
     }
 
-    /// Looks how a rank stands. With `first_anywhere` the first accepted counter may be any.
+    /// Looks how a rank stands. With `first_anywhere` the first counter that proves where the
+    /// terminal is may be any.
     pub(super) fn look(&self, ask: Ask<'_>) -> Standing {
-        let top = self.top(ask.purpose);
+        let top = self.top();
         if ask.rank.saturating_add(WINDOW) <= top {
             return Standing::TooOld;
         }
@@ -131,7 +134,7 @@ impl Ledger {
         if entry.is_spent(ask.rank) {
             return entry.compare(ask);
         }
-        let free = ask.first_anywhere && top == 0;
+        let free = ask.first_anywhere && top == 0 && ask.purpose.is_proof();
         let jumps = !free && ask.rank.saturating_sub(top) > JUMP_MAX;
         let is_far = ask.rank > top.saturating_add(WINDOW);
         if jumps || (is_far && entry.far(top) >= FAR_MAX) {
@@ -140,11 +143,13 @@ impl Ledger {
         Standing::Fresh
     }
 
-    /// Spends a rank that is fresh; an accepted one moves the head up to it.
+    /// Spends a rank that is fresh; an accepted one moves the head up to it, if it is proof or does
+    /// not pass what is proven.
     pub(super) fn spend(&mut self, ask: Ask<'_>, accepted: bool) {
-        let before = self.top(ask.purpose);
+        let before = self.top();
+        let moves = accepted && (ask.purpose.is_proof() || ask.rank <= before);
         let entry = self.entries.entry(ask.purpose).or_default();
-        if accepted && ask.rank > entry.head {
+        if moves && ask.rank > entry.head {
             entry.advance_to(ask.rank);
         } else if ask.rank <= entry.head {
             entry.set_bit(ask.rank);
@@ -163,14 +168,10 @@ impl Ledger {
         entry.ahead.retain(|rank| rank.saturating_add(WINDOW) > top);
     }
 
-    /// The greatest rank proven by what the terminal sent, or accepted for this purpose.
-    fn top(&self, purpose: Purpose) -> u64 {
-        self.entries
-            .iter()
-            .filter(|(other, _)| other.is_proof() || **other == purpose)
-            .map(|(_, entry)| entry.head)
-            .max()
-            .unwrap_or(0)
+    /// The greatest rank proven by what the terminal sent.
+    fn top(&self) -> u64 {
+        let proofs = self.entries.iter().filter(|(purpose, _)| purpose.is_proof());
+        proofs.map(|(_, entry)| entry.head).max().unwrap_or(0)
     }
 }
 
@@ -188,11 +189,11 @@ pub(super) struct Ask<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    /// The greatest accepted rank; 0 before the first.
+    /// The greatest accepted rank, not above the top; 0 before the first.
     head: u64,
     /// Bit i of the 128 (low half first) says that rank `head - i` is spent.
     window: [u64; 2],
-    /// Ranks above the head that rejected inputs have spent.
+    /// Ranks above the head that are spent: by rejected inputs, or for the terminal.
     ahead: Vec<u64>,
     /// What spent the last ranks, oldest first.
     inputs: Vec<Input>,
@@ -281,15 +282,13 @@ mod tests {
     }
 
     impl Model {
-        fn top(&self, purpose: Purpose) -> u64 {
-            let counts = |other: &Purpose| {
-                *other == purpose || matches!(other, Purpose::Pin | Purpose::MacRequest)
-            };
-            self.heads.iter().filter(|(p, _)| counts(p)).map(|(_, h)| *h).max().unwrap_or(0)
+        fn top(&self) -> u64 {
+            let proves = |purpose: &Purpose| matches!(purpose, Purpose::Pin | Purpose::MacRequest);
+            self.heads.iter().filter(|(p, _)| proves(p)).map(|(_, h)| *h).max().unwrap_or(0)
         }
 
         fn look(&self, purpose: Purpose, rank: u64, input: InputHash, now: u64) -> Standing {
-            let top = self.top(purpose);
+            let top = self.top();
             if rank + WINDOW <= top {
                 return Standing::TooOld;
             }
@@ -319,7 +318,7 @@ mod tests {
             let mut now = 0;
             for (purpose, offset, accepted, input, wait) in steps {
                 now += wait;
-                let rank = (model.top(Purpose::Pin) + offset).saturating_sub(200) + 1;
+                let rank = (model.top() + offset).saturating_sub(200) + 1;
                 let input = [input; 16];
                 let expected = model.look(purpose, rank, input, now);
                 let found = ledger.look(ask(purpose, rank, &input, now));
@@ -337,7 +336,39 @@ mod tests {
                 }
                 let stored = serde_json::to_vec(&ledger).unwrap();
                 prop_assert_eq!(&serde_json::from_slice::<Ledger>(&stored).unwrap(), &ledger);
+                prop_assert_eq!(ledger.top(), model.top());
             }
+        }
+
+        /// Whoever may make responses can make them for any counter, but not move the terminal's
+        /// place: whatever it sends next is taken, and can be answered.
+        #[test]
+        fn what_is_made_for_a_terminal_moves_nothing(
+            proven in 0_u64..2_000_000,
+            responses in proptest::collection::vec((0_u64..3_000_000, any::<bool>()), 0..300),
+            next in 1_u64..WINDOW,
+        ) {
+            let mut ledger = Ledger::new("x".into());
+            let first = |purpose, rank| {
+                Ask { first_anywhere: true, ..ask(purpose, rank, &[1; 16], 0) }
+            };
+            if proven > 0 {
+                ledger.spend(first(Purpose::MacRequest, proven), true);
+            }
+            for (rank, accepted) in responses {
+                if ledger.look(first(Purpose::MacResponse, rank)) == Standing::Fresh {
+                    ledger.spend(first(Purpose::MacResponse, rank), accepted);
+                }
+            }
+            prop_assert_eq!(ledger.top(), proven);
+            prop_assert!(ledger.entries.values().all(|entry| entry.ahead.len() <= 384));
+            let request = ask(Purpose::MacRequest, proven + next, &[2; 16], 0);
+            prop_assert_eq!(ledger.look(request), Standing::Fresh);
+            ledger.spend(request, true);
+            // Not too old and not too far; spent it may be, if it was among the responses.
+            let response = ledger.look(ask(Purpose::MacResponse, proven + next, &[1; 16], 0));
+            prop_assert!(matches!(response, Standing::Fresh | Standing::Repeat
+                | Standing::Spent { .. }), "{response:?}");
         }
     }
 
@@ -349,7 +380,7 @@ mod tests {
             assert_eq!(ledger.look(ask(Purpose::Pin, rank, &[2; 16], 0)), Standing::Fresh);
             ledger.spend(ask(Purpose::Pin, rank, &[2; 16], 0), false);
         }
-        assert_eq!(ledger.top(Purpose::Pin), 1);
+        assert_eq!(ledger.top(), 1);
         // The genuine terminal goes on, and what was spent ahead stays spent when passed.
         ledger.spend(ask(Purpose::Pin, 41, &[3; 16], 0), true);
         for rank in 1..=41 {
@@ -389,9 +420,33 @@ mod tests {
         ledger.spend(anywhere, true);
         let next = Ask { first_anywhere: true, ..at(1_000_001 + JUMP_MAX) };
         assert_eq!(ledger.look(next), Standing::TooFar);
-        // A response can not push the terminal's own counters.
-        ledger.spend(ask(Purpose::MacResponse, 1_009_000, &[1; 16], 0), true);
-        assert_eq!(ledger.look(at(1_000_001)), Standing::Fresh);
+    }
+
+    #[test]
+    fn a_response_follows_what_is_proven() {
+        let mut ledger = Ledger::new("x".into());
+        let response =
+            |rank| Ask { first_anywhere: true, ..ask(Purpose::MacResponse, rank, &[1; 16], 0) };
+        // Where a terminal stands, only what it sent can tell.
+        assert_eq!(ledger.look(response(JUMP_MAX + 1)), Standing::TooFar);
+        ledger.spend(ask(Purpose::MacRequest, 1_000, &[1; 16], 0), true);
+        // A response can push neither the terminal's counters nor those of other responses.
+        ledger.spend(response(9_000), true);
+        ledger.spend(response(1_100), true);
+        for rank in [1_000, 1_001] {
+            assert_eq!(ledger.look(response(rank)), Standing::Fresh);
+            ledger.spend(response(rank), true);
+        }
+        assert_eq!(ledger.entries[&Purpose::MacResponse].head, 1_000);
+        assert_eq!(ledger.look(ask(Purpose::MacRequest, 1_001, &[1; 16], 0)), Standing::Fresh);
+        assert_eq!(ledger.look(response(9_001 + JUMP_MAX)), Standing::TooFar);
+        // What was spent ahead stays spent when the terminal has come there.
+        ledger.spend(ask(Purpose::MacRequest, 1_102, &[1; 16], 0), true);
+        ledger.spend(response(1_102), true);
+        for rank in [1_000, 1_001, 1_100, 1_102, 9_000] {
+            let other = Ask { input: &[9; 16], ..response(rank) };
+            assert!(matches!(ledger.look(other), Standing::Spent { .. }), "{rank}");
+        }
     }
 
     #[test]
