@@ -294,25 +294,30 @@ fn is_node_name(node: &str) -> bool {
 /// How often counted refusals are looked at.
 const HOUSE_STEP: Duration = Duration::from_secs(1);
 
-/// Every how many steps expired records are purged.
+/// Every how many steps expired records are purged, unless there were more than fit in one.
 const PURGE_STEPS: u32 = 60;
 
-/// How many expired records go at once.
+/// How many expired records go in one commit.
 const PURGE_MAX: usize = 200;
+
+/// How many expired records of a kind go in one step, so that calls are not kept waiting.
+const PURGE_STEP_MAX: usize = 2_000;
 
 async fn keep_house(
     queue: mpsc::WeakSender<Unit>,
     core: std::sync::Weak<Core>,
     refusals: Arc<Refusals>,
 ) {
+    let mut is_behind = false;
     for step in 1_u32.. {
         tokio::time::sleep(HOUSE_STEP).await;
         let (Some(queue), Some(core)) = (queue.upgrade(), core.upgrade()) else { return };
         // What fails here has been logged by the store, and is tried again at the next step.
         let _ = write_refusals(&queue, &refusals, core.now(), false).await;
-        if step % PURGE_STEPS == 0 {
-            let _ = purge::<Answered>(&core).await;
-            let _ = purge::<Failures>(&core).await;
+        if is_behind || step % PURGE_STEPS == 0 {
+            let answers = purge::<Answered>(&core).await;
+            let failures = purge::<Failures>(&core).await;
+            is_behind = [answers, failures].contains(&Ok(Purged::More));
         }
     }
 }
@@ -341,31 +346,46 @@ async fn write_refusals(
     Ok(())
 }
 
-/// Deletes records whose index names an hour that is over.
-async fn purge<R: Record>(core: &Core) -> Result<(), Error> {
+/// What a purge has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purged {
+    All,
+    More,
+}
+
+/// Deletes records whose index names an hour that is over: all of them, or as many as one step may.
+async fn purge<R: Record>(core: &Core) -> Result<Purged, Error> {
     let now = core.now();
     let over = IndexFilter::UpTo(hour_bucket(UnixMillis(now.0.saturating_sub(PURGE_AFTER_MS))));
-    let found = core.list::<R>(over.clone(), None, PURGE_MAX).await?;
-    let batches = found
-        .iter()
-        // Not what the store's index says counts, but the record's own.
-        .filter(|one| over.admits(one.record.index().as_deref()))
-        .map(|one| {
-            vec![Write {
-                kind: R::KIND,
-                id: one.record.id(),
-                expected: expected(one.version),
-                change: Change::Delete,
-            }]
-        })
-        .collect::<Vec<_>>();
-    if !batches.is_empty() {
-        core.store.commit(batches, Box::new(|_| Vec::new())).await?;
+    let mut after = None;
+    for _ in 0..PURGE_STEP_MAX / PURGE_MAX {
+        let found = core.list::<R>(over.clone(), after, PURGE_MAX).await?;
+        let batches = found
+            .iter()
+            // Not what the store's index says counts, but the record's own.
+            .filter(|one| over.admits(one.record.index().as_deref()))
+            .map(|one| {
+                vec![Write {
+                    kind: R::KIND,
+                    id: one.record.id(),
+                    expected: expected(one.version),
+                    change: Change::Delete,
+                }]
+            })
+            .collect::<Vec<_>>();
+        if !batches.is_empty() {
+            core.store.commit(batches, Box::new(|_| Vec::new())).await?;
+        }
+        for one in &found {
+            core.failures.doubt(&one.record.id());
+        }
+        if found.len() < PURGE_MAX {
+            return Ok(Purged::All);
+        }
+        // What the store calls expired and is not stays where it is, and is passed.
+        after = found.last().map(|one| one.record.id());
     }
-    for one in found {
-        core.failures.doubt(&one.record.id());
-    }
-    Ok(())
+    Ok(Purged::More)
 }
 
 /// The hour of the index must be over as a whole.
@@ -402,5 +422,23 @@ mod tests {
         work.reserve(Budget::Pin, &[b"x"]).await.unwrap();
         let error = work.commit_refused(Reason::PinBlockRejected).await;
         assert_eq!(error, Error::Refused(Reason::PinBlockRejected));
+    }
+
+    #[tokio::test]
+    async fn a_purge_goes_on_until_nothing_is_left() {
+        let bench = Bench::new().await;
+        let core = &bench.vault.shared.core;
+        let expired = |number: usize| {
+            let mut failures = Failures::new(format!("{number:05}"));
+            failures.charge(Budget::Pin, core.now());
+            vec![core.put(&Versioned::absent(failures)).unwrap()]
+        };
+        let batches = (0..=PURGE_STEP_MAX).map(expired).collect();
+        core.store.commit(batches, Box::new(|_| Vec::new())).await.unwrap();
+        bench.clock.forward(3 * super::super::budget::HOUR_MS);
+        assert_eq!(purge::<Failures>(core).await, Ok(Purged::More));
+        assert_eq!(purge::<Failures>(core).await, Ok(Purged::All));
+        let left = core.list::<Failures>(IndexFilter::Any, None, 10).await.unwrap();
+        assert!(left.is_empty());
     }
 }
