@@ -2,12 +2,13 @@
 
 use super::at_rest;
 use super::state::Operation;
-use super::vocabulary::Exportability;
+use super::vocabulary::{Exportability, Origin};
 use super::{WrappingKey, read_key};
 use crate::key::Algorithm;
 use crate::keyblock::{self, Header, OptionalBlock, Version, WrapError};
 use crate::vault::error::Error;
 use crate::vault::reason::Reason;
+use crate::vault::seal::Realm;
 use crate::vault::work::Work;
 
 /// A key to be exported.
@@ -34,6 +35,10 @@ impl Work {
     /// Exports a key of exportability `E` under a key at least as strong.
     ///
     /// `POLICY_DENIED` for one that may not leave, `WRAPPING_KEY_TOO_WEAK`, `KEY_NOT_ACTIVE`.
+    ///
+    /// In a live realm an imported wrapping key is refused with `POLICY_DENIED` too. Whoever brought
+    /// it in may know it, and would read with it what was made here (a trojan key). The rule looks
+    /// at the wrapping key alone: a key that was exported and imported again says `imported` too.
     pub async fn export_key(
         &mut self,
         export: ExportKey<'_>,
@@ -43,6 +48,9 @@ impl Work {
         let record = &found.record;
         let now = self.now();
         wrapping.record().check(Operation::Wrap, now)?;
+        if !may_carry_out(wrapping.record().origin, self.core().sealer.realm()) {
+            return Err(Error::Refused(Reason::PolicyDenied));
+        }
         if record.exportability != Exportability::Exportable {
             return Err(Error::Refused(Reason::PolicyDenied));
         }
@@ -73,6 +81,14 @@ impl Work {
             dropped_attributes: DROPPED.to_vec(),
             check_value: record.check_value.clone(),
         })
+    }
+}
+
+/// Whether keys may leave under a wrapping key of this origin.
+pub(super) const fn may_carry_out(origin: Origin, realm: Realm) -> bool {
+    match (realm, origin) {
+        (Realm::Live, Origin::Imported) => false,
+        (Realm::Dev, _) | (Realm::Live, Origin::Ceremony | Origin::Generated) => true,
     }
 }
 

@@ -233,6 +233,46 @@ async fn a_key_goes_out_and_comes_back_with_no_more_rights() {
 }
 
 #[tokio::test]
+async fn nothing_leaves_a_live_realm_under_a_key_that_was_brought_in() {
+    for (realm, leaves) in [(Realm::Dev, true), (Realm::Live, false)] {
+        let opening = opening(std::sync::Arc::new(MemoryStore::new()), HandClock::new());
+        let vault = Vault::open(Opening { realm, ..opening }).await.unwrap();
+        let begin = async |action| {
+            vault.begin(&crate::vault::testing::caller(), action, "keys/x").await.unwrap()
+        };
+        for (name, usage) in [("kek", KeyUsage::KeyEncryption), ("pin", KeyUsage::PinEncryption)] {
+            let mut work = begin(Action::CreateKey).await;
+            work.create_key(new_key(name, usage, Algorithm::Aes256)).await.unwrap();
+            work.commit().await.unwrap();
+        }
+        // The trojan: a wrapping key that who imports it knows.
+        let kek = vault.wrapping_key("kek", Operation::Wrap).await.unwrap();
+        let known = Key::<DataBoth>::generate(Algorithm::Aes256, &SystemRng::new()).unwrap();
+        let header = Header::new(Version::D, *b"K0", b'A', b'B');
+        let WrappingKey::Encryption(key) = &kek else { panic!("a K0") };
+        let rng = &*vault.shared.core.rng;
+        let block = keyblock::wrap(key.key(), &header, &material_of(&known), rng).unwrap();
+        let mut work = begin(Action::ImportKey).await;
+        let (key_block, attributes) = (String::from(block), KeyAttributes::default());
+        let key_block = key_block.as_str();
+        let name = "trojan".into();
+        let import = ImportKey { name, key_block, exportability: None, attributes };
+        work.import_key(import, &kek).await.unwrap();
+        work.commit().await.unwrap();
+
+        let trojan = vault.wrapping_key("trojan", Operation::Wrap).await.unwrap();
+        for (wrapping, expected) in [(&kek, true), (&trojan, leaves)] {
+            let mut work = begin(Action::ExportKey).await;
+            let export = ExportKey { name: "pin", exportability: None };
+            let exported = err(work.export_key(export, wrapping).await);
+            let expected = if expected { Ok(()) } else { refused(Reason::PolicyDenied) };
+            assert_eq!(exported, expected, "{realm:?}");
+        }
+        assert!(exchange::may_carry_out(Origin::Ceremony, realm));
+    }
+}
+
+#[tokio::test]
 async fn rights_only_tighten_on_import() {
     let bench = Bench::new().await;
     create(&bench, new_key("kek", KeyUsage::KeyEncryption, Algorithm::Aes256)).await.unwrap();
