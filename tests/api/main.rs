@@ -13,6 +13,7 @@ mod lifecycle;
 mod macs;
 mod payloads;
 mod pins;
+mod published;
 mod reasons;
 mod server;
 mod states;

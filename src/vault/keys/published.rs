@@ -1,7 +1,8 @@
 //! Keys that everybody knows, by their check values: a live realm takes none of them.
 
-/// Check values of the keys that standards print as samples. Keys for development carry a label in
-/// their blocks besides, which is refused in the same place.
+/// Check values of the keys that standards print as samples, and of the keys for development. Those
+/// carry a label in their blocks besides, which is refused in the same place; in a block without it
+/// they are the same keys.
 pub const PUBLISHED_CHECK_VALUES: &[&str] = &[
     // ANSI X9.24-1:2009, annex A.4: the TDES base derivation key.
     "08D7B4",
@@ -14,6 +15,16 @@ pub const PUBLISHED_CHECK_VALUES: &[&str] = &[
     "2F0EEA",
     "F7BAA8",
     "2331550BC9",
+    // The keys for development that are no samples of the above, in the order of their file: the
+    // master key, dev-kek, -kek-tdes, -bdk-aes, -bdk-tdes, -zone-pin-aes, -zone-pin-tdes, -mac.
+    "22D1F2AE0C",
+    "D4BA600F4E",
+    "953AE7",
+    "B0D93CCABC",
+    "9AFE75",
+    "9270568692",
+    "1A065B",
+    "3436296062",
 ];
 
 /// Whether a key of this check value was published.
