@@ -1,6 +1,7 @@
 //! What a key's attributes let be done with a MAC: algorithm, lengths, whose message it is.
 
 use super::{Direction, DukptKey, Error, WorkingKey};
+use crate::agreement::label;
 use crate::key::Algorithm;
 use crate::mac::{MacAlgorithm, MacError};
 use crate::vault::{HashPurpose, KeyAttributes, KeyRecord, KeyUsage, Reason, Vault};
@@ -71,6 +72,11 @@ impl Asked<'_> {
     /// ISO 9797-1 algorithms 1 and 3 chain blocks, so that MACs of messages of several lengths
     /// under one key can be put together to that of another. They serve with the one length that
     /// the key names, or with padding method 3, which begins with the length.
+    ///
+    /// A message that begins like what the steps of an activation authenticate is refused: a
+    /// terminal's transaction keys authenticate both, and whoever may only ask for MACs is to play
+    /// neither the service towards a terminal nor a terminal's step. Under one counter and
+    /// direction a key makes one MAC, so nothing else it makes can be turned into such a one.
     pub(super) fn check(
         &self,
         attributes: &KeyAttributes,
@@ -78,6 +84,9 @@ impl Asked<'_> {
     ) -> Result<(), Error> {
         if self.message.is_empty() {
             return Err(Error::field("message", "is empty"));
+        }
+        if is_of_activation(self.message) {
+            return Err(Error::field("message", "begins like a step of an activation"));
         }
         if self.len_bytes > self.algorithm.len_bytes() {
             return Err(Error::field(self.len_path, "is longer than the algorithm gives"));
@@ -117,9 +126,19 @@ impl Asked<'_> {
     }
 }
 
+/// Whether a message begins with the label and the zero byte that begin whatever a step of an
+/// activation authenticates; see [`Transcript::authenticated_input`].
+///
+/// [`Transcript::authenticated_input`]: crate::activation::Transcript::authenticated_input
+fn is_of_activation(message: &[u8]) -> bool {
+    let after_label = message.strip_prefix(label::ACTIVATION.as_bytes());
+    after_label.is_some_and(|rest| rest.first() == Some(&0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::activation::{Role, Step, Transcript};
     use crate::mac::Padding;
 
     fn asked(algorithm: MacAlgorithm, message: &[u8], len_bytes: usize) -> Asked<'_> {
@@ -149,6 +168,22 @@ mod tests {
         }
         let cmac = asked(MacAlgorithm::AesCmac, &[0; 24], 8);
         assert_eq!(reason(cmac.check(&fixed, Algorithm::Aes128)), None);
+    }
+
+    #[test]
+    fn what_an_activation_authenticates_is_no_message() {
+        let check = |message: &[u8]| {
+            let asked = asked(MacAlgorithm::AesCmac, message, 8);
+            reason(asked.check(&KeyAttributes::default(), Algorithm::Aes128))
+        };
+        for (role, step) in [(Role::Service, Step::Parameters), (Role::Terminal, Step::Test)] {
+            let input = Transcript::new().authenticated_input(role, step);
+            assert_eq!(check(&input), Some(Reason::FieldInvalid));
+        }
+        assert_eq!(check(b"firstkey/v1/activation\0"), Some(Reason::FieldInvalid));
+        for free in [b"firstkey/v1/activation".as_slice(), b"firstkey/v1/activations\0", b"\0"] {
+            assert_eq!(check(free), None);
+        }
     }
 
     #[test]

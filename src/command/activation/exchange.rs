@@ -83,7 +83,8 @@ pub(super) async fn open(
     {
         return Ok(Opening::Answered(answer));
     }
-    match claim(&mut work, bdk.record(), request).await {
+    let input = Transcript::new().with(&request.signed.payload).with(&request.signed.proof).hash();
+    match claim(&mut work, bdk.record(), (&request.ksn, Purpose::MacRequest), &input).await {
         Ok(Claim::Fresh) => work.accept(Purpose::MacRequest),
         // Its answer is no longer kept, so it is not computed again either.
         Ok(Claim::Repeat) => return Err(refuse(work, Reason::KsnReplayed).await),
@@ -113,6 +114,9 @@ impl Opened {
     }
 
     /// MACs the answer under the KSN's response key, keeps it and commits everything.
+    ///
+    /// The response key of a counter makes one message here too: who has had another one made with
+    /// it gets `KSN_REPLAYED`, and the terminal goes on with its next counter.
     pub(super) async fn answer(
         mut self,
         request: &Exchange,
@@ -120,6 +124,15 @@ impl Opened {
     ) -> Result<Answer, Error> {
         self.transcript.absorb(&payload);
         let input = self.transcript.authenticated_input(Role::Service, self.step);
+        let ksn = &request.ksn;
+        let purpose = Purpose::MacResponse;
+        match claim(&mut self.work, self.bdk.record(), (ksn, purpose), &input).await {
+            Ok(_) => {}
+            Err(Error::Vault(vault::Error::Refused(reason))) => {
+                return Err(self.refuse(reason.into()).await);
+            }
+            Err(error) => return Err(error),
+        }
         let key = mac_key(&self.initial_key, Role::Service)?;
         let algorithm = algorithm(&key);
         let mac = key
@@ -157,16 +170,20 @@ pub async fn terminal_of(
     Ok(serves.then_some((bdk, terminal)))
 }
 
-async fn claim(work: &mut Work, bdk: &KeyRecord, request: &Exchange) -> Result<Claim, Error> {
-    let input = Transcript::new().with(&request.signed.payload).with(&request.signed.proof).hash();
+async fn claim(
+    work: &mut Work,
+    bdk: &KeyRecord,
+    (ksn, purpose): (&Ksn, Purpose),
+    input: &[u8],
+) -> Result<Claim, Error> {
     Ok(work
         .claim(ClaimRequest {
             key_name: &bdk.name,
             key_version: bdk.version,
-            initial_key_id: &request.ksn.initial_key_id(),
-            purpose: Purpose::MacRequest,
-            rank: request.ksn.rank(),
-            input: &input,
+            initial_key_id: &ksn.initial_key_id(),
+            purpose,
+            rank: ksn.rank(),
+            input,
             first_anywhere: false,
         })
         .await?)
