@@ -1,7 +1,7 @@
 //! Makes the MAC of a message, under a static key or a transaction key.
 
 use super::mac_policy::{Asked, MacWorkingKey};
-use super::transaction_key::{Side, Wanted, named_terminal, resource_of, underivable};
+use super::transaction_key::{Side, Wanted, check_named_terminal, resource_of, underivable};
 use super::{Direction, Error, Ksn, give_up, retrying};
 use crate::key::usage::Mac;
 use crate::mac::{MacAlgorithm, MacTag};
@@ -74,7 +74,7 @@ async fn compute(
             key.generate_mac(*algorithm, message, *len_bytes)
         }
         MacWorkingKey::Static(name) => {
-            named_terminal(vault, work, terminal).await?;
+            check_named_terminal(vault, work, terminal).await?;
             let key = vault.key::<Mac>(name, Operation::GenerateMac).await?;
             work.uses(&key);
             asked.check_static(key.record())?;

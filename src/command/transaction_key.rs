@@ -13,7 +13,7 @@ use crate::key::Algorithm;
 use crate::key::usage::BaseDerivation;
 use crate::vault::{
     self, Claim, ClaimRequest, KeyAttributes, KeyRecord, Operation, Purpose, Reason, StoredKey,
-    UnixMillis, Vault, Work,
+    UnixMillis, Vault, Versioned, Work,
 };
 
 /// The key that a call names.
@@ -61,7 +61,7 @@ pub(super) struct TransactionKey {
     bdk: StoredKey<BaseDerivation>,
     ksn: Ksn,
     kind: Option<KeyKind>,
-    terminal: Option<Box<Terminal>>,
+    terminal: Option<Box<Versioned<Terminal>>>,
 }
 
 impl WorkingKey {
@@ -91,16 +91,17 @@ pub(super) fn resource_of(name: Option<&str>) -> String {
     manage_keys::resource(name.unwrap_or("-"))
 }
 
-/// The terminal that a call with a static key names: it must be in service.
-pub(super) async fn named_terminal(
+/// The terminal that a call with a static key names must be in service. It is what the caller says
+/// and nothing proves, so no budget hangs on it: an attacker would name another with each call, or
+/// close one that has nothing to do with it.
+pub(super) async fn check_named_terminal(
     vault: &Vault,
     work: &mut Work,
     named: Option<&str>,
-) -> Result<Option<Terminal>, Error> {
-    let Some(id) = named else { return Ok(None) };
+) -> Result<(), Error> {
+    let Some(id) = named else { return Ok(()) };
     let terminal = read_terminal(vault, work, id).await?;
-    check_in_service(&terminal)?;
-    Ok(Some(terminal))
+    check_in_service(&terminal.record)
 }
 
 /// A transaction key that a call asks for.
@@ -142,7 +143,7 @@ impl Wanted<'_> {
             }
             Some(terminal) => {
                 let terminal = read_terminal(vault, work, &terminal).await?;
-                check_serves(&terminal, name, &id, vault.now())?;
+                check_serves(&terminal.record, name, &id, vault.now())?;
                 Some(Box::new(terminal))
             }
         };
@@ -153,7 +154,13 @@ impl Wanted<'_> {
 impl TransactionKey {
     /// The terminal, where it is registered here.
     pub(super) fn terminal(&self) -> Option<&Terminal> {
-        self.terminal.as_deref()
+        self.terminal.as_deref().map(|found| &found.record)
+    }
+
+    /// The terminal as it was read, where this is its first transaction.
+    pub(super) fn first_of(&self) -> Option<Versioned<Terminal>> {
+        let first = |found: &&Versioned<Terminal>| found.record.first_transaction.is_none();
+        self.terminal.as_deref().filter(first).cloned()
     }
 
     /// What the base derivation key lets its working keys do.
@@ -228,12 +235,16 @@ fn check_key_set(bdk: &KeyRecord, ksn: &Ksn) -> Result<(), Error> {
 
 /// Reads a terminal. A call under its keys stands or falls with it: one that is suspended while the
 /// call is under way is not served by it.
-async fn read_terminal(vault: &Vault, work: &mut Work, id: &str) -> Result<Terminal, Error> {
+async fn read_terminal(
+    vault: &Vault,
+    work: &mut Work,
+    id: &str,
+) -> Result<Versioned<Terminal>, Error> {
     let terminal = vault.get::<Terminal>(id).await?;
     let terminal = terminal.ok_or(Error::refused(Reason::TerminalNotFound))?;
     work.expects(&terminal);
     work.detail("terminal", terminal.record.name());
-    Ok(terminal.record)
+    Ok(terminal)
 }
 
 /// A terminal serves with its confirmed keys, and after a re-key for a time with those before.

@@ -1,7 +1,8 @@
 //! Re-enciphers a PIN block from one key and format to another, for the same PAN.
 
+use super::activation::record::Terminal;
 use super::transaction_key::{
-    Side, TransactionKey, Wanted, named_terminal, resource_of, underivable,
+    Side, TransactionKey, Wanted, check_named_terminal, resource_of, underivable,
 };
 use super::{Error, WorkingKey, activation, give_up, retrying};
 use crate::key::Key;
@@ -11,7 +12,7 @@ use crate::pin::{
 };
 use crate::vault::{
     self, Action, Budget, Caller, HashPurpose, KeyAttributes, Operation, Purpose, Reason,
-    StoredKey, Vault, Work,
+    StoredKey, Vault, Versioned, Work,
 };
 
 /// A PIN block to be translated. There is one PAN, so it can not be changed.
@@ -38,8 +39,9 @@ pub struct Request {
 ///
 /// What the formats, the keys and their attributes forbid is refused before anything is spent. Then
 /// the counter of each transaction key is claimed and becomes spent in the commit, whatever the PIN
-/// block turns out to be: one look per counter. A rejected block is charged to the budget of the
-/// terminal, or of the caller, with this PAN.
+/// block turns out to be: one look per counter. A rejected block is charged to the budgets of this
+/// PAN and of the terminal, or of the caller with this key; under a static key, where no counter
+/// limits how often one block comes, also to the budget of the block.
 ///
 /// The identical call within five minutes is computed again. In formats 3 and 4 its block differs
 /// from the first in the random fill, never in the PIN.
@@ -91,7 +93,7 @@ async fn translate(
 ) -> Result<Outcome, Error> {
     let destination = destination(vault, work, names.destination, request).await?;
     let source = source(vault, work, names.source, request).await?;
-    let (inbound, outbound) = (source.key.open()?, destination.open()?);
+    let (inbound, outbound) = (source.open()?, destination.open()?);
     let translation = Translation {
         inbound: inbound.key(),
         from: request.source_format,
@@ -100,10 +102,10 @@ async fn translate(
         to: request.destination_format,
         outbound_pan: request.pan_form,
         pan: &request.pan,
-        format_1_inbound: carries(&source.key.attributes().pin_formats_in, PinBlockFormat::Iso1),
+        format_1_inbound: carries(&source.attributes().pin_formats_in, PinBlockFormat::Iso1),
     };
     translation.check().map_err(forbidden)?;
-    if !carries(&source.key.attributes().pin_formats_in, request.source_format)
+    if !carries(&source.attributes().pin_formats_in, request.source_format)
         || !carries(&destination.attributes().pin_formats_out, request.destination_format)
     {
         return Err(Error::refused(Reason::TranslationForbidden));
@@ -114,51 +116,39 @@ async fn translate(
     note_pan(vault, work, &request.pan);
     // The counters first: they become spent in the commit, whatever the PIN block turns out to be.
     // Each side has its own input, so one counter can not stand on both.
-    source.key.claim(work, &[b"source".as_slice(), &hash].concat()).await?;
+    source.claim(work, &[b"source".as_slice(), &hash].concat()).await?;
     destination.claim(work, &[b"destination".as_slice(), &hash].concat()).await?;
-    reserve(work, caller, source.terminal.as_deref(), &request.pan).await?;
+    reserve(work, caller, (names.source, &source), request).await?;
 
     let fill = Fill::draw(vault.rng())
         .map_err(|_| vault::Error::incident("the random number generator failed", ""))?;
     let Ok(block) = translation.apply(&request.pin_block, &fill) else {
         return Ok(Outcome::Rejected);
     };
-    if let Some(terminal) = source.first_of {
-        activation::first_transaction(vault, work, &terminal, "TranslatePin").await?;
+    if let Some(terminal) = source.first_of() {
+        activation::first_transaction(work, terminal, "TranslatePin")?;
     }
     Ok(Outcome::Translated(block))
 }
 
 /// The side that a PIN block comes from.
-struct Source {
-    key: PinKey,
-    /// The id of the terminal, where it is known.
-    terminal: Option<String>,
-    /// The same, where this is its first transaction.
-    first_of: Option<String>,
-}
-
 async fn source(
     vault: &Vault,
     work: &mut Work,
     name: Option<&str>,
     request: &Request,
-) -> Result<Source, Error> {
+) -> Result<PinKey, Error> {
     let terminal = request.terminal.as_deref();
     match &request.source {
         WorkingKey::Dukpt(key) => {
             let wanted = Wanted { key, name, side: Side::Host, terminal };
-            let key = wanted.find(vault, work).await?;
-            let terminal = key.terminal().map(|found| found.id.clone());
-            let first = key.terminal().is_some_and(|found| found.first_transaction.is_none());
-            let first_of = terminal.clone().filter(|_| first);
-            Ok(Source { key: PinKey::Dukpt(key), terminal, first_of })
+            Ok(PinKey::Dukpt(wanted.find(vault, work).await?))
         }
         WorkingKey::Static(name) => {
-            let terminal = named_terminal(vault, work, terminal).await?.map(|found| found.id);
+            check_named_terminal(vault, work, terminal).await?;
             let key = vault.key(name, Operation::Decrypt).await?;
             work.uses(&key);
-            Ok(Source { key: PinKey::Static(key), terminal, first_of: None })
+            Ok(PinKey::Static(key))
         }
     }
 }
@@ -205,6 +195,22 @@ impl PinKey {
                 initial.pin_key(kind).map(Opened::Derived).map_err(underivable)
             }
             Self::Static(key) => Ok(Opened::Stored(key.key())),
+        }
+    }
+
+    /// The terminal that has the key, where it is registered here.
+    fn terminal(&self) -> Option<&Terminal> {
+        match self {
+            Self::Dukpt(key) => key.terminal(),
+            Self::Static(_) => None,
+        }
+    }
+
+    /// The same as it was read, where this is its first transaction.
+    fn first_of(&self) -> Option<Versioned<Terminal>> {
+        match self {
+            Self::Dukpt(key) => key.first_of(),
+            Self::Static(_) => None,
         }
     }
 
@@ -286,20 +292,30 @@ fn note_pan(vault: &Vault, work: &mut Work, pan: &Pan) {
     work.detail("pan_hash", data_encoding::HEXLOWER.encode(&hash));
 }
 
-/// Reserves a place in the budget of failures: of the terminal, or of the caller, with this PAN.
+/// Reserves places in the budgets of failures, before anything is decrypted.
+///
+/// To learn a PIN from accepted and rejected blocks one varies the PAN under one block (Clulow), so
+/// the budget of a PAN alone would not see it: the block has one too, and all of them together have
+/// a rate. Under a transaction key a counter takes one block, which then needs no budget.
 async fn reserve(
     work: &mut Work,
     caller: &Caller,
-    terminal: Option<&str>,
-    pan: &Pan,
+    (key_name, source): (Option<&str>, &PinKey),
+    request: &Request,
 ) -> Result<(), Error> {
-    // Exposed to a keyed hash alone, which is the budget's id.
-    let pan = pan.expose_digits();
-    let subject: [&[u8]; 3] = match terminal {
-        Some(terminal) => [b"terminal", terminal.as_bytes(), pan.as_bytes()],
-        None => [b"caller", caller.name().as_bytes(), pan.as_bytes()],
+    let key_name = key_name.unwrap_or_default().as_bytes();
+    let [kind, who, of]: [&[u8]; 3] = match source.terminal() {
+        Some(terminal) => [b"terminal", terminal.id.as_bytes(), b""],
+        None => [b"caller", caller.name().as_bytes(), key_name],
     };
-    Ok(work.reserve(Budget::Pin, &subject).await?)
+    // Exposed to a keyed hash alone, which is the budget's id; so is the block.
+    let pan = request.pan.expose_digits();
+    work.reserve(Budget::Pin, &[b"pan", kind, who, of, pan.as_bytes()]).await?;
+    if let PinKey::Static(_) = source {
+        let block = request.pin_block.bytes();
+        work.reserve(Budget::Pin, &[b"block", key_name, block]).await?;
+    }
+    Ok(work.reserve(Budget::PinRate, &[kind, who, of]).await?)
 }
 
 #[cfg(test)]
@@ -453,6 +469,93 @@ mod tests {
         asked.pin_block = EncryptedPinBlock::parse(&[9; 8]).unwrap();
         for expected in ["PIN_BLOCK_REJECTED"; 3].into_iter().chain(["BUDGET_SPENT"]) {
             assert_eq!(reason(&call(&bench, &asked).await), expected);
+        }
+    }
+
+    /// A PAN of 16 digits for each number.
+    fn pan(number: usize) -> Pan {
+        Pan::parse(&format!("49{number:013}7")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_block_may_be_tried_with_three_cards() {
+        let bench = bench(Algorithm::Tdes2, false).await;
+        let mut asked = request(tdes_ksn(1), Iso0, EncryptedPinBlock::parse(&[9; 8]).unwrap());
+        asked.source = stored("in");
+        for number in 0..3 {
+            asked.pan = pan(number);
+            assert_eq!(reason(&call(&bench, &asked).await), "PIN_BLOCK_REJECTED");
+        }
+        asked.pan = pan(3);
+        assert_eq!(reason(&call(&bench, &asked).await), "BUDGET_SPENT");
+        // Nor does another caller get to go on with it, or a terminal that is only named.
+        let other = Caller::for_dev_only("other");
+        let outcome = translate_pin(&bench.vault, &other, &asked).await;
+        assert_eq!(reason(&outcome), "BUDGET_SPENT");
+        bench.terminal("t9", "bdk", &tdes_ksn(9), State::Active).await;
+        asked.terminal = Some("t9".into());
+        assert_eq!(reason(&call(&bench, &asked).await), "BUDGET_SPENT");
+        (asked.terminal, asked.pin_block) = (None, EncryptedPinBlock::parse(&[8; 8]).unwrap());
+        assert_eq!(reason(&call(&bench, &asked).await), "PIN_BLOCK_REJECTED");
+    }
+
+    #[tokio::test]
+    async fn a_hundred_rejected_blocks_throttle_a_caller_and_raise_the_alarm() {
+        let bench = bench(Algorithm::Tdes2, false).await;
+        let block = |number: u8| EncryptedPinBlock::parse(&[number; 8]).unwrap();
+        let mut asked = request(tdes_ksn(1), Iso0, block(0));
+        asked.source = stored("in");
+        for number in 0..100 {
+            (asked.pin_block, asked.pan) = (block(number), pan(usize::from(number)));
+            assert_eq!(reason(&call(&bench, &asked).await), "PIN_BLOCK_REJECTED");
+        }
+        (asked.pin_block, asked.pan) = (block(100), pan(100));
+        let spent = call(&bench, &asked).await;
+        assert_eq!(reason(&spent), "BUDGET_SPENT");
+        let event = bench.last_event().await;
+        assert_eq!((event.is_done(), event.detail["alarm"].as_str()), (false, "pin_rate"));
+        // The key still serves, and every other caller.
+        let other = Caller::for_dev_only("other");
+        let outcome = translate_pin(&bench.vault, &other, &asked).await;
+        assert_eq!(reason(&outcome), "PIN_BLOCK_REJECTED");
+        bench.forward(Budget::PinRate.interval_ms());
+        assert_eq!(reason(&call(&bench, &asked).await), "PIN_BLOCK_REJECTED");
+    }
+
+    #[tokio::test]
+    async fn a_terminal_has_a_rate_whatever_card_it_reads() {
+        let bench = bench(Algorithm::Tdes2, false).await;
+        bench.terminal("t1", "bdk", &tdes_ksn(1), State::Active).await;
+        let bad = || EncryptedPinBlock::parse(&[9; 8]).unwrap();
+        let asked = |counter: u8| Request {
+            pan: pan(usize::from(counter)),
+            ..request(tdes_ksn(counter), Iso0, bad())
+        };
+        for counter in 1..=100 {
+            let outcome = call(&bench, &asked(counter)).await;
+            assert_eq!(reason(&outcome), "PIN_BLOCK_REJECTED", "{counter}");
+        }
+        assert_eq!(reason(&call(&bench, &asked(101)).await), "BUDGET_SPENT");
+        assert_eq!(bench.last_event().await.detail["alarm"], "pin_rate");
+    }
+
+    #[tokio::test]
+    async fn genuine_calls_at_once_are_not_refused_for_their_number() {
+        let bench = std::sync::Arc::new(bench(Algorithm::Tdes2, false).await);
+        let zone = bench.vault.key::<PinEncryption>("in", Operation::Encrypt).await.unwrap();
+        let pin = Pin::parse("1234").unwrap();
+        let mut calls = Vec::new();
+        for number in 0..250 {
+            let fill = Fill::draw(bench.vault.rng()).unwrap();
+            let pan = pan(number);
+            let block = encipher(zone.key(), Iso0, &pin, &pan, &fill).unwrap();
+            let source = stored("in");
+            let asked = Request { source, pan, ..request(tdes_ksn(1), Iso0, block) };
+            let bench = std::sync::Arc::clone(&bench);
+            calls.push(tokio::spawn(async move { reason(&call(&bench, &asked).await) }));
+        }
+        for call in calls {
+            assert_eq!(call.await.unwrap(), "OK");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Verifies the MAC of a message, under a static key or a transaction key.
 
 use super::mac_policy::{Asked, MacWorkingKey};
-use super::transaction_key::{Side, Wanted, named_terminal, resource_of, underivable};
+use super::transaction_key::{Side, Wanted, check_named_terminal, resource_of, underivable};
 use super::{Direction, Error, activation, give_up, retrying};
 use crate::key::usage::Mac;
 use crate::mac::{MacAlgorithm, VerifyMacError};
@@ -23,8 +23,9 @@ pub struct Request {
 
 /// Verifies a MAC, or answers `MAC_MISMATCH`.
 ///
-/// A counter is spent only when the MAC verifies, so a forged message burns nothing; each failure
-/// is charged to the budget of the terminal, or of the caller and the key. The identical message
+/// A counter is spent only when the MAC verifies, so a forged message burns nothing. Failures of
+/// MACs that are short enough to be guessed are charged to the budget of the terminal, or of the
+/// caller and the key; of others they are counted in the audit log alone. The identical message
 /// within five minutes is verified again; another one that verifies under the same counter is
 /// `KSN_REPLAYED` and raises the clone alarm. The MAC of a response is the terminal's to verify:
 /// for a terminal that is registered here it is refused with `KEY_USAGE_MISMATCH`.
@@ -38,7 +39,10 @@ pub async fn verify_mac(vault: &Vault, caller: &Caller, request: &Request) -> Re
                 work.commit().await?;
                 Ok(())
             }
-            Ok(Verdict::Mismatch) => Err(work.commit_refused(Reason::MacMismatch).await.into()),
+            Ok(Verdict::Mismatch) if is_guessable(request.mac.len()) => {
+                Err(work.commit_refused(Reason::MacMismatch).await.into())
+            }
+            Ok(Verdict::Mismatch) => Err(give_up(work, Reason::MacMismatch).await),
             Err(error) => Err(give_up(work, error).await),
         }
     })
@@ -66,7 +70,7 @@ async fn check(
             let key = Wanted { key, name, side, terminal }.find(vault, work).await?;
             asked.check(key.attributes(), key.algorithm())?;
             let terminal = key.terminal();
-            reserve(work, caller, name, terminal.map(|found| found.id.as_str())).await?;
+            reserve(work, caller, name, (terminal.map(|found| &found.id), mac)).await?;
             let input = asked.input(vault, key.algorithm(), *direction);
             // Claimed before it is verified, so that what is long spent costs nothing. Spent only
             // if it verifies: the vault sees to that for requests.
@@ -83,18 +87,17 @@ async fn check(
             if side == Side::Terminal {
                 key.claim(work, Purpose::MacResponse, &input).await?;
             }
-            if let Some(terminal) = terminal.filter(|found| found.first_transaction.is_none()) {
-                activation::first_transaction(vault, work, &terminal.id, "VerifyMac").await?;
+            if let Some(terminal) = key.first_of() {
+                activation::first_transaction(work, terminal, "VerifyMac")?;
             }
             Ok(verdict)
         }
         MacWorkingKey::Static(name) => {
-            let terminal = named_terminal(vault, work, terminal).await?;
+            check_named_terminal(vault, work, terminal).await?;
             let key = vault.key::<Mac>(name, Operation::VerifyMac).await?;
             work.uses(&key);
             asked.check_static(key.record())?;
-            reserve(work, caller, Some(name), terminal.as_ref().map(|found| found.id.as_str()))
-                .await?;
+            reserve(work, caller, Some(name), (None, mac)).await?;
             verdict(asked, key.key().verify_mac(*algorithm, message, mac))
         }
     }
@@ -108,13 +111,23 @@ const fn verified_by(direction: Direction) -> Side {
     }
 }
 
-/// Reserves a place in the budget of failures: of the terminal, or of the caller and the key.
+/// Whether a MAC of this length could be found by trying: of 64 bits or more none is (SEC-14).
+/// Nothing is gained by closing a terminal for those, and everybody who can send rubbish could.
+const fn is_guessable(len_bytes: usize) -> bool {
+    len_bytes < 8
+}
+
+/// Reserves a place in the budget of failures, of the terminal, or of the caller and the key, where
+/// the MAC could be guessed.
 async fn reserve(
     work: &mut Work,
     caller: &Caller,
     key: Option<&str>,
-    terminal: Option<&str>,
+    (terminal, mac): (Option<&String>, &[u8]),
 ) -> Result<(), Error> {
+    if !is_guessable(mac.len()) {
+        return Ok(());
+    }
     let caller = caller.name().as_bytes();
     let key = key.unwrap_or_default().as_bytes();
     let subject: &[&[u8]] = match terminal {
@@ -135,7 +148,7 @@ fn verdict(asked: Asked<'_>, outcome: Result<(), VerifyMacError>) -> Result<Verd
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::activation::State;
+    use crate::activation::{Role, State, Step, Transcript};
     use crate::command::generate_mac::{self, generate_mac};
     use crate::command::testing::{Bench, aes_ksn, dukpt, reason, tdes_ksn};
     use crate::command::{InitialKey, Ksn};
@@ -325,17 +338,65 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failures_close_a_terminal_for_a_while() {
-        let (bench, ksn) = served().await;
+    async fn guesses_at_a_short_mac_close_a_terminal_for_a_while() {
+        let bench = Bench::new().await;
+        let short = KeyAttributes { mac_length_min_bytes: 4, ..Default::default() };
+        bench.bdk("bdk", Algorithm::Aes128, short).await;
+        let ksn = aes_ksn(1, 3);
+        bench.terminal("t1", "bdk", &ksn, State::Active).await;
         for counter in 1..=Budget::Mac.failures_max() {
+            let message = counter.to_be_bytes();
+            let asked = request(ksn.clone(), Direction::Request, &message, vec![0; 7]);
+            assert_eq!(call(&bench, &asked).await, "MAC_MISMATCH");
+        }
+        let mac = made(&bench, &ksn, Direction::Request, b"pay").await;
+        let whole = request(ksn.clone(), Direction::Request, b"pay", mac.clone());
+        let part = request(ksn, Direction::Request, b"pay", mac[..4].to_vec());
+        assert_eq!(call(&bench, &part).await, "BUDGET_SPENT");
+        assert_eq!(bench.last_event().await.detail["alarm"], "mac");
+        assert_eq!(call(&bench, &whole).await, "OK", "what nobody guesses is not closed");
+        bench.forward(Budget::Mac.interval_ms());
+        bench.forward(1);
+        assert_eq!(call(&bench, &part).await, "KSN_REPLAYED");
+    }
+
+    #[tokio::test]
+    async fn corrupted_macs_close_nothing_and_are_counted() {
+        let (bench, ksn) = served().await;
+        for counter in 0..=Budget::Mac.failures_max() {
             let message = counter.to_be_bytes();
             let asked = request(ksn.clone(), Direction::Request, &message, vec![0; 8]);
             assert_eq!(call(&bench, &asked).await, "MAC_MISMATCH");
         }
+        let last = bench.last_event().await;
+        assert_eq!(last.reason.as_deref(), Some("MAC_MISMATCH"));
         let mac = made(&bench, &ksn, Direction::Request, b"pay").await;
         let genuine = request(ksn, Direction::Request, b"pay", mac);
-        assert_eq!(call(&bench, &genuine).await, "BUDGET_SPENT");
-        bench.forward(Budget::Mac.interval_ms());
         assert_eq!(call(&bench, &genuine).await, "OK");
+        let before = bench.last_event().await.seq;
+        assert_eq!(before, last.seq + 1, "repetitions make no event of their own");
+        bench.vault.flush().await.unwrap();
+        let counted = bench.last_event().await;
+        assert_eq!(counted.detail["repeated"], Budget::Mac.failures_max().to_string());
+        assert_eq!(counted.detail["terminal"], "terminals/t1");
+    }
+
+    #[tokio::test]
+    async fn nobody_plays_a_step_of_an_activation() {
+        let (bench, ksn) = served().await;
+        bench.key("mac", KeyUsage::MacCmac, Algorithm::Aes128, KeyAttributes::default()).await;
+        let input = Transcript::new().with(b"m").authenticated_input(Role::Service, Step::Test);
+        let made_here = generate(&bench, ksn.clone(), Direction::Response, &input).await;
+        assert_eq!(reason(&made_here), "FIELD_INVALID");
+        let mac = made(&bench, &ksn, Direction::Request, &input).await;
+        let asked = request(ksn, Direction::Request, &input, mac.clone());
+        assert_eq!(call(&bench, &asked).await, "FIELD_INVALID");
+        let fixed = Request { key: MacWorkingKey::Static("mac".into()), ..asked };
+        assert_eq!(call(&bench, &fixed).await, "FIELD_INVALID");
+        let key = MacWorkingKey::Static("mac".into());
+        let (message, terminal) = (input, None);
+        let asked = generate_mac::Request { key, algorithm: CMAC, message, len_bytes: 8, terminal };
+        let made_here = generate_mac(&bench.vault, &bench.caller, &asked).await;
+        assert_eq!(reason(&made_here), "FIELD_INVALID");
     }
 }

@@ -12,11 +12,14 @@ use super::record::{Kind, Record};
 /// What may fail only so often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Budget {
-    /// MACs that do not verify, per terminal, or per caller and key. Nor may more than the budget
-    /// has places be verified at once for one of them.
+    /// MACs that do not verify and are so short that one could be guessed, per terminal, or per
+    /// caller and key.
     Mac,
-    /// PIN blocks that are rejected, per terminal or caller, and PAN.
+    /// PIN blocks that are rejected, for one PAN or one cryptogram.
     Pin,
+    /// PIN blocks that are rejected, whatever PAN they come with, per terminal, or per caller and
+    /// key.
+    PinRate,
 }
 
 impl Budget {
@@ -24,7 +27,7 @@ impl Budget {
     #[must_use]
     pub const fn failures_max(self) -> usize {
         match self {
-            Self::Mac => 100,
+            Self::Mac | Self::PinRate => 100,
             Self::Pin => 3,
         }
     }
@@ -33,14 +36,23 @@ impl Budget {
     #[must_use]
     pub const fn interval_ms(self) -> u64 {
         match self {
-            Self::Mac | Self::Pin => HOUR_MS,
+            Self::Mac | Self::Pin | Self::PinRate => HOUR_MS,
         }
+    }
+
+    /// Whether it is the rate of a whole terminal or key. Many genuine calls share such a budget:
+    /// those under way at once wait for each other's places instead of being refused, and when it
+    /// is spent the audit event of the refusal raises an alarm.
+    #[must_use]
+    pub const fn is_rate(self) -> bool {
+        matches!(self, Self::Mac | Self::PinRate)
     }
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Mac => "mac",
             Self::Pin => "pin",
+            Self::PinRate => "pin_rate",
         }
     }
 }
@@ -48,7 +60,7 @@ impl Budget {
 pub(super) const HOUR_MS: u64 = 60 * 60 * 1_000;
 
 /// How long to wait when places are only reserved, not spent: the calls under way end soon.
-const RESERVED_RETRY_MS: u64 = 1_000;
+pub(super) const RESERVED_RETRY_MS: u64 = 1_000;
 
 /// The failures of one subject.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,16 +96,17 @@ impl Failures {
         budget: Budget,
         reserved: usize,
         now: UnixMillis,
-    ) -> Result<(), RetryAfterMs> {
+    ) -> Result<(), Full> {
         let recent: Vec<UnixMillis> = self.recent(budget, now).collect();
         if recent.len() + reserved < budget.failures_max() {
             return Ok(());
         }
         match recent.first() {
             Some(oldest) if recent.len() >= budget.failures_max() => {
-                Err(RetryAfterMs(oldest.plus_ms(budget.interval_ms()).since_ms(now)))
+                let retry_after_ms = oldest.plus_ms(budget.interval_ms()).since_ms(now);
+                Err(Full::Spent { retry_after_ms })
             }
-            Some(_) | None => Err(RetryAfterMs(RESERVED_RETRY_MS)),
+            Some(_) | None => Err(Full::Reserved),
         }
     }
 
@@ -109,9 +122,17 @@ impl Failures {
     }
 }
 
-/// When it is worth trying again.
+/// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RetryAfterMs(pub(super) u64);
+pub(super) enum Full {
+    /// The calls under way could fill the budget if all of them failed.
+    Reserved,
+    /// So many have failed.
+    Spent {
+        /// When the first of them no longer counts, from now.
+        retry_after_ms: u64,
+    },
+}
 
 /// The hour in which a moment lies, in a form whose byte order is the order of time.
 pub(super) fn hour_bucket(time: UnixMillis) -> String {
@@ -131,7 +152,8 @@ mod tests {
             failures.charge(Budget::Pin, now);
         }
         let now = UnixMillis(10 * 60_000);
-        assert_eq!(failures.admit(Budget::Pin, 0, now), Err(RetryAfterMs(50 * 60_000)));
+        let spent = Err(Full::Spent { retry_after_ms: 50 * 60_000 });
+        assert_eq!(failures.admit(Budget::Pin, 0, now), spent);
         assert_eq!(failures.admit(Budget::Pin, 0, UnixMillis(HOUR_MS)), Ok(()));
     }
 
@@ -139,7 +161,6 @@ mod tests {
     fn places_under_way_count() {
         let failures = Failures::new("x".into());
         assert_eq!(failures.admit(Budget::Pin, 2, UnixMillis(0)), Ok(()));
-        let full = failures.admit(Budget::Pin, 3, UnixMillis(0));
-        assert_eq!(full, Err(RetryAfterMs(RESERVED_RETRY_MS)));
+        assert_eq!(failures.admit(Budget::Pin, 3, UnixMillis(0)), Err(Full::Reserved));
     }
 }

@@ -98,7 +98,10 @@ fn rows_of(unit: &Unit) -> Vec<(Kind, String)> {
     let writes = unit.writes.iter().filter(|write| write.change != Change::Check);
     let writes = writes.map(|write| (write.kind, write.id.clone()));
     let ledgers = unit.claims.iter().map(|ticket| (Ledger::KIND, ticket.ledger.clone()));
-    let budgets = unit.reservations.iter().map(|place| (Failures::KIND, place.id.clone()));
+    // Only a refusal is charged, so calls that succeed go together though they share a budget.
+    let is_charged = unit.draft.refused.is_some();
+    let charged = unit.reservations.iter().filter(|_| is_charged);
+    let budgets = charged.map(|place| (Failures::KIND, place.id.clone()));
     writes.chain(ledgers).chain(budgets).collect()
 }
 

@@ -310,6 +310,61 @@ async fn success_gives_the_place_back_and_a_repetition_is_not_charged() {
 }
 
 #[tokio::test]
+async fn a_record_read_in_two_versions_is_a_conflict() {
+    let bench = Bench::new().await;
+    let read = async || bench.vault.get::<Note>("a").await.unwrap().unwrap();
+    put(&bench, Versioned::absent(note("a", "one"))).await.unwrap();
+    // Judged on the first version; then another call changes it, and it is read again.
+    for judges_first in [true, false] {
+        let (judged, mut work) = (read().await, bench.begin(Action::TranslatePin).await);
+        let changed = Versioned { record: note("a", "two"), ..judged.clone() };
+        put(&bench, changed).await.unwrap();
+        let again = read().await;
+        if judges_first {
+            work.expects(&judged);
+            work.put(&again).unwrap();
+        } else {
+            work.put(&again).unwrap();
+            work.expects(&judged);
+        }
+        assert_eq!(work.commit().await, Err(Error::Conflict));
+    }
+    let (judged, mut work) = (read().await, bench.begin(Action::TranslatePin).await);
+    work.expects(&judged);
+    work.put(&judged).unwrap();
+    work.expects(&judged);
+    assert!(work.commit().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_rate_makes_calls_wait_for_each_other_and_is_never_exceeded() {
+    let bench = Bench::new().await;
+    let mut works = Vec::new();
+    for _ in 0..Budget::Mac.failures_max() {
+        let mut work = bench.begin(Action::VerifyMac).await;
+        work.reserve(Budget::Mac, &[b"t"]).await.unwrap();
+        works.push(work);
+    }
+    let last = works.pop().unwrap();
+    let mut waits = bench.begin(Action::VerifyMac).await;
+    let ((), got) = tokio::join!(
+        async {
+            tokio::task::yield_now().await;
+            last.commit().await.unwrap();
+        },
+        waits.reserve(Budget::Mac, &[b"t"])
+    );
+    assert_eq!(got, Ok(()));
+    works.push(waits);
+    for work in works {
+        work.commit_refused(Reason::MacMismatch).await;
+    }
+    let mut work = bench.begin(Action::VerifyMac).await;
+    let spent = work.reserve(Budget::Mac, &[b"t"]).await.unwrap_err();
+    assert_eq!(spent, Error::BudgetSpent { retry_after_ms: Budget::Mac.interval_ms() });
+}
+
+#[tokio::test]
 async fn a_request_is_answered_the_same_for_a_day() {
     let bench = Bench::new().await;
     let id = RequestId { id: "11111111", body_hash: &[1; 32] };

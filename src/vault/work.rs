@@ -36,6 +36,8 @@ pub struct Work {
     action: Action,
     draft: Draft,
     writes: Vec<Write>,
+    /// Whether one record was read in two versions: what was decided on one of them does not hold.
+    is_torn: bool,
     claims: Vec<Ticket>,
     reservations: Vec<Reservation>,
 }
@@ -48,6 +50,7 @@ impl Work {
             action,
             draft: Draft::new(caller, action, resource),
             writes: Vec::new(),
+            is_torn: false,
             claims: Vec::new(),
             reservations: Vec::new(),
         }
@@ -98,15 +101,17 @@ impl Work {
     /// this call happens and it ends with a conflict.
     pub fn expects<R: Record>(&mut self, read: &Versioned<R>) {
         let id = read.record.id();
-        if self.writes.iter().any(|write| write.kind == R::KIND && write.id == id) {
-            return;
-        }
         let expected = expected(read.version);
-        self.writes.push(Write { kind: R::KIND, id, expected, change: Change::Check });
+        let check = Write { kind: R::KIND, id, expected, change: Change::Check };
+        match self.writes.iter().find(|other| is_same_row(other, &check)) {
+            Some(other) => self.is_torn |= other.expected != check.expected,
+            None => self.writes.push(check),
+        }
     }
 
     /// Puts a record: a new one if it has no version, else in place of the version it was read at.
-    /// A second put of a record replaces the first.
+    /// A second put of a record replaces the first. If the call has used the record in another
+    /// version before, the commit fails with a conflict.
     pub fn put<R: Record>(&mut self, record: &Versioned<R>) -> Result<(), Error> {
         let write = self.core().put(record)?;
         self.replace(write);
@@ -124,7 +129,9 @@ impl Work {
     }
 
     fn replace(&mut self, write: Write) {
-        self.writes.retain(|other| (other.kind, &other.id) != (write.kind, &write.id));
+        let same = self.writes.iter().find(|other| is_same_row(other, &write));
+        self.is_torn |= same.is_some_and(|other| other.expected != write.expected);
+        self.writes.retain(|other| !is_same_row(other, &write));
         self.writes.push(write);
     }
 
@@ -146,16 +153,21 @@ impl Work {
     }
 
     /// Reserves a place in a failure budget, before anything is decrypted. It is charged by
-    /// [`Work::commit_refused`] and given back otherwise.
+    /// [`Work::commit_refused`] and given back otherwise. A spent budget that is a
+    /// [rate](Budget::is_rate) puts an `alarm` into the audit event of the refusal.
     pub async fn reserve(&mut self, budget: Budget, subject: &[&[u8]]) -> Result<(), Error> {
-        let reservation = reserve::reserve(self.core(), budget, subject).await?;
-        self.reservations.push(reservation);
-        Ok(())
-    }
-
-    /// Gives back the place in a budget whose check has passed.
-    pub fn passed(&mut self, budget: Budget) {
-        self.reservations.retain(|reservation| reservation.budget != budget);
+        match reserve::reserve(self.core(), budget, subject).await {
+            Ok(reservation) => {
+                self.reservations.push(reservation);
+                Ok(())
+            }
+            Err(error) => {
+                if budget.is_rate() && matches!(error, Error::BudgetSpent { .. }) {
+                    self.detail("alarm", budget.as_str());
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Takes the next number of a scope, from 0: durable before it is used, never given twice, and
@@ -204,6 +216,7 @@ impl Work {
     pub async fn refuse(mut self, error: impl Into<Error>) -> Error {
         let error = error.into();
         self.writes.clear();
+        self.is_torn = false;
         self.claims.clear();
         self.reservations.clear();
         self.draft.refused = Some(error.reason());
@@ -217,6 +230,9 @@ impl Work {
     }
 
     async fn hand_over(self) -> Result<Committed, Error> {
+        if self.is_torn {
+            return Err(Error::Conflict);
+        }
         let (answer, answered) = oneshot::channel();
         let Self { shared, draft, writes, claims, reservations, .. } = self;
         hand_over(&shared.queue, Unit { draft, writes, claims, reservations, answer }).await?;
@@ -226,6 +242,10 @@ impl Work {
     pub(super) const fn core(&self) -> &Arc<Core> {
         &self.shared.core
     }
+}
+
+fn is_same_row(one: &Write, other: &Write) -> bool {
+    (one.kind, &one.id) == (other.kind, &other.id)
 }
 
 /// Gives a unit to the committer, waiting while it has its hands full.

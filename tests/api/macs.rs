@@ -421,10 +421,14 @@ async fn an_answer_is_made_once_per_counter_and_the_identical_one_again() {
 }
 
 #[tokio::test]
-async fn a_hundred_failures_close_a_key_for_its_caller_for_an_hour() {
+async fn a_hundred_guesses_close_a_key_of_short_macs_for_its_caller_for_an_hour() {
     let service = Service::start().await;
-    Known::<Mac>::generate(Algorithm::Aes128).import(&service, "other", "M6AC00N").await;
-    let good = of_key(stored("dev-mac"), Word::AesCmac, 16);
+    for id in ["short", "other"] {
+        let short = KeyAttributes { mac_length_min_bytes: 4, ..KeyAttributes::default() };
+        let key = Known::<Mac>::generate(Algorithm::Aes128);
+        key.import_with(&service, id, "M6AC00N", short).await;
+    }
+    let good = of_key(stored("short"), Word::AesCmac, 7);
     let mac = generate(&service, good.clone()).await.unwrap();
     let mut wrong = mac.clone();
     wrong[0] ^= 0x80;
@@ -437,12 +441,29 @@ async fn a_hundred_failures_close_a_key_for_its_caller_for_an_hour() {
     let details = spent.get_error_details();
     let wait = details.retry_info().and_then(|info| info.retry_delay);
     assert_eq!(wait, Some(std::time::Duration::from_secs(HOUR)));
-    let other = of_key(stored("other"), Word::AesCmac, 16);
+    let other = of_key(stored("other"), Word::AesCmac, 7);
     let refused = status_of(verify(&service, to_verify(&other, &wrong)).await);
     expect_reason(&refused, "MAC_MISMATCH");
+    let whole = of_key(stored("short"), Word::AesCmac, 16);
+    let mac_of_whole = generate(&service, whole.clone()).await.unwrap();
+    verify(&service, to_verify(&whole, &mac_of_whole)).await.expect("nobody guesses this one");
     generate(&service, good.clone()).await.expect("making one is not concerned");
     service.clock.advance(HOUR);
     verify(&service, to_verify(&good, &mac)).await.expect("an hour later");
+}
+
+#[tokio::test]
+async fn corrupted_macs_close_nothing() {
+    let service = Service::start().await;
+    let good = of_key(stored("dev-mac"), Word::AesCmac, 8);
+    let mac = generate(&service, good.clone()).await.unwrap();
+    let mut wrong = mac.clone();
+    wrong[0] ^= 0x80;
+    for _ in 0..=100 {
+        let refused = status_of(verify(&service, to_verify(&good, &wrong)).await);
+        expect_reason(&refused, "MAC_MISMATCH");
+    }
+    verify(&service, to_verify(&good, &mac)).await.expect("a genuine one");
 }
 
 #[tokio::test]

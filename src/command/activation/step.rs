@@ -105,16 +105,15 @@ pub(super) fn advance(work: &mut Work, terminal: &mut Terminal, to: State, happe
     });
 }
 
-/// Records the first transaction after enabling, in the commit of that transaction.
+/// Records the first transaction after enabling, in the commit of that transaction. `terminal` is
+/// the one that was found to be in service: if it has changed since, nothing of the call happens.
 ///
 /// Later ones change nothing, so a terminal's record is written once and not with every call.
-pub(in crate::command) async fn first_transaction(
-    vault: &Vault,
+pub(in crate::command) fn first_transaction(
     work: &mut Work,
-    terminal_id: &str,
+    mut terminal: Versioned<Terminal>,
     what: &str,
 ) -> Result<(), Error> {
-    let mut terminal = read_terminal(vault, terminal_id).await?;
     if terminal.record.first_transaction.is_some() {
         return Ok(());
     }
