@@ -356,7 +356,7 @@ async fn use_the_service(client: &Client, pki: &Pki, secrets: &mut Secrets) {
         save: &mut |_| Ok(()),
         tell: &mut |_| (),
     };
-    driver.activate(Some(ActivationCode::parse(&code).unwrap())).await.unwrap();
+    driver.activate(Some(ActivationCode::parse(&code).unwrap()), false).await.unwrap();
     let request = EnableTerminalRequest { request_id: request_id(), name };
     answer(client.terminals().enable_terminal(request).await);
 
