@@ -3,7 +3,7 @@
 use firstkey::activation::payload::{
     BeginAnswer, CertificateChain, DeliverAnswer, Network, Payload as _,
 };
-use firstkey::activation::{ActivationCode, Role, Step, Transcript};
+use firstkey::activation::{ActivationCode, Call, Role, Step, Transcript};
 use firstkey::agreement::Suite;
 use firstkey::crypto::certificate::for_dev_only::{Authority, Validity};
 use firstkey::grpc::client::{Refusal, request_id};
@@ -440,4 +440,42 @@ async fn the_service_proves_itself_to_the_terminal() {
     let answer = Answer { payload: &sent.payload, proof: &sent.proof };
     let refused = other.terminal.accept_begin(answer, service.now());
     assert!(matches!(refused, Err(firstkey::terminal::TerminalError::ServiceNotTrusted)));
+}
+
+#[tokio::test]
+async fn what_was_answered_before_is_answered_to_no_closed_terminal_and_no_denied_device() {
+    let service = Service::start().await;
+    let mut till = service.register("till", AES).await;
+    let code = service.issue_code("till").await;
+    let name = "terminals/till/activations/1";
+    /// Sends once, once more under a hold, and once more after it.
+    macro_rules! under_a_hold {
+        ($send:expr) => {{
+            let first = $send.await.expect("the first");
+            service.must(Call::HoldTerminal, "till").await;
+            let refusal = $send.await.expect_err("held");
+            assert_eq!(refusal.reason, "ACTIVATION_STATE");
+            assert_eq!(told(&refusal, "state"), "HELD");
+            service.must(Call::ReleaseTerminal, "till").await;
+            assert_eq!($send.await.expect("released"), first);
+            first
+        }};
+    }
+    let begin = till.terminal.begin(Some(code), &service.rng, service.device_time()).unwrap();
+    let sent = under_a_hold!(service.send_begin(&begin));
+    let answer = Answer { payload: &sent.payload, proof: &sent.proof };
+    till.terminal.accept_begin(answer, service.now()).unwrap();
+    let deliver = till.terminal.deliver().unwrap();
+    let sent = under_a_hold!(service.send_deliver(name, &deliver));
+    deny(&service, "till").await;
+    let refusal = service.send_deliver(name, &deliver).await.expect_err("denied");
+    assert_eq!(refusal.reason, "DEVICE_NOT_TRUSTED");
+    allow(&service, "till").await;
+    let answer = Answer { payload: &sent.payload, proof: &sent.proof };
+    till.terminal.accept_keys(answer).unwrap();
+    let confirm = till.terminal.confirm().unwrap();
+    under_a_hold!(service.send_confirm(name, &confirm));
+    service.must(Call::RetireTerminal, "till").await;
+    let refusal = service.send_confirm(name, &confirm).await.expect_err("retired");
+    assert_eq!(told(&refusal, "state"), "RETIRED");
 }

@@ -203,12 +203,12 @@ const PROFILE_FAULTS: [(&str, Profiling); 27] = [
     ("profile.limits.single_amount_minor", |profile| limits(profile).single_amount_minor = 0),
     ("profile.limits.daily_amount_minor", |profile| limits(profile).single_amount_minor = 500_001),
     ("profile.limits.single_amount_minor", |profile| {
-        limits(profile).single_amount_minor = u64::MAX
+        limits(profile).single_amount_minor = u64::MAX;
     }),
     ("profile.limits.daily_amount_minor", |profile| limits(profile).daily_amount_minor = 0),
     ("profile.limits.daily_amount_minor", |profile| limits(profile).daily_amount_minor = 49_999),
     ("profile.limits.daily_amount_minor", |profile| {
-        limits(profile).daily_amount_minor = 1_000_000_000_000
+        limits(profile).daily_amount_minor = 1_000_000_000_000;
     }),
     ("profile.rekey_grace", |profile| profile.rekey_grace = Some(lasting(72 * 3_600 + 1))),
     ("profile.rekey_grace", |profile| profile.rekey_grace = Some(lasting(-1))),

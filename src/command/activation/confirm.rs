@@ -4,7 +4,7 @@ use super::begin::{broken, name};
 use super::deliver::read;
 use super::proof::judge_again;
 use super::record::{Activation, Answer, ConfirmationKeys, KeyIndex, KeySet, Phase, Terminal};
-use super::step::{Happened, advance, check, profile_of};
+use super::step::{Happened, advance, check, check_again, profile_of};
 use super::{Signed, payload_field};
 use crate::activation::payload::{Confirm, ConfirmAnswer, Payload};
 use crate::activation::{Call, State, Transcript, confirmation};
@@ -35,7 +35,10 @@ async fn confirm_once(
         return Err(refuse(work, Reason::ActivationRefused).await);
     };
     if let Some(answer) = Activation::answered(activation.record.confirmed.as_ref(), request) {
-        return Ok(answer);
+        return match check_again(&terminal.record, Call::ConfirmKeys) {
+            Ok(()) => Ok(answer),
+            Err(error) => Err(refuse(work, error).await),
+        };
     }
     // Without delivered keys there is nothing that a proof could be checked with.
     let Some(keys) = activation.record.confirmation_keys.clone() else {

@@ -1,9 +1,9 @@
 //! Step 4: the agreement, and the keys as key blocks under it.
 
 use super::begin::{broken, name};
-use super::proof::prove;
+use super::proof::{judge_again, prove};
 use super::record::{Activation, Answer, ConfirmationKeys, Phase, Terminal};
-use super::step::{Happened, advance, check, profile_of, read_terminal};
+use super::step::{Happened, advance, check, check_again, profile_of, read_terminal};
 use super::{Signed, payload_field};
 use crate::activation::payload::{Deliver, DeliverAnswer, DeliveredKey, Payload};
 use crate::activation::{Call, Role, State, Step, Transcript};
@@ -47,7 +47,15 @@ async fn deliver_once(
         return Err(refuse(work, Reason::ActivationRefused).await);
     };
     if let Some(answer) = Activation::answered(activation.record.delivered.as_ref(), request) {
-        return Ok(answer);
+        // Keys are told again to whom they may be told now, not to whom they were told before.
+        if let Err(error) = check_again(&terminal.record, Call::DeliverKeys) {
+            return Err(refuse(work, error).await);
+        }
+        let chain = &activation.record.certificate_chain;
+        return match judge_again(vault, &terminal.record, chain, work.now()).await {
+            Ok(()) => Ok(answer),
+            Err(disbelief) => Err(refuse(work, disbelief).await),
+        };
     }
     let before = activation.record.transcript().map_err(|_| broken("a transcript is none"))?;
     let transcript = before.with(&request.payload);

@@ -55,6 +55,13 @@ pub(super) fn is_closed(terminal: &Terminal) -> bool {
     )
 }
 
+/// Asks whether a request may be answered once more as it was: its proof was good when it first
+/// came, so whoever sends it again is told the state.
+pub(super) fn check_again(terminal: &Terminal, call: Call) -> Result<(), Error> {
+    // No closed state allows a step, whatever the profile says of codes.
+    if is_closed(terminal) { check(terminal, call, true) } else { Ok(()) }
+}
+
 /// The answer to a call that the terminal's state does not allow.
 pub(super) fn refused(terminal: &Terminal, call: Call, refusal: Refusal) -> Error {
     let begins = matches!(call, Call::BeginActivation | Call::DeliverKeys);
