@@ -1,5 +1,7 @@
 //! The tool as a newcomer uses it: the README's commands, run as programs.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
