@@ -2,13 +2,14 @@
 
 use super::at_rest::{self, is_own};
 use super::published::is_published;
-use super::record::{KeyAttributes, KeyRecord, KeySet, key_id};
+use super::record::{DEVICE_CAP, KeyAttributes, KeyRecord, KeySet, MAC_LENGTH_MIN_BYTES, key_id};
 use super::state::{KeyState, Operation};
 use super::vocabulary::{Exportability, KeyUsage, ModeOfUse, Origin};
 use super::{FIRST_VERSION, WrappingKey, material_of};
 use crate::key::usage::{DataBoth, KeyBlockProtection, Usage};
 use crate::key::{Algorithm, Key};
 use crate::keyblock::{self, Header, OptionalBlock, Unwrapped};
+use crate::mac::MacAlgorithm;
 use crate::vault::error::Error;
 use crate::vault::reason::Reason;
 use crate::vault::record::Versioned;
@@ -251,15 +252,52 @@ fn completed(
     let checks = [
         ("pin_formats_in", all(&attributes.pin_formats_in, &formats_in)),
         ("pin_formats_out", all(&attributes.pin_formats_out, &formats_out)),
-        ("mac_length_min_bytes", (4..=64).contains(&attributes.mac_length_min_bytes)),
+        (
+            "mac_length_min_bytes",
+            mac_length_fits(*usage, *algorithm, attributes.mac_length_min_bytes),
+        ),
+        ("mac_message_length_bytes", chains(*usage) || attributes.mac_message_length_bytes == 0),
         ("key_set_id", key_set_id_fits),
-        ("device_cap", attributes.device_cap > 0),
+        (
+            "device_cap",
+            attributes.device_cap > 0 && (is_bdk || attributes.device_cap == DEVICE_CAP),
+        ),
         ("open", is_bdk || !attributes.open),
     ];
     match checks.into_iter().find(|(_, fits)| !fits) {
         Some((name, _)) => Err(Error::AttributeInvalid { name }),
         None => Ok(attributes),
     }
+}
+
+/// Whether a key may ask for so long a MAC: no longer than the longest that it makes. Keys that make
+/// none have nothing to ask for.
+fn mac_length_fits(usage: KeyUsage, algorithm: Algorithm, len_bytes: u8) -> bool {
+    let longest = match usage {
+        // AES DUKPT derives keys of every MAC algorithm.
+        KeyUsage::BaseDerivation if algorithm.is_aes() => 64,
+        KeyUsage::BaseDerivation
+        | KeyUsage::MacAlgorithm1
+        | KeyUsage::MacAlgorithm3
+        | KeyUsage::MacCmac
+        | KeyUsage::MacHmac => {
+            let fitting = MacAlgorithm::ALL.into_iter().filter(|one| one.fits(algorithm));
+            fitting.map(MacAlgorithm::len_bytes).max().unwrap_or_default()
+        }
+        KeyUsage::DataEncryption
+        | KeyUsage::InitialDukpt
+        | KeyUsage::KeyBlockProtection
+        | KeyUsage::KeyDerivation
+        | KeyUsage::KeyEncryption
+        | KeyUsage::PinEncryption => return len_bytes == MAC_LENGTH_MIN_BYTES,
+    };
+    (4..=longest).contains(&usize::from(len_bytes))
+}
+
+/// Whether its MACs chain blocks, so that a fixed length of the messages is of use: ISO 9797-1
+/// algorithms 1 and 3, and base derivation keys, from which keys for them are derived.
+const fn chains(usage: KeyUsage) -> bool {
+    matches!(usage, KeyUsage::BaseDerivation | KeyUsage::MacAlgorithm1 | KeyUsage::MacAlgorithm3)
 }
 
 /// Of the given formats those that the algorithm carries: 0, 1 and 3 TDES, 4 AES (ISO 9564-1).

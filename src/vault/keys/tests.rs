@@ -69,12 +69,19 @@ async fn a_key_serves_its_usage_alone() {
 
 #[tokio::test]
 async fn what_a_key_can_not_be_is_refused() {
+    use Algorithm::{Aes128, Tdes2};
+    use KeyUsage::{BaseDerivation, MacCmac as Cmac, PinEncryption};
     let bench = Bench::new().await;
     let good = new_key("good", KeyUsage::BaseDerivation, Algorithm::Aes128);
     let attributes = |change: fn(&mut KeyAttributes)| {
         let mut attributes = KeyAttributes::default();
         change(&mut attributes);
         NewKey { attributes, ..good.clone() }
+    };
+    let of = |usage, algorithm, change: fn(&mut KeyAttributes)| {
+        let mut new = new_key("good", usage, algorithm);
+        change(&mut new.attributes);
+        new
     };
     for bad in [
         NewKey { name: "Good".into(), ..good.clone() },
@@ -97,10 +104,23 @@ async fn what_a_key_can_not_be_is_refused() {
         ("pin_formats_out", attributes(|a| a.pin_formats_out = vec![1])),
         ("mac_length_min_bytes", attributes(|a| a.mac_length_min_bytes = 3)),
         ("device_cap", attributes(|a| a.device_cap = 0)),
+        ("mac_length_min_bytes", attributes(|a| a.mac_length_min_bytes = 65)),
+        ("mac_length_min_bytes", of(Cmac, Aes128, |a| a.mac_length_min_bytes = 17)),
+        ("mac_length_min_bytes", of(Cmac, Tdes2, |a| a.mac_length_min_bytes = 9)),
+        ("mac_length_min_bytes", of(BaseDerivation, Tdes2, |a| a.mac_length_min_bytes = 9)),
+        ("mac_length_min_bytes", of(PinEncryption, Aes128, |a| a.mac_length_min_bytes = 4)),
+        ("mac_message_length_bytes", of(Cmac, Aes128, |a| a.mac_message_length_bytes = 16)),
+        ("mac_message_length_bytes", of(PinEncryption, Aes128, |a| a.mac_message_length_bytes = 1)),
+        ("device_cap", of(Cmac, Aes128, |a| a.device_cap = 1)),
+        ("open", of(Cmac, Aes128, |a| a.open = true)),
+        ("key_set_id", of(Cmac, Aes128, |a| a.key_set_id = Some("12345678".into()))),
+        ("pin_formats_in", of(Cmac, Aes128, |a| a.pin_formats_in = vec![4])),
     ] {
         assert_eq!(err(create(&bench, bad).await), Err(Error::AttributeInvalid { name }));
     }
     assert!(create(&bench, good).await.is_ok());
+    let longest = of(KeyUsage::MacHmac, Algorithm::Hmac256, |a| a.mac_length_min_bytes = 64);
+    assert!(create(&bench, NewKey { name: "hmac".into(), ..longest }).await.is_ok());
 }
 
 #[tokio::test]
