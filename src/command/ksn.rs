@@ -4,7 +4,6 @@ use crate::dukpt::{AesInitialKey, AesKsn, DerivationError, KeyKind, TdesInitialK
 use crate::key::usage::{BaseDerivation, MacBoth, MacGeneration, MacVerification, PinEncryption};
 use crate::key::{Algorithm, CheckValue, Key};
 use crate::mac::{MacAlgorithm, MacError, MacTag, VerifyMacError};
-use crate::vault::Purpose;
 
 /// A key serial number: 12 bytes for AES, 10 for TDES.
 #[derive(Debug, Clone)]
@@ -71,17 +70,6 @@ pub enum Direction {
     Request,
     /// From the host to the terminal.
     Response,
-}
-
-impl Direction {
-    /// The purpose that a counter is spent for. A TDES key for both ways is the request key.
-    #[must_use]
-    pub const fn purpose(self) -> Purpose {
-        match self {
-            Self::Both | Self::Request => Purpose::MacRequest,
-            Self::Response => Purpose::MacResponse,
-        }
-    }
 }
 
 /// The initial key of a terminal, derived for the time of one call.

@@ -106,8 +106,6 @@ pub(super) fn to_state(path: &str, value: i32) -> Result<KeyState, Error> {
 
 pub(super) const fn from_origin(origin: Origin) -> proto::KeyOrigin {
     match origin {
-        // No ceremony is served yet, so no key has come from one.
-        Origin::Ceremony => proto::KeyOrigin::Unspecified,
         Origin::Generated => proto::KeyOrigin::Generated,
         Origin::Imported => proto::KeyOrigin::Imported,
     }

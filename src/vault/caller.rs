@@ -11,8 +11,6 @@ pub struct Caller {
 /// What a caller is trusted with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Reads the audit events.
-    Auditor,
     /// A payment backend: PINs and MACs.
     Backend,
     /// Keys, trust and policy.
@@ -28,7 +26,6 @@ impl Role {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Auditor => "auditor",
             Self::Backend => "backend",
             Self::Officer => "officer",
             Self::TerminalManager => "terminal-manager",

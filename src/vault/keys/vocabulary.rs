@@ -97,8 +97,6 @@ words! {
 words! {
     /// Where a key came from.
     Origin;
-    /// From the components of a ceremony.
-    Ceremony = "CEREMONY",
     /// Made here.
     Generated = "GENERATED",
     /// In a key block.
