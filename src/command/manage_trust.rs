@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Error, Page, RequestId, recall, refuse, remember};
+use super::{Error, Page, RequestId, give_up, recall, remember, retrying};
 use crate::crypto::certificate::{self, Chain, Leaf};
 use crate::crypto::ec::SigningKey;
 use crate::vault::{Action, Caller, Kind, Reason, Record, UnixMillis, Vault, Versioned};
@@ -115,25 +115,29 @@ pub async fn create_identity_key(
     acquirer_id: String,
 ) -> Result<Identity, Error> {
     let action = Action::CreateIdentityKey;
-    let mut work = vault.begin(caller, action, "identity").await?;
-    if let Some(answer) = recall(vault, caller, action, request).await? {
-        return Ok(answer);
-    }
-    if vault.get::<IdentityRecord>(IDENTITY).await?.is_some() {
-        return Err(refuse(work, Reason::ResourceAlreadyExists).await);
-    }
-    let key = SigningKey::generate()
-        .map_err(|_| crate::vault::Error::incident("no random key", "identity"))?;
-    let public = Identity {
-        acquirer_id,
-        public_key: key.public().bytes().to_vec(),
-        certificate_chain: Vec::new(),
-        created: work.now(),
-    };
-    work.put(&Versioned::absent(IdentityRecord { public: public.clone(), pkcs8: key.to_pkcs8() }))?;
-    remember(vault, &mut work, request, &public).await?;
-    work.commit().await?;
-    Ok(public)
+    retrying(|| async {
+        let mut work = vault.begin(caller, action, "identity").await?;
+        if let Some(answer) = recall(vault, caller, action, request).await? {
+            return Ok(answer);
+        }
+        if vault.get::<IdentityRecord>(IDENTITY).await?.is_some() {
+            return Err(give_up(work, Reason::ResourceAlreadyExists).await);
+        }
+        let key = SigningKey::generate()
+            .map_err(|_| crate::vault::Error::incident("no random key", "identity"))?;
+        let public = Identity {
+            acquirer_id: acquirer_id.clone(),
+            public_key: key.public().bytes().to_vec(),
+            certificate_chain: Vec::new(),
+            created: work.now(),
+        };
+        let identity = IdentityRecord { public: public.clone(), pkcs8: key.to_pkcs8() };
+        work.put(&Versioned::absent(identity))?;
+        remember(vault, &mut work, request, &public).await?;
+        work.commit().await?;
+        Ok(public)
+    })
+    .await
 }
 
 /// Returns the identity.
@@ -148,14 +152,25 @@ pub async fn create_certificate_request(
     caller: &Caller,
     common_name: &str,
 ) -> Result<Vec<u8>, Error> {
-    let work = vault.begin(caller, Action::CreateCertificateRequest, "identity").await?;
+    retrying(|| async {
+        let work = vault.begin(caller, Action::CreateCertificateRequest, "identity").await?;
+        match signed_request(vault, common_name).await {
+            Ok(request) => {
+                work.commit().await?;
+                Ok(request)
+            }
+            Err(error) => Err(give_up(work, error).await),
+        }
+    })
+    .await
+}
+
+async fn signed_request(vault: &Vault, common_name: &str) -> Result<Vec<u8>, Error> {
     let identity = read_identity(vault).await?.record;
     let key = signing_key(&identity)?;
     let organization = &identity.public.acquirer_id;
-    let request = certificate::signing_request(&key, organization, common_name)
-        .map_err(|_| Error::field("common_name", "can not stand in a certificate"))?;
-    work.commit().await?;
-    Ok(request)
+    certificate::signing_request(&key, organization, common_name)
+        .map_err(|_| Error::field("common_name", "can not stand in a certificate"))
 }
 
 /// Imports the certificate that the acquirer's authority made for the identity key.
@@ -169,12 +184,32 @@ pub async fn import_certificate(
     chain: Vec<Vec<u8>>,
 ) -> Result<Identity, Error> {
     let action = Action::ImportCertificate;
-    let mut work = vault.begin(caller, action, "identity").await?;
-    if let Some(answer) = recall(vault, caller, action, request).await? {
-        return Ok(answer);
-    }
+    retrying(|| async {
+        let mut work = vault.begin(caller, action, "identity").await?;
+        if let Some(answer) = recall(vault, caller, action, request).await? {
+            return Ok(answer);
+        }
+        let (identity, leaf) = match certified(vault, &chain, work.now()).await {
+            Ok(certified) => certified,
+            Err(error) => return Err(give_up(work, error).await),
+        };
+        work.detail("fingerprint", data_encoding::HEXUPPER.encode(&leaf.fingerprint));
+        work.put(&identity)?;
+        remember(vault, &mut work, request, &identity.record.public).await?;
+        work.commit().await?;
+        Ok(identity.record.public)
+    })
+    .await
+}
+
+/// The identity with a chain that certifies it.
+async fn certified(
+    vault: &Vault,
+    chain: &[Vec<u8>],
+    now: UnixMillis,
+) -> Result<(Versioned<IdentityRecord>, Leaf), Error> {
     let mut identity = read_identity(vault).await?;
-    let leaf = verify_own(&chain, work.now())?;
+    let leaf = verify_own(chain, now)?;
     let public = &mut identity.record.public;
     if leaf.public.bytes().as_slice() != public.public_key.as_slice() {
         return Err(Error::field("certificate_chain[0]", "certifies another key"));
@@ -182,13 +217,8 @@ pub async fn import_certificate(
     if leaf.organization.as_deref() != Some(public.acquirer_id.as_str()) {
         return Err(Error::field("certificate_chain[0]", "names another organization"));
     }
-    public.certificate_chain = chain;
-    let public = public.clone();
-    work.detail("fingerprint", data_encoding::HEXUPPER.encode(&leaf.fingerprint));
-    work.put(&identity)?;
-    remember(vault, &mut work, request, &public).await?;
-    work.commit().await?;
-    Ok(public)
+    public.certificate_chain = chain.to_vec();
+    Ok((identity, leaf))
 }
 
 /// Trusts an authority to sign device certificates.
@@ -199,23 +229,29 @@ pub async fn create_device_authority(
     new: NewDeviceAuthority,
 ) -> Result<DeviceAuthority, Error> {
     let action = Action::CreateDeviceAuthority;
-    let mut work = vault.begin(caller, action, format!("deviceAuthorities/{}", new.id)).await?;
-    if let Some(answer) = recall(vault, caller, action, request).await? {
-        return Ok(answer);
-    }
-    let inspected = certificate::inspect_authority(&new.certificate)
-        .map_err(|_| Error::field("certificate", "is no certificate of an authority"))?;
-    if vault.get::<DeviceAuthority>(&new.id).await?.is_some() {
-        return Err(refuse(work, Reason::ResourceAlreadyExists).await);
-    }
-    let NewDeviceAuthority { id, vendor, model, certificate } = new;
-    let created = work.now();
-    let authority = DeviceAuthority { id, vendor, model, certificate, created };
-    work.detail("fingerprint", data_encoding::HEXUPPER.encode(&inspected.fingerprint));
-    work.put(&Versioned::absent(authority.clone()))?;
-    remember(vault, &mut work, request, &authority).await?;
-    work.commit().await?;
-    Ok(authority)
+    retrying(|| async {
+        let resource = format!("deviceAuthorities/{}", new.id);
+        let mut work = vault.begin(caller, action, resource).await?;
+        if let Some(answer) = recall(vault, caller, action, request).await? {
+            return Ok(answer);
+        }
+        let Ok(inspected) = certificate::inspect_authority(&new.certificate) else {
+            let error = Error::field("certificate", "is no certificate of an authority");
+            return Err(give_up(work, error).await);
+        };
+        if vault.get::<DeviceAuthority>(&new.id).await?.is_some() {
+            return Err(give_up(work, Reason::ResourceAlreadyExists).await);
+        }
+        let NewDeviceAuthority { id, vendor, model, certificate } = new.clone();
+        let created = work.now();
+        let authority = DeviceAuthority { id, vendor, model, certificate, created };
+        work.detail("fingerprint", data_encoding::HEXUPPER.encode(&inspected.fingerprint));
+        work.put(&Versioned::absent(authority.clone()))?;
+        remember(vault, &mut work, request, &authority).await?;
+        work.commit().await?;
+        Ok(authority)
+    })
+    .await
 }
 
 /// Returns a device authority.
@@ -249,19 +285,23 @@ pub async fn deny_device(
     cause: String,
 ) -> Result<DeniedDevice, Error> {
     let action = Action::DenyDevice;
-    let mut work = vault.begin(caller, action, format!("devices/{serial}")).await?;
-    if let Some(answer) = recall(vault, caller, action, request).await? {
-        return Ok(answer);
-    }
-    if vault.get::<DeniedDevice>(&serial).await?.is_some() {
-        return Err(refuse(work, Reason::ResourceAlreadyExists).await);
-    }
-    let denied = DeniedDevice { serial, cause, created: work.now() };
-    work.detail("cause", denied.cause.clone());
-    work.put(&Versioned::absent(denied.clone()))?;
-    remember(vault, &mut work, request, &denied).await?;
-    work.commit().await?;
-    Ok(denied)
+    retrying(|| async {
+        let mut work = vault.begin(caller, action, format!("devices/{serial}")).await?;
+        if let Some(answer) = recall(vault, caller, action, request).await? {
+            return Ok(answer);
+        }
+        if vault.get::<DeniedDevice>(&serial).await?.is_some() {
+            return Err(give_up(work, Reason::ResourceAlreadyExists).await);
+        }
+        let (serial, cause) = (serial.clone(), cause.clone());
+        let denied = DeniedDevice { serial, cause, created: work.now() };
+        work.detail("cause", denied.cause.clone());
+        work.put(&Versioned::absent(denied.clone()))?;
+        remember(vault, &mut work, request, &denied).await?;
+        work.commit().await?;
+        Ok(denied)
+    })
+    .await
 }
 
 /// Takes a device off the deny list.
@@ -272,17 +312,20 @@ pub async fn allow_device(
     serial: &str,
 ) -> Result<(), Error> {
     let action = Action::AllowDevice;
-    let mut work = vault.begin(caller, action, format!("devices/{serial}")).await?;
-    if recall::<()>(vault, caller, action, request).await?.is_some() {
-        return Ok(());
-    }
-    let Some(denied) = vault.get::<DeniedDevice>(serial).await? else {
-        return Err(refuse(work, Reason::ResourceNotFound).await);
-    };
-    work.delete(&denied);
-    remember(vault, &mut work, request, &()).await?;
-    work.commit().await?;
-    Ok(())
+    retrying(|| async {
+        let mut work = vault.begin(caller, action, format!("devices/{serial}")).await?;
+        if recall::<()>(vault, caller, action, request).await?.is_some() {
+            return Ok(());
+        }
+        let Some(denied) = vault.get::<DeniedDevice>(serial).await? else {
+            return Err(give_up(work, Reason::ResourceNotFound).await);
+        };
+        work.delete(&denied);
+        remember(vault, &mut work, request, &()).await?;
+        work.commit().await?;
+        Ok(())
+    })
+    .await
 }
 
 /// Lists the denied devices.

@@ -111,11 +111,22 @@ async fn refuse(work: Work, error: impl Into<Error>) -> Error {
 /// Ends a call that went wrong. What was refused goes into the audit log; a fault of ours, and a
 /// conflict that is tried again, are not refusals and leave no event.
 async fn give_up(work: Work, error: impl Into<Error>) -> Error {
-    match error.into() {
-        error @ Error::Vault(
-            vault::Error::Conflict | vault::Error::Internal { .. } | vault::Error::Unavailable,
-        ) => error,
-        error => refuse(work, error).await,
+    let error = error.into();
+    if is_ours(&error) { error } else { refuse(work, error).await }
+}
+
+/// Whether an error is a fault of ours, or a conflict that is tried again: no refusal.
+fn is_ours(error: &Error) -> bool {
+    match error {
+        Error::Vault(error) => match error {
+            vault::Error::Conflict | vault::Error::Internal { .. } | vault::Error::Unavailable => {
+                true
+            }
+            vault::Error::AttributeInvalid { .. }
+            | vault::Error::BudgetSpent { .. }
+            | vault::Error::Refused(_) => false,
+        },
+        Error::Field { .. } | Error::Ksn { .. } | Error::Refused { .. } => false,
     }
 }
 
