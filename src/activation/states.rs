@@ -30,7 +30,7 @@ pub enum State {
     Active,
     /// The merchant is pending or rejected, or there is a stated risk.
     Held,
-    /// The code, or the activation, ran out of time.
+    /// The code ran out of time.
     CodeExpired,
     /// Too many wrong codes.
     Locked,
@@ -92,10 +92,23 @@ impl State {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 
-    /// Whether PIN and MAC calls are open.
+    /// Whether a terminal in it is closed to every call of its own, repetitions of what was
+    /// answered before included: it is held back, or its keys are ended.
     #[must_use]
-    pub fn serves(self) -> bool {
-        self.rule(Call::PinOrMac) == Rule::Allowed
+    pub const fn is_closed(self) -> bool {
+        match self {
+            Self::Held | Self::Locked | Self::Suspended | Self::Retired | Self::Compromised => true,
+            Self::Registered
+            | Self::CodeIssued
+            | Self::CodeVerified
+            | Self::KeysDelivered
+            | Self::KeysConfirmed
+            | Self::ParametersDelivered
+            | Self::Tested
+            | Self::Active
+            | Self::CodeExpired
+            | Self::Rekeying => false,
+        }
     }
 
     /// What the table says of a call in this state.
@@ -224,7 +237,7 @@ macro_rules! refusals {
 refusals! {
     /// The terminal is in service.
     AlreadyActive = "the terminal is in service: suspend it, or start a re-key";
-    /// The code or the activation ran out of time.
+    /// The code ran out of time.
     CodeExpired = "the code has expired: reissue it";
     /// No code was issued.
     CodeMissing = "no activation code was issued: issue one";
@@ -393,6 +406,22 @@ mod tests {
     #[test]
     fn pin_and_mac_calls_are_open_where_keys_serve() {
         assert_eq!(allowed(Call::PinOrMac), [State::Active, State::Rekeying]);
+    }
+
+    #[test]
+    fn a_closed_state_refuses_every_call_of_a_terminal() {
+        for state in State::ALL.into_iter().filter(|state| state.is_closed()) {
+            for call in [
+                Call::BeginActivation,
+                Call::DeliverKeys,
+                Call::ConfirmKeys,
+                Call::GetParameters,
+                Call::ReportStep,
+                Call::RunTestTransaction,
+            ] {
+                assert!(state.check(call, false).is_err(), "{state:?} {call:?}");
+            }
+        }
     }
 
     #[test]

@@ -62,6 +62,12 @@ impl Work {
         self.core().now()
     }
 
+    /// What the call does.
+    #[must_use]
+    pub const fn action(&self) -> Action {
+        self.action
+    }
+
     /// The resource that the audit event names.
     #[must_use]
     pub fn resource(&self) -> &str {
@@ -74,8 +80,14 @@ impl Work {
     }
 
     /// Adds a value to the audit event. Never a key, PIN, PIN block, full PAN or code.
-    pub fn detail(&mut self, name: &'static str, value: impl Into<String>) {
-        self.draft.detail.insert(name.to_owned(), value.into());
+    pub fn detail(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.draft.detail.insert(name.into(), value.into());
+    }
+
+    /// Whether the audit event holds a value of this name.
+    #[must_use]
+    pub fn has_detail(&self, name: &str) -> bool {
+        self.draft.detail.contains_key(name)
     }
 
     /// Notes the keyed hash of the request's body in the audit event.

@@ -84,8 +84,13 @@ async fn enabling_waits_for_the_settlement_digest_where_the_profile_asks_for_it(
         let refusal = refuses(&service, Call::EnableTerminal, id).await;
         assert_eq!(refusal.reason, "ACTIVATION_STATE");
         assert_eq!(told(&refusal, "remedy"), "the profile asks for a settlement digest: set it");
-        service.must(Call::SetSettlementDigest, id).await;
-        service.must(Call::EnableTerminal, id).await;
+        let terminal = service.must(Call::SetSettlementDigest, id).await;
+        if id == "digest" {
+            assert_eq!(state_name(&terminal), "TESTED");
+            service.must(Call::EnableTerminal, id).await;
+        } else {
+            assert_eq!(state_name(&terminal), "ACTIVE", "nothing else was missing");
+        }
     }
     // Set in time, it is waited for no more.
     let mut till = service.register_under("in-time", AES, "auto").await;

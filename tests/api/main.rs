@@ -11,6 +11,7 @@ mod keys;
 mod known;
 mod lifecycle;
 mod macs;
+mod mended;
 mod payloads;
 mod pins;
 mod published;

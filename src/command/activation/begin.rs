@@ -1,16 +1,20 @@
 //! Step 3: the terminal shows its code and proves its device key; its key id is allocated.
 
 use super::code;
+use super::lifecycle::terminal_of_serial;
 use super::profile::Profile;
-use super::proof::prove_serial;
+use super::proof::{Disbelief, disbelieve, prove};
 use super::record::{Activation, Answer, LastBegin, Phase, Terminal};
-use super::step::{Happened, advance, check, is_closed, profile_of};
+use super::step::{
+    Happened, advance, check, check_again, fail, profile_of, unless_worse, with_remedy,
+};
 use super::{Signed, payload_field};
 use crate::activation::parameters::AcquirerId;
 use crate::activation::payload::{ActivationName, Begin, BeginAnswer, CertificateChain, Payload};
 use crate::activation::{Call, Role, State, Step, Transcript};
 use crate::agreement::Suite;
-use crate::command::{Error, manage_trust, refuse, retrying};
+use crate::command::manage_trust::Signer;
+use crate::command::{Error, give_up, manage_trust, refuse, retrying};
 use crate::crypto::{constant_time_eq, digest};
 use crate::dukpt::{AesInitialKeyId, TdesInitialKeyId};
 use crate::key::usage::BaseDerivation;
@@ -39,29 +43,39 @@ async fn begin_once(vault: &Vault, caller: &Caller, request: &Signed) -> Result<
     let serial = begin.serial.as_str();
     let work = vault.begin(caller, Action::BeginActivation, "terminals").await?;
     let transcript = Transcript::new().with(&request.payload);
-    let chain = begin.certificate_chain.as_der();
-    let proven = prove_serial(vault, serial, chain, &transcript, &request.proof, work.now()).await;
-    let terminal = match proven {
-        Ok(terminal) => terminal,
-        Err(disbelief) => return Err(refuse(work, disbelief).await),
+    // A serial that nobody registered looks like a wrong signature.
+    let Some(terminal) = terminal_of_serial(vault, serial).await? else {
+        return Err(refuse(work, Disbelief::Unproven).await);
     };
+    let (chain, proof) = (begin.certificate_chain.as_der(), &request.proof);
+    let (step, now) = (Step::Begin, work.now());
+    let freshness = Freshness::of(&terminal.record, &begin, request, now);
+    match prove(vault, &terminal.record, chain, &transcript, step, proof, now).await {
+        Ok(()) => {}
+        // The device proved itself once; nobody writes its timeline by a replay of that.
+        Err(disbelief) if freshness != Freshness::New => {
+            return Err(give_up(work, disbelief).await);
+        }
+        Err(disbelief) => return Err(disbelieve(work, terminal, disbelief).await),
+    }
     let before = last_activation(vault, &terminal.record).await?;
     // What was proven is the payload. A signature has two forms, which make no two requests.
     let request = &Signed { payload: request.payload.clone(), proof: Vec::new() };
-    let freshness = Freshness::of(&terminal.record, &begin, request, work.now());
     if freshness == Freshness::Repeated
-        && !is_closed(&terminal.record)
         && let Some(last) = &before
         && let Some(answer) = Activation::answered(last.record.begun.as_ref(), request)
     {
         // Told before: nothing is spent by a lost reply.
-        return Ok(answer);
+        return match check_again(&terminal.record, Call::BeginActivation) {
+            Ok(()) => Ok(answer),
+            Err(error) => Err(give_up(work, error).await),
+        };
     }
     let profile = profile_of(vault, &terminal.record).await?;
     let allowed = check(&terminal.record, Call::BeginActivation, profile.code_required)
         .and_then(|()| freshness.check(&terminal.record));
     if let Err(error) = allowed {
-        return Err(refuse(work, error).await);
+        return Err(give_up(work, error).await);
     }
     let attempt = Attempt { work, terminal, before, profile, begin: &begin, transcript };
     attempt.go_on(vault, request).await
@@ -115,6 +129,17 @@ impl Freshness {
     }
 }
 
+/// What to do where keys can not be derived, or not be told of in the service's name.
+pub(super) const NO_KEYS: &str = "the base derivation key gives out no keys: ask the acquirer";
+pub(super) const NO_IDENTITY: &str = "the service has no certified identity: ask the acquirer";
+
+/// What an activation needs of the service.
+struct Means {
+    bdk: StoredKey<BaseDerivation>,
+    signer: Signer,
+    activation: Versioned<Activation>,
+}
+
 /// A device that proved itself, in a state that allows it to begin.
 struct Attempt<'a> {
     work: Work,
@@ -127,7 +152,7 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn go_on(mut self, vault: &Vault, request: &Signed) -> Result<Answer, Error> {
-        self.terminal.record.last_begin = Some(LastBegin {
+        let last_begin = self.terminal.record.last_begin.replace(LastBegin {
             sequence: self.begin.sequence,
             payload: digest::sha256(&[&request.payload]),
         });
@@ -140,13 +165,14 @@ impl Attempt<'_> {
         if code_required && !self.code_is_right(vault) {
             return Err(self.refuse_code().await);
         }
-        let bdk_name = self.profile.base_derivation_key.clone();
-        let bdk = match vault.key::<BaseDerivation>(&bdk_name, Operation::DeriveInitial).await {
-            Ok(bdk) => bdk,
-            Err(error) => return Err(refuse(self.work, error).await),
+        let Means { bdk, signer, mut activation } = match self.means(vault).await {
+            Ok(means) => means,
+            Err(error) => {
+                // What the service lacks says nothing of the request: it may come again as it is.
+                self.terminal.record.last_begin = last_begin;
+                return Err(fail(self.work, self.terminal, error).await);
+            }
         };
-        let signer = manage_trust::signer(vault).await?;
-        let mut activation = self.activation(&bdk).await?;
         let answer = BeginAnswer {
             activation: name(&activation.record)?,
             service_nonce: nonce(vault)?,
@@ -160,7 +186,7 @@ impl Attempt<'_> {
         self.transcript.absorb(&answer);
         let input = self.transcript.authenticated_input(Role::Service, Step::Begin);
         let signature = signer.key.sign(&input).map_err(|_| broken("no randomness to sign"))?;
-        let answer = Answer::to(request, answer, signature.to_vec());
+        let answer = Answer::to(request, answer, signature.to_vec(), self.work.now());
         activation.record.transcript = self.transcript.state().to_vec();
         activation.record.begun = Some(answer.clone());
         self.note(&activation.record);
@@ -171,16 +197,33 @@ impl Attempt<'_> {
         Ok(answer)
     }
 
+    /// The base derivation key, the identity, and the activation with its initial key id.
+    async fn means(&mut self, vault: &Vault) -> Result<Means, Error> {
+        let bdk_name = &self.profile.base_derivation_key;
+        let bdk = vault.key::<BaseDerivation>(bdk_name, Operation::DeriveInitial).await;
+        let bdk = bdk.map_err(|error| with_remedy(error, NO_KEYS))?;
+        let signer = manage_trust::signer(vault).await;
+        let signer = signer.map_err(|error| with_remedy(error, NO_IDENTITY))?;
+        let activation = self.activation(&bdk).await;
+        let activation = activation.map_err(|error| with_remedy(error, NO_KEYS))?;
+        Ok(Means { bdk, signer, activation })
+    }
+
     /// The activation that goes on in a new session, or a new one with a key id of its own.
     async fn activation(
         &mut self,
         bdk: &StoredKey<BaseDerivation>,
     ) -> Result<Versioned<Activation>, Error> {
         let now = self.work.now();
-        let alive = self.before.take().filter(|last| {
-            let phase = last.record.phase;
-            matches!(phase, Phase::Begun | Phase::Delivered) && now <= last.record.expires
-        });
+        let alive = match self.before.take() {
+            Some(last) if !matches!(last.record.phase, Phase::Begun | Phase::Delivered) => None,
+            Some(mut last) if now > last.record.expires => {
+                last.record.end();
+                self.work.put(&last)?;
+                None
+            }
+            last => last,
+        };
         let mut activation = match alive {
             Some(mut alive) => {
                 alive.record.forget_session();
@@ -272,7 +315,8 @@ impl Attempt<'_> {
             return error.into();
         }
         let metadata = vec![("tries_left", tries_left.to_string()), ("remedy", remedy.to_owned())];
-        told(self.work.commit_refused(reason).await, reason, metadata)
+        let error = Error::Refused { reason, metadata };
+        unless_worse(self.work.commit_refused(reason).await, error)
     }
 
     /// A device whose tamper detection has answered receives no keys, now or later.
@@ -288,15 +332,8 @@ impl Attempt<'_> {
             return error.into();
         }
         let metadata = vec![("remedy", remedy.to_owned())];
-        told(self.work.commit_refused(reason).await, reason, metadata)
-    }
-}
-
-/// The refusal as its caller learns it, unless something worse happened.
-fn told(error: vault::Error, reason: Reason, metadata: Vec<(&'static str, String)>) -> Error {
-    match error {
-        vault::Error::Refused(refused) if refused == reason => Error::Refused { reason, metadata },
-        worse => worse.into(),
+        let error = Error::Refused { reason, metadata };
+        unless_worse(self.work.commit_refused(reason).await, error)
     }
 }
 

@@ -7,7 +7,7 @@ use super::record::{Code, Terminal};
 use super::step::{Happened, advance, check, profile_of, read_terminal};
 use crate::activation::code::CodeHolder;
 use crate::activation::{ActivationCode, Call, State};
-use crate::command::{Error, RequestId, recall, refuse, remember, retrying};
+use crate::command::{Error, RequestId, give_up, recall, remember, retrying};
 use crate::vault::{Action, Caller, HashPurpose, Reason, UnixMillis, Vault};
 
 /// How many wrong codes are forgiven, less one: the fifth locks.
@@ -68,16 +68,19 @@ async fn issue(
         let code = draw(vault, request, id, before.number).expose_grouped();
         return Ok(Issued { terminal: before.terminal, code, expires: before.expires });
     }
-    let mut terminal = read_terminal(vault, id).await?;
+    let mut terminal = match read_terminal(vault, id).await {
+        Ok(terminal) => terminal,
+        Err(error) => return Err(give_up(work, error).await),
+    };
     let profile = profile_of(vault, &terminal.record).await?;
     if let Err(error) = check(&terminal.record, call, profile.code_required) {
-        return Err(refuse(work, error).await);
+        return Err(give_up(work, error).await);
     }
     if !profile.code_required {
         let metadata =
             vec![("remedy", "the profile asks for no code: begin the activation".to_owned())];
         let error = Error::Refused { reason: Reason::ActivationState, metadata };
-        return Err(refuse(work, error).await);
+        return Err(give_up(work, error).await);
     }
     let number = terminal.record.codes_issued.saturating_add(1);
     let code = draw(vault, request, id, number);

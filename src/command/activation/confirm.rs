@@ -1,15 +1,15 @@
 //! Step 5: both sides prove that they hold the same keys; only then do the keys serve.
 
 use super::begin::{broken, name};
-use super::deliver::read;
-use super::proof::judge_again;
+use super::deliver::{fail_session, read, state_error};
+use super::proof::{disbelieve, judge_again};
 use super::record::{Activation, Answer, ConfirmationKeys, KeyIndex, KeySet, Phase, Terminal};
-use super::step::{Happened, advance, check, check_again, profile_of};
+use super::step::{Happened, advance, check, profile_of};
 use super::{Signed, payload_field};
 use crate::activation::payload::{Confirm, ConfirmAnswer, Payload};
 use crate::activation::{Call, State, Transcript, confirmation};
 use crate::agreement::ConfirmationKey;
-use crate::command::{Error, refuse, retrying};
+use crate::command::{Error, give_up, refuse, retrying};
 use crate::vault::{Action, Caller, Reason, Vault, Versioned, Work};
 
 /// Confirms the keys of an activation.
@@ -30,41 +30,58 @@ async fn confirm_once(
 ) -> Result<Answer, Error> {
     let confirm = Confirm::parse(&request.payload).map_err(payload_field)?;
     let resource = format!("terminals/{terminal_id}");
-    let work = vault.begin(caller, Action::ConfirmKeys, resource).await?;
-    let Some((terminal, activation)) = read(vault, terminal_id, number).await? else {
+    let mut work = vault.begin(caller, Action::ConfirmKeys, resource).await?;
+    let Some((terminal, mut activation)) = read(vault, terminal_id, number).await? else {
         return Err(refuse(work, Reason::ActivationRefused).await);
     };
-    if let Some(answer) = Activation::answered(activation.record.confirmed.as_ref(), request) {
-        return match check_again(&terminal.record, Call::ConfirmKeys) {
-            Ok(()) => Ok(answer),
-            Err(error) => Err(refuse(work, error).await),
-        };
-    }
-    // Without delivered keys there is nothing that a proof could be checked with.
-    let Some(keys) = activation.record.confirmation_keys.clone() else {
+    let Some(proven) = prove(&activation.record, request)? else {
         return Err(refuse(work, Reason::ActivationRefused).await);
     };
-    let before = activation.record.transcript().map_err(|_| broken("a transcript is none"))?;
-    let transcript = before.with(&request.payload);
-    let key = ConfirmationKey::from_bytes(keys.terminal);
-    if confirmation::verify_terminal_mac(&key, &transcript, &request.proof).is_err() {
-        return Err(refuse(work, Reason::ActivationRefused).await);
-    }
     let now = work.now();
     let chain = &activation.record.certificate_chain;
     if let Err(disbelief) = judge_again(vault, &terminal.record, chain, now).await {
-        return Err(refuse(work, disbelief).await);
+        return Err(disbelieve(work, terminal, disbelief).await);
     }
     let profile = profile_of(vault, &terminal.record).await?;
+    if let Err(error) = check(&terminal.record, Call::ConfirmKeys, profile.code_required) {
+        return Err(give_up(work, error).await);
+    }
+    let (keys, transcript) = match proven {
+        Proven::Now(keys, transcript) => (keys, transcript),
+        Proven::Before(answer) => return Ok(answer),
+    };
     let expired = now > activation.record.expires;
-    let allowed = check(&terminal.record, Call::ConfirmKeys, profile.code_required)
-        .and_then(|()| check_confirmation(&terminal.record, &activation.record, &confirm, expired));
-    if let Err(error) = allowed {
-        return Err(refuse(work, error).await);
+    if let Err(error) = check_confirmation(&terminal.record, &activation.record, &confirm, expired)
+    {
+        if activation.record.forget_late_delivery(now) {
+            work.put(&activation)?;
+        }
+        return Err(fail_session(work, terminal, error).await);
     }
     let grace_ms = profile.rekey_grace_ms;
     let parts = (terminal, activation);
     serve(work, parts, &keys, transcript, request, grace_ms).await
+}
+
+/// What a confirmation is proven by.
+enum Proven {
+    /// It is the one that was answered before.
+    Before(Answer),
+    /// Its MAC verifies under the key of this session; its transcript.
+    Now(ConfirmationKeys, Transcript),
+}
+
+/// Proves a confirmation, where it can be: without delivered keys there is nothing to prove it with.
+fn prove(activation: &Activation, request: &Signed) -> Result<Option<Proven>, Error> {
+    if let Some(answer) = Activation::answered(activation.confirmed.as_ref(), request) {
+        return Ok(Some(Proven::Before(answer)));
+    }
+    let Some(keys) = activation.confirmation_keys.clone() else { return Ok(None) };
+    let before = activation.transcript().map_err(|_| broken("a transcript is none"))?;
+    let transcript = before.with(&request.payload);
+    let key = ConfirmationKey::from_bytes(keys.terminal);
+    let verified = confirmation::verify_terminal_mac(&key, &transcript, &request.proof);
+    Ok(verified.is_ok().then_some(Proven::Now(keys, transcript)))
 }
 
 /// The terminal must name every key that it was sent, with the check value it was sent with.
@@ -88,13 +105,7 @@ fn check_confirmation(
     } else {
         return Ok(());
     };
-    Err(Error::Refused {
-        reason: Reason::ActivationState,
-        metadata: vec![
-            ("state", terminal.state.as_str().to_owned()),
-            ("remedy", remedy.to_owned()),
-        ],
-    })
+    Err(state_error(terminal, remedy))
 }
 
 /// Lets the keys serve, on both sides, and drops what the session kept.
@@ -110,7 +121,7 @@ async fn serve(
     transcript.absorb(&payload);
     let key = ConfirmationKey::from_bytes(keys.service);
     let mac = confirmation::service_mac(&key, &transcript);
-    let answer = Answer::to(request, payload, mac.to_vec());
+    let answer = Answer::to(request, payload, mac.to_vec(), work.now());
 
     let check_value = activation.record.check_values.first().map(|(_, value)| value.clone());
     let keys = KeySet {

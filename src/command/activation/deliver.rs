@@ -1,14 +1,14 @@
 //! Step 4: the agreement, and the keys as key blocks under it.
 
-use super::begin::{broken, name};
-use super::proof::{judge_again, prove};
+use super::begin::{NO_IDENTITY, NO_KEYS, broken, name};
+use super::proof::{disbelieve, judge_again, prove};
 use super::record::{Activation, Answer, ConfirmationKeys, Phase, Terminal};
-use super::step::{Happened, advance, check, check_again, profile_of, read_terminal};
+use super::step::{Happened, advance, check, fail, profile_of, read_terminal, with_remedy};
 use super::{Signed, payload_field};
 use crate::activation::payload::{Deliver, DeliverAnswer, DeliveredKey, Payload};
 use crate::activation::{Call, Role, State, Step, Transcript};
 use crate::agreement::{AgreedKeys, Agreement, Suite};
-use crate::command::{Error, manage_trust, refuse, retrying};
+use crate::command::{Error, give_up, manage_trust, refuse, retrying};
 use crate::crypto::ec::EphemeralKey;
 use crate::dukpt::{AesInitialKeyId, TdesInitialKeyId};
 use crate::key::usage::{BaseDerivation, InitialDukpt};
@@ -46,32 +46,29 @@ async fn deliver_once(
     let Some((terminal, activation)) = read(vault, terminal_id, number).await? else {
         return Err(refuse(work, Reason::ActivationRefused).await);
     };
-    if let Some(answer) = Activation::answered(activation.record.delivered.as_ref(), request) {
-        // Keys are told again to whom they may be told now, not to whom they were told before.
-        if let Err(error) = check_again(&terminal.record, Call::DeliverKeys) {
-            return Err(refuse(work, error).await);
-        }
-        let chain = &activation.record.certificate_chain;
-        return match judge_again(vault, &terminal.record, chain, work.now()).await {
-            Ok(()) => Ok(answer),
-            Err(disbelief) => Err(refuse(work, disbelief).await),
-        };
-    }
+    let kept = Activation::answered(activation.record.delivered.as_ref(), request);
     let before = activation.record.transcript().map_err(|_| broken("a transcript is none"))?;
     let transcript = before.with(&request.payload);
     let chain = &activation.record.certificate_chain;
     let step = Step::Deliver;
     let now = work.now();
-    let proven =
-        prove(vault, &terminal.record, chain, &transcript, step, &request.proof, now).await;
+    let proven = match &kept {
+        // The very bytes that were proven before; the device may be denied since.
+        Some(_) => judge_again(vault, &terminal.record, chain, now).await,
+        None => prove(vault, &terminal.record, chain, &transcript, step, &request.proof, now).await,
+    };
     if let Err(disbelief) = proven {
-        return Err(refuse(work, disbelief).await);
+        return Err(disbelieve(work, terminal, disbelief).await);
     }
     let profile = profile_of(vault, &terminal.record).await?;
-    let allowed = check(&terminal.record, Call::DeliverKeys, profile.code_required)
-        .and_then(|()| check_session(&terminal.record, &activation.record, &deliver, now));
-    if let Err(error) = allowed {
-        return Err(refuse(work, error).await);
+    if let Err(error) = check(&terminal.record, Call::DeliverKeys, profile.code_required) {
+        return Err(give_up(work, error).await);
+    }
+    if let Some(answer) = kept {
+        return give_again(work, terminal, activation, answer).await;
+    }
+    if let Err(error) = check_session(&terminal.record, &activation.record, &deliver, now) {
+        return Err(fail_session(work, terminal, error).await);
     }
     hand_out(vault, work, terminal, activation, deliver, transcript, request).await
 }
@@ -82,13 +79,57 @@ pub(super) async fn read(
     terminal_id: &str,
     number: u32,
 ) -> Result<Option<(Versioned<Terminal>, Versioned<Activation>)>, Error> {
-    let Ok(terminal) = read_terminal(vault, terminal_id).await else { return Ok(None) };
+    let terminal = match read_terminal(vault, terminal_id).await {
+        Ok(terminal) => terminal,
+        Err(error) if error.reason() == Reason::TerminalNotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
     if terminal.record.activation != number {
         return Ok(None);
     }
     let id = Activation::id_of(terminal_id, number);
     let activation = vault.get::<Activation>(&id).await?;
     Ok(activation.map(|activation| (terminal, activation)))
+}
+
+/// Gives the kept answer again, for as long as it is kept.
+async fn give_again(
+    mut work: Work,
+    terminal: Versioned<Terminal>,
+    mut activation: Versioned<Activation>,
+    answer: Answer,
+) -> Result<Answer, Error> {
+    if !activation.record.forget_late_delivery(work.now()) {
+        return Ok(answer);
+    }
+    work.put(&activation)?;
+    let error = expired(&terminal.record);
+    Err(fail(work, terminal, error).await)
+}
+
+/// Refuses a step of a session; that another activation is named is told to nobody.
+pub(super) async fn fail_session(work: Work, terminal: Versioned<Terminal>, error: Error) -> Error {
+    if error.reason() == Reason::ActivationRefused {
+        refuse(work, error).await
+    } else {
+        fail(work, terminal, error).await
+    }
+}
+
+/// The time of an activation, or of what it keeps, is over.
+fn expired(terminal: &Terminal) -> Error {
+    state_error(terminal, "the activation has expired: begin again")
+}
+
+/// The terminal's activation does not allow a step that its state allows.
+pub(super) fn state_error(terminal: &Terminal, remedy: &str) -> Error {
+    Error::Refused {
+        reason: Reason::ActivationState,
+        metadata: vec![
+            ("state", terminal.state.as_str().to_owned()),
+            ("remedy", remedy.to_owned()),
+        ],
+    }
 }
 
 /// A session delivers once, within its time.
@@ -101,20 +142,14 @@ fn check_session(
     if deliver.activation.as_str() != activation.name() {
         return Err(Error::refused(Reason::ActivationRefused));
     }
-    let remedy = if now > activation.expires {
-        "the activation has expired: begin again"
-    } else if activation.phase != Phase::Begun {
-        "this session has delivered its keys: repeat the same request, or begin again"
-    } else {
-        return Ok(());
-    };
-    Err(Error::Refused {
-        reason: Reason::ActivationState,
-        metadata: vec![
-            ("state", terminal.state.as_str().to_owned()),
-            ("remedy", remedy.to_owned()),
-        ],
-    })
+    if now > activation.expires {
+        return Err(expired(terminal));
+    }
+    if activation.phase != Phase::Begun {
+        let remedy = "this session has delivered its keys: repeat the same request, or begin again";
+        return Err(state_error(terminal, remedy));
+    }
+    Ok(())
 }
 
 async fn hand_out(
@@ -129,9 +164,12 @@ async fn hand_out(
     let name_of_bdk = activation.record.base_derivation_key.clone();
     let bdk = match vault.key::<BaseDerivation>(&name_of_bdk, Operation::DeriveInitial).await {
         Ok(bdk) => bdk,
-        Err(error) => return Err(refuse(work, error).await),
+        Err(error) => return Err(fail(work, terminal, with_remedy(error, NO_KEYS)).await),
     };
-    let signer = manage_trust::signer(vault).await?;
+    let signer = match manage_trust::signer(vault).await {
+        Ok(signer) => signer,
+        Err(error) => return Err(fail(work, terminal, with_remedy(error, NO_IDENTITY)).await),
+    };
     let suite = activation.record.suite;
     let ephemeral = EphemeralKey::generate().map_err(|_| broken("no ephemeral key"))?;
     let service_ephemeral = ephemeral.public();
@@ -156,7 +194,7 @@ async fn hand_out(
     transcript.absorb(&payload);
     let input = transcript.authenticated_input(Role::Service, Step::Deliver);
     let signature = signer.key.sign(&input).map_err(|_| broken("no randomness to sign"))?;
-    let answer = Answer::to(request, payload, signature.to_vec());
+    let answer = Answer::to(request, payload, signature.to_vec(), work.now());
     activation.record.transcript = transcript.state().to_vec();
     activation.record.phase = Phase::Delivered;
     activation.record.delivered = Some(answer.clone());

@@ -1,10 +1,10 @@
 //! An exchange under a transaction key: request and answer MACed under one KSN.
 
+use super::Signed;
 use super::record::{Activation, Answer, KeyIndex, KeySet, Terminal};
-use super::step::read_terminal;
-use super::{Signed, step};
+use super::step::{check, check_again, read_terminal, unless_worse};
 use crate::activation::{Call, Role, Step, Transcript};
-use crate::command::{Error, InitialKey, Ksn, MacKey, give_up, refuse};
+use crate::command::{Error, InitialKey, Ksn, MacKey, give_up, is_ours, refuse};
 use crate::key::usage::BaseDerivation;
 use crate::mac::MacAlgorithm;
 use crate::vault::{
@@ -78,10 +78,11 @@ pub(super) async fn open(
     let activation = vault.get::<Activation>(&id).await?;
     let activation = activation.ok_or_else(|| broken("a terminal with keys has no activation"))?;
     let kept = activation.record.exchanged.as_ref();
-    if let Some(answer) = Activation::answered(kept, &request.signed)
-        && !step::is_closed(&terminal.record)
-    {
-        return Ok(Opening::Answered(answer));
+    if let Some(answer) = Activation::answered(kept, &request.signed) {
+        return match check_again(&terminal.record, call) {
+            Ok(()) => Ok(Opening::Answered(answer)),
+            Err(error) => Err(give_up(work, error).await),
+        };
     }
     let input = Transcript::new().with(&request.signed.payload).with(&request.signed.proof).hash();
     match claim(&mut work, bdk.record(), (&request.ksn, Purpose::MacRequest), &input).await {
@@ -98,19 +99,23 @@ pub(super) async fn open(
         Err(error) => return Err(give_up(work, error).await),
     }
     // From here on the message is the terminal's own, and its counter spent whatever follows.
-    if let Err(error) = step::check(&terminal.record, call, true) {
+    if let Err(error) = check(&terminal.record, call, true) {
         let refused = work.commit_refused(error.reason()).await;
-        return Err(worse_or(refused, error));
+        return Err(unless_worse(refused, error));
     }
     let opened = Opened { work, terminal, activation, initial_key, bdk, transcript, step };
     Ok(Opening::Fresh(Box::new(opened)))
 }
 
 impl Opened {
-    /// Refuses a message that is the terminal's own: its counter stays spent.
+    /// Refuses a message that is the terminal's own: its counter stays spent. A fault of ours
+    /// spends nothing.
     pub(super) async fn refuse(self, error: Error) -> Error {
+        if is_ours(&error) {
+            return error;
+        }
         let refused = self.work.commit_refused(error.reason()).await;
-        worse_or(refused, error)
+        unless_worse(refused, error)
     }
 
     /// MACs the answer under the KSN's response key, keeps it and commits everything.
@@ -138,7 +143,8 @@ impl Opened {
         let mac = key
             .generate_mac(algorithm, &input, algorithm.len_bytes())
             .map_err(|_| broken("the response key makes no MAC"))?;
-        let answer = Answer::to(&request.signed, payload, mac.bytes().to_vec());
+        let now = self.work.now();
+        let answer = Answer::to(&request.signed, payload, mac.bytes().to_vec(), now);
         self.activation.record.exchanged = Some(answer.clone());
         self.work.put(&self.activation)?;
         self.work.put(&self.terminal)?;
@@ -203,12 +209,4 @@ fn mac_key(initial_key: &InitialKey, role: Role) -> Result<MacKey, Error> {
 /// CMAC with the cipher of the key: it takes messages of any length.
 fn algorithm(key: &MacKey) -> MacAlgorithm {
     if key.algorithm().is_tdes() { MacAlgorithm::TdesCmac } else { MacAlgorithm::AesCmac }
-}
-
-/// The refusal with what its caller may learn, unless something worse happened.
-fn worse_or(refused: vault::Error, error: Error) -> Error {
-    match refused {
-        vault::Error::Refused(reason) if reason == error.reason() => error,
-        worse => worse.into(),
-    }
 }

@@ -2,9 +2,9 @@
 
 use super::profile::Profile;
 use super::record::{Activation, MerchantStanding, Phase, SerialIndex, Terminal};
-use super::step::{Happened, advance, check, profile_of, read_terminal};
+use super::step::{Happened, advance, check, enable_if_automatic, profile_of, read_terminal};
 use crate::activation::{Call, State};
-use crate::command::{Error, RequestId, recall, refuse, remember, retrying};
+use crate::command::{Error, RequestId, give_up, recall, remember, retrying};
 use crate::vault::{Action, Caller, Reason, Vault, Versioned, Work};
 
 /// What is asked of a terminal.
@@ -98,16 +98,21 @@ async fn change_once(
     if let Some(answer) = recall(vault, caller, action, request).await? {
         return Ok(answer);
     }
-    let mut terminal = read_terminal(vault, id).await?;
+    let mut terminal = match read_terminal(vault, id).await {
+        Ok(terminal) => terminal,
+        Err(error) => return Err(give_up(work, error).await),
+    };
     let profile = profile_of(vault, &terminal.record).await?;
     let allowed = check(&terminal.record, call, profile.code_required)
         .and_then(|()| check_beyond_state(&terminal.record, &profile, change));
     if let Err(error) = allowed {
-        return Err(refuse(work, error).await);
+        return Err(give_up(work, error).await);
     }
     let to = apply(vault, &mut work, &mut terminal.record, change).await?;
     let happened = Happened::done(action.as_str(), change.note());
     advance(&mut work, &mut terminal.record, to, happened);
+    // What was missing for its enabling may be there now.
+    enable_if_automatic(&mut work, &mut terminal.record, &profile);
     work.put(&terminal)?;
     remember(vault, &mut work, request, &terminal.record).await?;
     work.commit().await?;

@@ -1,11 +1,11 @@
 //! Step 6: merchant data and limits, in a file that the terminal verifies.
 
-use super::begin::broken;
+use super::begin::{NO_IDENTITY, broken};
 use super::exchange::{Exchange, Opening, open};
 use super::payload_field;
 use super::profile::Profile;
 use super::record::{Answer, ParametersSent, Terminal};
-use super::step::{Happened, advance, profile_of};
+use super::step::{Happened, advance, profile_of, with_remedy};
 use crate::activation::parameters::{
     AcquirerId, Currency, Limits, MerchantId, MerchantName, Parameters, ParametersVersion,
     TerminalId,
@@ -32,7 +32,10 @@ async fn get_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Result<
         Opening::Fresh(opened) => opened,
     };
     let profile = profile_of(vault, &opened.terminal.record).await?;
-    let signer = manage_trust::signer(vault).await?;
+    let signer = match manage_trust::signer(vault).await {
+        Ok(signer) => signer,
+        Err(error) => return Err(opened.refuse(with_remedy(error, NO_IDENTITY)).await),
+    };
     let parameters = parameters(&opened.terminal.record, &profile, &signer.acquirer_id)?;
     let version = profile.parameters_version;
     let digest = parameters.digest();

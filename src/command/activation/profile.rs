@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::activation::parameters::{Currency, Limits};
 use crate::agreement::Suite;
-use crate::command::{Error, Page, RequestId, recall, refuse, remember};
+use crate::command::{Error, Page, RequestId, give_up, recall, remember, retrying};
 use crate::key::usage::BaseDerivation;
 use crate::vault::{Action, Caller, Kind, Operation, Reason, Record, UnixMillis, Vault, Versioned};
 
@@ -124,28 +124,27 @@ pub async fn create_profile(
     request: Option<&RequestId>,
     new: NewProfile,
 ) -> Result<Profile, Error> {
-    new.check()?;
+    retrying(|| create_once(vault, caller, request, &new)).await
+}
+
+async fn create_once(
+    vault: &Vault,
+    caller: &Caller,
+    request: Option<&RequestId>,
+    new: &NewProfile,
+) -> Result<Profile, Error> {
     let action = Action::CreateProfile;
     let mut work = vault.begin(caller, action, format!("profiles/{}", new.id)).await?;
     if let Some(answer) = recall(vault, caller, action, request).await? {
         return Ok(answer);
     }
-    if vault.get::<Profile>(&new.id).await?.is_some() {
-        return Err(refuse(work, Reason::ResourceAlreadyExists).await);
-    }
-    let bdk =
-        match vault.key::<BaseDerivation>(&new.base_derivation_key, Operation::DeriveInitial).await
-        {
-            Ok(bdk) => bdk,
-            Err(error) => return Err(refuse(work, error).await),
-        };
-    if bdk.key().algorithm() != new.suite.initial_key_algorithm() {
-        return Err(refuse(work, Reason::KeyUsageMismatch).await);
+    if let Err(error) = check_new(vault, new).await {
+        return Err(give_up(work, error).await);
     }
     let profile = Profile {
-        id: new.id,
+        id: new.id.clone(),
         suite: new.suite,
-        base_derivation_key: new.base_derivation_key,
+        base_derivation_key: new.base_derivation_key.clone(),
         code_required: new.code_required,
         code_lifetime_ms: new.code_lifetime_ms.unwrap_or(24 * HOUR_MS),
         test_transactions: new.test_transactions,
@@ -162,6 +161,24 @@ pub async fn create_profile(
     remember(vault, &mut work, request, &profile).await?;
     work.commit().await?;
     Ok(profile)
+}
+
+/// A profile is new, within its bounds, and its base derivation key gives out initial keys.
+async fn check_new(vault: &Vault, new: &NewProfile) -> Result<(), Error> {
+    new.check()?;
+    if vault.get::<Profile>(&new.id).await?.is_some() {
+        return Err(Error::refused(Reason::ResourceAlreadyExists));
+    }
+    let operation = Operation::DeriveInitial;
+    let bdk = vault.key::<BaseDerivation>(&new.base_derivation_key, operation).await?;
+    if bdk.key().algorithm() != new.suite.initial_key_algorithm() {
+        return Err(Error::refused(Reason::KeyUsageMismatch));
+    }
+    // Without one no initial key id, and so no KSN, could be made.
+    if bdk.record().attributes.key_set_id.is_none() {
+        return Err(Error::field("profile.base_derivation_key", "has no key set id"));
+    }
+    Ok(())
 }
 
 /// Returns a profile.

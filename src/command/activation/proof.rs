@@ -1,12 +1,12 @@
 //! What vouches for a device: its certificate, judged anew at each step, and its signature.
 
-use super::lifecycle::terminal_of_serial;
 use super::record::Terminal;
+use super::step::fail;
 use crate::activation::{Role, Step, Transcript};
-use crate::command::{Error, manage_trust};
+use crate::command::{Error, give_up, manage_trust, refuse};
 use crate::crypto::certificate::{self, CertificateInvalid, Chain, Leaf};
 use crate::crypto::ec;
-use crate::vault::{Reason, UnixMillis, Vault, Versioned};
+use crate::vault::{Reason, UnixMillis, Vault, Versioned, Work};
 
 /// Why a device is not believed.
 #[derive(Debug)]
@@ -41,25 +41,23 @@ impl From<Disbelief> for Error {
     }
 }
 
-/// Finds the terminal of a serial and judges the device that says it is it.
-///
-/// A serial that nobody registered, another authority's certificate, another serial in it and a
-/// wrong signature all look the same from outside: whoever can not sign learns nothing.
-pub(super) async fn prove_serial(
-    vault: &Vault,
-    serial: &str,
-    chain: &[Vec<u8>],
-    transcript: &Transcript,
-    signature: &[u8],
-    now: UnixMillis,
-) -> Result<Versioned<Terminal>, Disbelief> {
-    let terminal = terminal_of_serial(vault, serial).await?.ok_or(Disbelief::Unproven)?;
-    let step = Step::Begin;
-    prove(vault, &terminal.record, chain, transcript, step, signature, now).await?;
-    Ok(terminal)
+/// Refuses a device that is not believed; of one that proved its key the timeline tells why.
+pub(super) async fn disbelieve(
+    work: Work,
+    terminal: Versioned<Terminal>,
+    disbelief: Disbelief,
+) -> Error {
+    match disbelief {
+        Disbelief::Unproven => refuse(work, disbelief).await,
+        Disbelief::Untrusted { .. } => fail(work, terminal, disbelief.into()).await,
+        Disbelief::Failed(error) => give_up(work, error).await,
+    }
 }
 
 /// Judges a device's certificate chain and its signature over a transcript.
+///
+/// Another authority's certificate, another serial in it and a wrong signature all look the same
+/// from outside: whoever can not sign learns nothing.
 pub(super) async fn prove(
     vault: &Vault,
     terminal: &Terminal,

@@ -9,6 +9,9 @@ use crate::agreement::Suite;
 use crate::crypto::digest::StateInvalid;
 use crate::vault::{Kind, Record, UnixMillis};
 
+/// How long the answer with the keys is kept for a terminal that lost it.
+const ANSWER_KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
+
 /// How many entries a terminal's timeline keeps.
 const TIMELINE_LEN_MAX: usize = 100;
 
@@ -168,6 +171,14 @@ impl Terminal {
         self.timeline.push(entry);
     }
 
+    /// The state in which it stands at a time. That a code runs out is nobody's call: it is seen
+    /// when the terminal is read, and stored with whatever changes the terminal next.
+    #[must_use]
+    pub fn state_at(&self, now: UnixMillis) -> State {
+        let is_over = self.code.as_ref().is_some_and(|code| now > code.expires);
+        if self.state == State::CodeIssued && is_over { State::CodeExpired } else { self.state }
+    }
+
     /// The resource name.
     #[must_use]
     pub fn name(&self) -> String {
@@ -189,7 +200,17 @@ impl Record for Terminal {
     }
 
     fn index(&self) -> Option<String> {
-        Some(self.state.as_str().to_owned())
+        Some(index_of(self.state).to_owned())
+    }
+}
+
+/// What a terminal is found by in a state. Codes run out without a write, so whoever has one and
+/// whoever had one are found together.
+#[must_use]
+pub fn index_of(state: State) -> &'static str {
+    match state {
+        State::CodeExpired => State::CodeIssued.as_str(),
+        other => other.as_str(),
     }
 }
 
@@ -309,6 +330,8 @@ pub struct Answer {
     pub payload: Vec<u8>,
     /// The answer's signature or MAC.
     pub proof: Vec<u8>,
+    /// When it was first given.
+    pub given: UnixMillis,
 }
 
 impl Activation {
@@ -339,6 +362,18 @@ impl Activation {
         (self.begun, self.delivered, self.confirmed) = (None, None, None);
     }
 
+    /// Drops the delivered keys, and what would confirm them, once their time is over; whether it
+    /// was.
+    pub fn forget_late_delivery(&mut self, now: UnixMillis) -> bool {
+        let given = self.delivered.as_ref().map(|answer| answer.given);
+        let is_late = given.is_some_and(|given| now > given.plus_ms(ANSWER_KEPT_MS));
+        if is_late {
+            self.forget_session();
+            self.delivered = None;
+        }
+        is_late
+    }
+
     /// Drops what only an unfinished session needs.
     pub fn forget_session(&mut self) {
         self.transcript.zeroize();
@@ -356,8 +391,8 @@ impl Activation {
 impl Answer {
     /// An answer to a request.
     #[must_use]
-    pub fn to(request: &Signed, payload: Vec<u8>, proof: Vec<u8>) -> Self {
-        Self { request: digest_of(request), payload, proof }
+    pub fn to(request: &Signed, payload: Vec<u8>, proof: Vec<u8>, given: UnixMillis) -> Self {
+        Self { request: digest_of(request), payload, proof, given }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Step 1: a terminal is registered; nothing in it is negotiated later.
 
 use super::profile;
-use super::record::{Merchant, MerchantStanding, SerialIndex, Terminal, TerminalKind};
+use super::record::{Merchant, MerchantStanding, SerialIndex, Terminal, TerminalKind, index_of};
 use super::step::{Happened, advance, read_terminal};
 use crate::activation::State;
-use crate::command::{Error, Page, RequestId, manage_trust, recall, refuse, remember, retrying};
+use crate::command::{
+    Error, Page, RequestId, give_up, manage_trust, recall, refuse, remember, retrying,
+};
 use crate::vault::{Action, Caller, Reason, Vault, Versioned};
 
 /// A terminal that is to be registered; see [`Terminal`].
@@ -49,10 +51,8 @@ async fn create_once(
     if let Some(answer) = recall(vault, caller, action, request).await? {
         return Ok(answer);
     }
-    profile::read_profile(vault, &new.profile).await?;
-    let authority = manage_trust::read_device_authority(vault, &new.device_authority).await?;
-    if authority.model != new.model {
-        return Err(Error::field("model", "is not the model of the device authority"));
+    if let Err(error) = check_references(vault, new).await {
+        return Err(give_up(work, error).await);
     }
     if vault.get::<Terminal>(&new.id).await?.is_some() {
         return Err(refuse(work, Reason::TerminalAlreadyExists).await);
@@ -84,13 +84,24 @@ async fn create_once(
     Ok(terminal)
 }
 
+/// Profile and authority are there, and the authority signs devices of the model.
+async fn check_references(vault: &Vault, new: &NewTerminal) -> Result<(), Error> {
+    profile::read_profile(vault, &new.profile).await?;
+    let authority = manage_trust::read_device_authority(vault, &new.device_authority).await?;
+    if authority.model == new.model {
+        Ok(())
+    } else {
+        Err(Error::field("model", "is not the model of the device authority"))
+    }
+}
+
 /// Returns a terminal with its timeline.
 pub async fn get_terminal(vault: &Vault, caller: &Caller, id: &str) -> Result<Terminal, Error> {
     vault.authorise(caller, Action::GetTerminal, &format!("terminals/{id}")).await?;
     Ok(read_terminal(vault, id).await?.record)
 }
 
-/// Lists terminals.
+/// Lists terminals, in a state where one is asked for; a page may then hold fewer than its limit.
 pub async fn list_terminals(
     vault: &Vault,
     caller: &Caller,
@@ -99,7 +110,13 @@ pub async fn list_terminals(
     limit: usize,
 ) -> Result<Page<Terminal>, Error> {
     vault.authorise(caller, Action::ListTerminals, "terminals").await?;
-    Page::read(vault, state.map(State::as_str), after, limit).await
+    let now = vault.now();
+    let mut page = Page::<Terminal>::read(vault, state.map(index_of), after, limit).await?;
+    for terminal in &mut page.rows {
+        terminal.state = terminal.state_at(now);
+    }
+    page.rows.retain(|terminal| state.is_none_or(|state| terminal.state == state));
+    Ok(page)
 }
 
 /// Only an approved merchant's terminal begins outside HELD.

@@ -2,14 +2,13 @@
 
 use super::deliver::read;
 use super::exchange::{Exchange, Opening, open};
-use super::proof::prove;
+use super::proof::{disbelieve, prove};
 use super::record::{ParametersSent, Terminal};
-use super::step::{Happened, advance, check, profile_of};
-use super::test_transaction::enable_if_automatic;
+use super::step::{Happened, advance, check, enable_if_automatic, profile_of};
 use super::{Signed, payload_field};
 use crate::activation::payload::{Fault, Outcome, Payload, Report};
 use crate::activation::{Call, State, Step, Transcript};
-use crate::command::{Error, Ksn, refuse, retrying};
+use crate::command::{Error, Ksn, give_up, refuse, retrying};
 use crate::vault::{Action, Caller, Reason, Vault};
 
 /// What vouches for a report.
@@ -66,13 +65,13 @@ async fn by_device(
     let (step, now) = (Step::Report, work.now());
     let proven = prove(vault, &terminal.record, chain, &transcript, step, &signed.proof, now).await;
     if let Err(disbelief) = proven {
-        return Err(refuse(work, disbelief).await);
+        return Err(disbelieve(work, terminal, disbelief).await);
     }
     let profile = profile_of(vault, &terminal.record).await?;
     let allowed = check(&terminal.record, Call::ReportStep, profile.code_required)
         .and_then(|()| same_activation(&terminal.record, report));
     if let Err(error) = allowed {
-        return Err(refuse(work, error).await);
+        return Err(give_up(work, error).await);
     }
     let Outcome::Fault(fault) = report.outcome else {
         // Parameters come after the keys, so this report has a transaction key to stand under.
@@ -124,7 +123,7 @@ async fn by_transaction(
             };
             let note = format!("parameters version {version} applied");
             advance(&mut opened.work, terminal, to, Happened::done("ReportStep", note));
-            enable_if_automatic(&mut opened, &profile);
+            enable_if_automatic(&mut opened.work, terminal, &profile);
         }
     }
     opened.answer(exchange, Vec::new()).await?;
@@ -149,8 +148,7 @@ fn tell_fault(
     let state = terminal.state;
     let remedy = "the terminal refused the answer of this step: run the step again";
     let note = note(report, fault);
-    let mut happened = Happened::done("ReportStep", note);
-    happened.remedy = remedy;
+    let happened = Happened { step: "ReportStep", reason: fault.as_str(), remedy, note };
     advance(work, terminal, state, happened);
 }
 

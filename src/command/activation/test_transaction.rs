@@ -2,12 +2,11 @@
 
 use super::begin::broken;
 use super::exchange::{Exchange, Opened, Opening, open};
-use super::lifecycle::enabled_automatically;
 use super::parameters::limits;
 use super::payload_field;
 use super::profile::Profile;
 use super::record::Answer;
-use super::step::{Happened, advance, profile_of};
+use super::step::{Happened, advance, enable_if_automatic, profile_of};
 use crate::activation::checks::{Evidence, Month, Verdict};
 use crate::activation::parameters::Currency;
 use crate::activation::payload::{self, Payload, TestTransaction, TestTransactionAnswer};
@@ -40,11 +39,11 @@ async fn run_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Result<
         let error = Error::Refused { reason: Reason::ActivationState, metadata };
         return Err(opened.refuse(error).await);
     }
-    let pin_block_accepted = judge_pin_block(&mut opened, request, &transaction).await?;
+    let pin_block_accepted = match judge_pin_block(&mut opened, request, &transaction).await {
+        Ok(accepted) => accepted,
+        Err(error) => return Err(opened.refuse(error).await),
+    };
     let evidence = Evidence {
-        // A message under a wrong MAC or a spent counter has been refused before it came here.
-        mac_verified: true,
-        ksn_fresh: true,
         pin_block_accepted,
         transaction: &transaction,
         currency: Currency::new(&profile.currency).ok_or_else(|| broken("no currency"))?,
@@ -98,8 +97,10 @@ async fn conclude(
     request: &Exchange,
 ) -> Result<Answer, Error> {
     let terminal = &mut opened.terminal.record;
-    let failed: Vec<&str> =
-        verdicts.iter().filter(|one| !one.passed).map(|one| one.check.as_str()).collect();
+    let failed: Vec<&Verdict> = verdicts.iter().filter(|one| !one.passed).collect();
+    // The timeline gives the first as the reason; the note names them all.
+    let (reason, remedy) =
+        failed.first().map_or(("", ""), |one| (one.check.as_str(), one.remedy.as_str()));
     let mut to = terminal.state;
     let note = if failed.is_empty() {
         terminal.tests_passed = terminal.tests_passed.saturating_add(1);
@@ -114,25 +115,17 @@ async fn conclude(
             profile.test_transactions
         )
     } else {
-        format!("test {} failed: {}", transaction.number, failed.join(", "))
+        let checks: Vec<&str> = failed.iter().map(|one| one.check.as_str()).collect();
+        format!("test {} failed: {}", transaction.number, checks.join(", "))
     };
+    let happened = Happened { step: "RunTestTransaction", reason, remedy, note };
+    advance(&mut opened.work, terminal, to, happened);
+    enable_if_automatic(&mut opened.work, terminal, profile);
     let answer = TestTransactionAnswer {
         number: transaction.number,
         tests_passed: terminal.tests_passed,
         tests_required: profile.test_transactions,
         verdicts,
     };
-    let happened = Happened::done("RunTestTransaction", note);
-    advance(&mut opened.work, terminal, to, happened);
-    enable_if_automatic(&mut opened, profile);
     opened.answer(request, answer.encode()).await
-}
-
-/// Enables a terminal that has passed its tests, where the profile says so.
-pub(super) fn enable_if_automatic(opened: &mut Opened, profile: &Profile) {
-    let terminal = &mut opened.terminal.record;
-    if terminal.state == State::Tested && enabled_automatically(terminal, profile) {
-        let happened = Happened::done("EnableTerminal", "by its profile");
-        advance(&mut opened.work, terminal, State::Active, happened);
-    }
 }

@@ -1,5 +1,6 @@
 //! The stream of transitions, read from the audit events that hold them.
 
+use super::step::{TRANSITIONS_MAX, detail_name};
 use crate::activation::State;
 use crate::command::Error;
 use crate::vault::{Action, Caller, Event, UnixMillis, Vault};
@@ -10,7 +11,7 @@ const READ_MAX: usize = 200;
 /// A transition of a terminal.
 #[derive(Debug, Clone)]
 pub struct Transition {
-    /// The sequence of its audit event: where to resume.
+    /// The sequence of its audit event: where to resume. An event may hold several transitions.
     pub sequence: u64,
     /// `terminals/{terminal}`.
     pub terminal: String,
@@ -51,18 +52,23 @@ pub async fn transitions_after(
     let wanted = terminal.map(|id| format!("terminals/{id}"));
     let transitions = events
         .iter()
-        .filter_map(transition)
+        .flat_map(transitions)
         .filter(|found| wanted.as_ref().is_none_or(|name| *name == found.terminal))
         .collect();
     Ok((transitions, looked))
 }
 
-/// The transition in an event, if it holds one.
-fn transition(event: &Event) -> Option<Transition> {
-    let text = |name: &str| event.detail.get(name).cloned();
+/// The transitions in an event, in their order.
+fn transitions(event: &Event) -> impl Iterator<Item = Transition> {
+    (1..=TRANSITIONS_MAX).map_while(|number| transition(event, number))
+}
+
+/// A transition in an event by its number, if it holds so many.
+fn transition(event: &Event, number: u32) -> Option<Transition> {
+    let text = |name: &str| event.detail.get(&detail_name(number, name)).cloned();
     Some(Transition {
         sequence: event.seq,
-        terminal: text("terminal")?,
+        terminal: event.detail.get("terminal").cloned()?,
         time: event.time,
         step: text("step")?,
         from: State::from_name(&text("from")?)?,
