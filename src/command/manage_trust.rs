@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::{Error, Page, RequestId, give_up, recall, remember, retrying};
 use crate::crypto::certificate::{self, Chain, Leaf};
 use crate::crypto::ec::SigningKey;
-use crate::vault::{Action, Caller, Kind, Reason, Record, UnixMillis, Vault, Versioned};
+use crate::vault::{Action, Caller, Kind, Reason, Record, UnixMillis, Vault, Versioned, Work};
 
 /// The service's identity as others may see it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -342,6 +342,15 @@ pub async fn list_denied_devices(
 /// Whether a device is denied.
 pub(super) async fn is_denied(vault: &Vault, serial: &str) -> Result<bool, Error> {
     Ok(vault.get::<DeniedDevice>(serial).await?.is_some())
+}
+
+/// Makes a commit depend on the device not having been denied since it was judged.
+pub(super) fn expect_allowed(work: &mut Work, serial: &str) {
+    work.expects(&Versioned::absent(DeniedDevice {
+        serial: serial.to_owned(),
+        cause: String::new(),
+        created: work.now(),
+    }));
 }
 
 /// The authority by its id.

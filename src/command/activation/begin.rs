@@ -191,6 +191,7 @@ impl Attempt<'_> {
         activation.record.begun = Some(answer.clone());
         self.note(&activation.record);
         self.work.uses(&bdk);
+        manage_trust::expect_allowed(&mut self.work, &self.terminal.record.serial);
         self.work.put(&activation)?;
         self.work.put(&self.terminal)?;
         self.work.commit().await?;

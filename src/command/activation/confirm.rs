@@ -9,7 +9,7 @@ use super::{Signed, payload_field};
 use crate::activation::payload::{Confirm, ConfirmAnswer, Payload};
 use crate::activation::{Call, State, Transcript, confirmation};
 use crate::agreement::ConfirmationKey;
-use crate::command::{Error, give_up, refuse, retrying};
+use crate::command::{Error, give_up, manage_trust, refuse, retrying};
 use crate::vault::{Action, Caller, Reason, Vault, Versioned, Work};
 
 /// Confirms the keys of an activation.
@@ -149,6 +149,7 @@ async fn serve(
     let until = work.now().plus_ms(grace_ms);
     terminal.record.keys_before = terminal.record.keys.replace(keys).map(|keys| (keys, until));
     advance(&mut work, &mut terminal.record, to, Happened::done("ConfirmKeys", note));
+    manage_trust::expect_allowed(&mut work, &terminal.record.serial);
     work.put(&activation)?;
     work.put(&terminal)?;
     work.commit().await?;

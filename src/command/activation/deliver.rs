@@ -205,6 +205,7 @@ async fn hand_out(
     let note = format!("initial key, check value {check_value}, version D key block");
     advance(&mut work, &mut terminal.record, to, Happened::done("DeliverKeys", note));
     work.uses(&bdk);
+    manage_trust::expect_allowed(&mut work, &terminal.record.serial);
     work.put(&activation)?;
     work.put(&terminal)?;
     work.commit().await?;
