@@ -1,6 +1,8 @@
 //! `MacService`: MACs as their standards compute them, failures that burn nothing, clones that are
 //! noticed.
 
+use firstkey::activation::payload::{ParametersRequest, Payload as _};
+use firstkey::activation::{Role, Step, Transcript};
 use firstkey::agreement::Suite;
 use firstkey::crypto::{cbc_mac, cmac, hmac, retail_mac};
 use firstkey::grpc::proto::{
@@ -12,9 +14,11 @@ use firstkey::key::Key;
 use firstkey::key::usage::{Mac, MacBoth, MacGeneration, MacUsage, MacVerification};
 use firstkey::mac::MacAlgorithm;
 use firstkey::server::simulation::verify_request;
+use firstkey::terminal::TransactionKeys;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
+use crate::hand::Hand;
 use crate::harness::{HOUR, MINUTE, Service};
 use crate::known::{
     InjectedAes, InjectedTdes, Known, dukpt, dukpt_of, expect_field, expect_path, expect_reason,
@@ -464,6 +468,34 @@ async fn corrupted_macs_close_nothing() {
         expect_reason(&refused, "MAC_MISMATCH");
     }
     verify(&service, to_verify(&good, &mac)).await.expect("a genuine one");
+}
+
+#[tokio::test]
+async fn an_answer_of_an_activation_is_made_by_nobody_else() {
+    let service = Service::start().await;
+    let mut hand = Hand::with_parameters(&service, "till", Suite::P256Aes128).await;
+    hand.test(&service, |_| ()).await.expect("the test is answered");
+    service.enable("till").await.expect("enabled");
+    let of = |keys: &TransactionKeys, message: &[u8]| GenerateMacRequest {
+        direction: RESPONSE.into(),
+        message: message.to_vec(),
+        ..of_key(dukpt(keys.ksn.bytes()), Word::AesCmac, 16)
+    };
+    let wanted = ParametersRequest { known_version: 1, nonce: [1; 32] }.encode();
+    // The bytes that the service would authenticate as its own step.
+    let keys = hand.next_keys();
+    let answer = Transcript::new().with(&wanted).with(b"answer");
+    let input = answer.authenticated_input(Role::Service, Step::Parameters);
+    expect_field(&status_of(generate(&service, of(&keys, &input)).await), "message");
+    // Under a counter, the response key makes the answer of the step or another message, not both.
+    let request = hand.exchange(&keys, Step::Parameters, wanted.clone());
+    service.send_parameters(&request).await.expect("answered");
+    expect_reason(&status_of(generate(&service, of(&keys, MESSAGE)).await), "KSN_REPLAYED");
+    let keys = hand.next_keys();
+    generate(&service, of(&keys, MESSAGE)).await.expect("a message of the backend's");
+    let request = hand.exchange(&keys, Step::Parameters, wanted);
+    let refused = service.send_parameters(&request).await.unwrap_err();
+    assert_eq!(refused.reason, "KSN_REPLAYED");
 }
 
 #[tokio::test]
