@@ -25,8 +25,8 @@ pub struct ClaimRequest<'a> {
     pub rank: u64,
     /// Everything that the result depends on: two calls with the same are the same call.
     pub input: &'a [u8],
-    /// For a terminal that is not registered here: the first counter that proves where it is may be
-    /// any.
+    /// For a terminal that is not registered here: the counter may be any until one proves where it
+    /// is.
     pub first_anywhere: bool,
 }
 

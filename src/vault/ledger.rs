@@ -122,8 +122,8 @@ impl Ledger {
         Self { id, entries: BTreeMap::new() }
     }
 
-    /// Looks how a rank stands. With `first_anywhere` the first counter that proves where the
-    /// terminal is may be any.
+    /// Looks how a rank stands. With `first_anywhere` the counter may be any until one proves where
+    /// the terminal is.
     pub(super) fn look(&self, ask: Ask<'_>) -> Standing {
         let top = self.top();
         if ask.rank.saturating_add(WINDOW) <= top {
@@ -134,7 +134,7 @@ impl Ledger {
         if entry.is_spent(ask.rank) {
             return entry.compare(ask);
         }
-        let free = ask.first_anywhere && top == 0 && ask.purpose.is_proof();
+        let free = ask.first_anywhere && top == 0;
         let jumps = !free && ask.rank.saturating_sub(top) > JUMP_MAX;
         let is_far = ask.rank > top.saturating_add(WINDOW);
         if jumps || (is_far && entry.far(top) >= FAR_MAX) {
@@ -428,7 +428,9 @@ mod tests {
         let response =
             |rank| Ask { first_anywhere: true, ..ask(Purpose::MacResponse, rank, &[1; 16], 0) };
         // Where a terminal stands, only what it sent can tell.
-        assert_eq!(ledger.look(response(JUMP_MAX + 1)), Standing::TooFar);
+        assert_eq!(ledger.look(response(50_000)), Standing::Fresh);
+        ledger.spend(response(50_000), true);
+        assert_eq!(ledger.top(), 0);
         ledger.spend(ask(Purpose::MacRequest, 1_000, &[1; 16], 0), true);
         // A response can push neither the terminal's counters nor those of other responses.
         ledger.spend(response(9_000), true);
