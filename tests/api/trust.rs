@@ -259,3 +259,24 @@ async fn a_denied_device_opens_nothing_from_the_next_call_on() {
     service.client.trust().allow_device(request).await.unwrap();
     till.deliver(&service).await.expect("it is trusted again");
 }
+
+#[tokio::test]
+async fn of_many_calls_that_deny_one_device_at_once_one_does() {
+    let service = Service::start().await;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let mut trust = service.client.trust();
+        let request = DenyDeviceRequest {
+            request_id: request_id(),
+            serial: "SN-1".to_owned(),
+            cause: "stolen".to_owned(),
+        };
+        calls.spawn(async move { trust.deny_device(request).await });
+    }
+    let (done, refused): (Vec<_>, Vec<_>) =
+        calls.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!(done.len(), 1);
+    for status in refused.into_iter().map(status_of) {
+        expect_reason(&status, "RESOURCE_ALREADY_EXISTS");
+    }
+}
