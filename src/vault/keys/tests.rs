@@ -288,7 +288,7 @@ async fn nothing_leaves_a_live_realm_under_a_key_that_was_brought_in() {
             let expected = if expected { Ok(()) } else { refused(Reason::PolicyDenied) };
             assert_eq!(exported, expected, "{realm:?}");
         }
-        assert!(exchange::may_carry_out(Origin::Ceremony, realm));
+        assert!(exchange::may_carry_out(Origin::Generated, realm));
     }
 }
 
