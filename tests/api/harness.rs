@@ -19,7 +19,7 @@ use firstkey::pin::{Pan, Pin};
 use firstkey::server::dev::{self, Keys, Pki};
 use firstkey::server::simulation::simulated_device;
 use firstkey::server::{Settings, run_self_tests, serve};
-use firstkey::terminal::{Device, Payment, Purchase, Terminal};
+use firstkey::terminal::{Device, Payment, Purchase, Terminal, TerminalError};
 use firstkey::vault::store::{MemoryStore, SqliteStore, Store};
 use firstkey::vault::{Caller, Clock, Opening, UnixMillis, Vault};
 use tokio::net::TcpListener;
@@ -322,10 +322,15 @@ impl Till {
 
     /// A purchase of 12.50 with the test card.
     pub(crate) fn purchase(&mut self, service: &Service) -> Payment {
+        self.try_purchase(service).expect("a payment")
+    }
+
+    /// The same, where the terminal may not be able to make one.
+    pub(crate) fn try_purchase(&mut self, service: &Service) -> Result<Payment, TerminalError> {
         let pan = Pan::parse(CARD_PAN).expect("a PAN");
         let pin = Pin::parse(CARD_PIN).expect("a PIN");
         let purchase = Purchase { amount_minor: 1_250, pan: &pan, pin: &pin };
-        self.terminal.purchase(purchase, &service.rng, service.now()).expect("a payment")
+        self.terminal.purchase(purchase, &service.rng, service.now())
     }
 
     /// The terminal as it stands, as its memory keeps it: to let two of it do different things.

@@ -7,7 +7,7 @@
 use firstkey::activation::parameters::Currency;
 use firstkey::activation::payload::{CardData, Fault};
 use firstkey::activation::states::TABLE;
-use firstkey::activation::{ActivationCode, Call, Role, Rule, State, Step, Transcript};
+use firstkey::activation::{ActivationCode, Call, Rule, State, Step};
 use firstkey::agreement::Suite;
 use firstkey::grpc::client::Refusal;
 use firstkey::grpc::proto;
@@ -558,17 +558,22 @@ impl Standing {
             terminal: format!("terminals/{}", self.till.id),
             ..proto::VerifyMacRequest::default()
         };
-        // The MAC of any message of the terminal is one under its request key.
-        let request = self.parameters_request(service);
-        let transcript = Transcript::new().with(&request.payload);
-        let dukpt = proto::DukptKey { ksn: request.ksn, ..proto::DukptKey::default() };
-        let by_ksn = proto::VerifyMacRequest {
-            key: Some(proto::WorkingKey { key: Some(proto::working_key::Key::Dukpt(dukpt)) }),
-            direction: proto::Direction::Request.into(),
-            algorithm,
-            message: transcript.authenticated_input(Role::Terminal, Step::Parameters),
-            mac: request.mac,
-            ..proto::VerifyMacRequest::default()
+        // A terminal that has no parameters yet makes no purchase, and its KSN is refused as such.
+        let by_ksn = match self.till.try_purchase(service) {
+            Ok(payment) => firstkey::server::simulation::verify_request(&payment),
+            Err(_) => {
+                let request = self.parameters_request(service);
+                let dukpt = proto::DukptKey { ksn: request.ksn, ..proto::DukptKey::default() };
+                let key = proto::working_key::Key::Dukpt(dukpt);
+                proto::VerifyMacRequest {
+                    key: Some(proto::WorkingKey { key: Some(key) }),
+                    direction: proto::Direction::Request.into(),
+                    algorithm,
+                    message: b"a message".to_vec(),
+                    mac: request.mac,
+                    ..proto::VerifyMacRequest::default()
+                }
+            }
         };
         let mut results = Vec::new();
         for request in [by_name, by_ksn] {
