@@ -71,7 +71,7 @@ enum Proven {
     Now(ConfirmationKeys, Transcript),
 }
 
-/// Proves a confirmation, where it can be: without delivered keys there is nothing to prove it with.
+/// Proves a confirmation; without delivered keys there is nothing to prove it with.
 fn prove(activation: &Activation, request: &Signed) -> Result<Option<Proven>, Error> {
     if let Some(answer) = Activation::answered(activation.confirmed.as_ref(), request) {
         return Ok(Some(Proven::Before(answer)));

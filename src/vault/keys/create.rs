@@ -249,19 +249,16 @@ fn completed(
         return Err(Error::Refused(Reason::FieldInvalid));
     }
     let all = |formats: &[u8], of: &[u8]| formats.iter().all(|one| has_pins && of.contains(one));
+    let mac_fits = mac_length_fits(*usage, *algorithm, attributes.mac_length_min_bytes);
+    let cap = attributes.device_cap;
+    let device_cap_fits = if is_bdk { cap > 0 } else { cap == DEVICE_CAP };
     let checks = [
         ("pin_formats_in", all(&attributes.pin_formats_in, &formats_in)),
         ("pin_formats_out", all(&attributes.pin_formats_out, &formats_out)),
-        (
-            "mac_length_min_bytes",
-            mac_length_fits(*usage, *algorithm, attributes.mac_length_min_bytes),
-        ),
+        ("mac_length_min_bytes", mac_fits),
         ("mac_message_length_bytes", chains(*usage) || attributes.mac_message_length_bytes == 0),
         ("key_set_id", key_set_id_fits),
-        (
-            "device_cap",
-            attributes.device_cap > 0 && (is_bdk || attributes.device_cap == DEVICE_CAP),
-        ),
+        ("device_cap", device_cap_fits),
         ("open", is_bdk || !attributes.open),
     ];
     match checks.into_iter().find(|(_, fits)| !fits) {
@@ -270,8 +267,8 @@ fn completed(
     }
 }
 
-/// Whether a key may ask for so long a MAC: no longer than the longest that it makes. Keys that make
-/// none have nothing to ask for.
+/// Whether a key may ask for so long a MAC: no longer than the longest that it makes. Keys that
+/// make none have nothing to ask for.
 fn mac_length_fits(usage: KeyUsage, algorithm: Algorithm, len_bytes: u8) -> bool {
     let longest = match usage {
         // AES DUKPT derives keys of every MAC algorithm.

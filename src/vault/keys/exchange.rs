@@ -36,9 +36,10 @@ impl Work {
     ///
     /// `POLICY_DENIED` for one that may not leave, `WRAPPING_KEY_TOO_WEAK`, `KEY_NOT_ACTIVE`.
     ///
-    /// In a live realm an imported wrapping key is refused with `POLICY_DENIED` too. Whoever brought
-    /// it in may know it, and would read with it what was made here (a trojan key). The rule looks
-    /// at the wrapping key alone: a key that was exported and imported again says `imported` too.
+    /// In a live realm an imported wrapping key is refused with `POLICY_DENIED` too. Whoever
+    /// brought it in may know it, and would read with it what was made here (a trojan key). The
+    /// rule looks at the wrapping key alone: a key that was exported and imported again says
+    /// `imported` too.
     pub async fn export_key(
         &mut self,
         export: ExportKey<'_>,
