@@ -154,7 +154,7 @@ async fn what_completes_a_tested_terminal_enables_it_where_the_profile_says_so()
     till.activate(&service, Some(code)).await.unwrap();
     assert_eq!(service.state("till").await, "TESTED");
     let rejected = proto::MerchantStanding::Rejected;
-    service.stand("till", rejected).await.ok().expect("it is rejected");
+    service.stand("till", rejected).await.expect("it is rejected");
     let held = service.must(Call::SetSettlementDigest, "till").await;
     assert_eq!(state_name(&held), "HELD", "an unapproved merchant's terminal stays held");
     let approved = service.must(Call::SetMerchantStanding, "till").await;

@@ -559,20 +559,19 @@ impl Standing {
             ..proto::VerifyMacRequest::default()
         };
         // A terminal that has no parameters yet makes no purchase, and its KSN is refused as such.
-        let by_ksn = match self.till.try_purchase(service) {
-            Ok(payment) => firstkey::server::simulation::verify_request(&payment),
-            Err(_) => {
-                let request = self.parameters_request(service);
-                let dukpt = proto::DukptKey { ksn: request.ksn, ..proto::DukptKey::default() };
-                let key = proto::working_key::Key::Dukpt(dukpt);
-                proto::VerifyMacRequest {
-                    key: Some(proto::WorkingKey { key: Some(key) }),
-                    direction: proto::Direction::Request.into(),
-                    algorithm,
-                    message: b"a message".to_vec(),
-                    mac: request.mac,
-                    ..proto::VerifyMacRequest::default()
-                }
+        let by_ksn = if let Ok(payment) = self.till.try_purchase(service) {
+            firstkey::server::simulation::verify_request(&payment)
+        } else {
+            let request = self.parameters_request(service);
+            let dukpt = proto::DukptKey { ksn: request.ksn, ..proto::DukptKey::default() };
+            let key = proto::working_key::Key::Dukpt(dukpt);
+            proto::VerifyMacRequest {
+                key: Some(proto::WorkingKey { key: Some(key) }),
+                direction: proto::Direction::Request.into(),
+                algorithm,
+                message: b"a message".to_vec(),
+                mac: request.mac,
+                ..proto::VerifyMacRequest::default()
             }
         };
         let mut results = Vec::new();
