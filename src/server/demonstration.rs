@@ -192,7 +192,7 @@ impl Demonstration<'_> {
         let begin = (self.stopwatch)();
         let mut heard = Vec::new();
         let mut driver = Driver {
-            client: self.client,
+            line: &mut self.client.clone(),
             terminal,
             rng: self.rng,
             now: self.now,

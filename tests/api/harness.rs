@@ -260,7 +260,7 @@ impl Till {
         let mut save = |_: &Terminal| Ok(());
         let mut tell = |_: Told| ();
         let mut driver = Driver {
-            client: &service.client,
+            line: &mut service.client.clone(),
             terminal: &mut self.terminal,
             rng: &service.rng,
             now: &now,

@@ -349,7 +349,7 @@ async fn use_the_service(client: &Client, pki: &Pki, secrets: &mut Secrets) {
     secrets.text("activation code", &code);
     secrets.text("activation code", &code.replace(['-', ' '], ""));
     let mut driver = Driver {
-        client,
+        line: &mut client.clone(),
         terminal: &mut terminal,
         rng: &rng,
         now: &firstkey_now,

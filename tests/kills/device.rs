@@ -156,7 +156,7 @@ impl Device {
             Ok(())
         };
         let mut driver = Driver {
-            client,
+            line: &mut client.clone(),
             terminal: &mut self.terminal,
             rng: &SystemRng::new(),
             now: &now,

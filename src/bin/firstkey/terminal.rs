@@ -171,7 +171,7 @@ async fn simulate(arguments: Simulate, output: Output) -> anyhow::Result<()> {
     };
     let rng = SystemRng::new();
     let mut driver = Driver {
-        client: &client,
+        line: &mut client.clone(),
         terminal: &mut terminal,
         rng: &rng,
         now: &now,

@@ -2,13 +2,15 @@
 
 use tonic::Code;
 
-use super::{Client, ClientError};
+use super::ClientError;
+use super::line::{Line, Message, Reply};
 use crate::activation::payload::{CardData, Outcome, TestTransactionAnswer};
 use crate::activation::{ActivationCode, Parameters, Step};
 use crate::crypto::rng::Rng;
-use crate::grpc::proto;
 use crate::pin::Pin;
-use crate::terminal::{Answer, LoadedKey, ReportRequest, Terminal, TerminalError, Test};
+use crate::terminal::{
+    Answer, LoadedKey, ReportRequest, Terminal, TerminalError, Test, TransactionRequest,
+};
 
 /// The test card: a PAN and PIN that everybody may know.
 const TEST_PAN: &str = "4111111111111111";
@@ -41,8 +43,8 @@ pub enum Told {
 
 /// A terminal, the service it talks to, and where its memory is written before each message.
 pub struct Driver<'a> {
-    /// The service.
-    pub client: &'a Client,
+    /// The line to the service.
+    pub line: &'a mut dyn Line,
     /// The terminal.
     pub terminal: &'a mut Terminal,
     /// Randomness for the terminal.
@@ -112,13 +114,15 @@ impl Driver<'_> {
             None => self.terminal.begin(code, self.rng, (self.now)())?,
         };
         self.keep()?;
-        let sent = proto::BeginActivationRequest {
+        let message = Message {
+            step: Step::Begin,
+            activation: String::new(),
+            ksn: Vec::new(),
             payload: request.payload,
-            signature: request.signature.to_vec(),
+            proof: request.signature.to_vec(),
         };
-        let answer = self.client.activation().begin_activation(sent).await?.into_inner();
-        let answer = Answer { payload: &answer.payload, proof: &answer.signature };
-        let activation = self.terminal.accept_begin(answer, (self.now)())?;
+        let reply = self.line.send(message).await?;
+        let activation = self.terminal.accept_begin(reply.answer(), (self.now)())?;
         self.keep()?;
         (self.tell)(Told::Begun { activation: activation.as_str().to_owned() });
         Ok(())
@@ -128,14 +132,15 @@ impl Driver<'_> {
     pub async fn deliver(&mut self) -> Result<(), ClientError> {
         let request = self.terminal.deliver()?;
         self.keep()?;
-        let sent = proto::DeliverKeysRequest {
+        let message = Message {
+            step: Step::Deliver,
             activation: self.activation()?,
+            ksn: Vec::new(),
             payload: request.payload,
-            signature: request.signature.to_vec(),
+            proof: request.signature.to_vec(),
         };
-        let answer = self.client.activation().deliver_keys(sent).await?.into_inner();
-        let answer = Answer { payload: &answer.payload, proof: &answer.signature };
-        let loaded = match self.terminal.accept_keys(answer) {
+        let reply = self.line.send(message).await?;
+        let loaded = match self.terminal.accept_keys(reply.answer()) {
             Ok(loaded) => loaded,
             Err(error) => return Err(self.report_fault(Step::Deliver, error).await),
         };
@@ -147,14 +152,15 @@ impl Driver<'_> {
     /// Step 5.
     pub async fn confirm(&mut self) -> Result<(), ClientError> {
         let request = self.terminal.confirm()?;
-        let sent = proto::ConfirmKeysRequest {
+        let message = Message {
+            step: Step::Confirm,
             activation: self.activation()?,
+            ksn: Vec::new(),
             payload: request.payload,
-            mac: request.mac.to_vec(),
+            proof: request.mac.to_vec(),
         };
-        let answer = self.client.activation().confirm_keys(sent).await?.into_inner();
-        let answer = Answer { payload: &answer.payload, proof: &answer.mac };
-        self.terminal.accept_confirmation(answer)?;
+        let reply = self.line.send(message).await?;
+        self.terminal.accept_confirmation(reply.answer())?;
         self.keep()?;
         (self.tell)(Told::Confirmed);
         Ok(())
@@ -164,14 +170,11 @@ impl Driver<'_> {
     pub async fn parameters(&mut self) -> Result<(), ClientError> {
         let request = self.terminal.request_parameters(self.rng)?;
         self.keep()?;
-        let (ksn, payload, mac) = (request.ksn, request.payload, request.mac);
-        let sent = proto::GetParametersRequest { ksn, payload, mac };
-        let answer = match self.client.activation().get_parameters(sent).await {
-            Ok(answer) => answer.into_inner(),
+        let reply = match self.line.send(exchange(Step::Parameters, request)).await {
+            Ok(reply) => reply,
             Err(status) => return Err(self.give_up(status)?),
         };
-        let answer = Answer { payload: &answer.payload, proof: &answer.mac };
-        if let Err(error) = self.terminal.apply_parameters(answer) {
+        if let Err(error) = self.terminal.apply_parameters(reply.answer()) {
             return Err(self.report_fault(Step::Parameters, error).await);
         }
         self.keep()?;
@@ -192,14 +195,11 @@ impl Driver<'_> {
         };
         let request = self.terminal.test_transaction(test, self.rng)?;
         self.keep()?;
-        let (ksn, payload, mac) = (request.ksn, request.payload, request.mac);
-        let sent = proto::RunTestTransactionRequest { ksn, payload, mac };
-        let answer = match self.client.activation().run_test_transaction(sent).await {
-            Ok(answer) => answer.into_inner(),
+        let reply = match self.line.send(exchange(Step::Test, request)).await {
+            Ok(reply) => reply,
             Err(status) => return Err(self.give_up(status)?),
         };
-        let answer = Answer { payload: &answer.payload, proof: &answer.mac };
-        let verdict = self.terminal.accept_verdict(answer)?;
+        let verdict = self.terminal.accept_verdict(reply.answer())?;
         self.keep()?;
         (self.tell)(Told::Tested(verdict.clone()));
         Ok(verdict)
@@ -225,22 +225,20 @@ impl Driver<'_> {
     async fn report(&mut self, step: Step, outcome: Outcome) -> Result<(), ClientError> {
         let report = self.terminal.report(step, outcome)?;
         self.keep()?;
-        let (payload, proof) = match report {
-            ReportRequest::Signed(request) => (
-                request.payload,
-                proto::report_step_request::Proof::Signature(request.signature.to_vec()),
-            ),
-            ReportRequest::Transaction(request) => (
-                request.payload,
-                proto::report_step_request::Proof::TransactionMac(proto::TransactionMac {
-                    ksn: request.ksn,
-                    mac: request.mac,
-                }),
-            ),
-        };
         let activation = self.activation()?;
-        let sent = proto::ReportStepRequest { activation, payload, proof: Some(proof) };
-        if let Err(status) = self.client.activation().report_step(sent).await {
+        let message = match report {
+            ReportRequest::Signed(request) => Message {
+                step: Step::Report,
+                activation,
+                ksn: Vec::new(),
+                payload: request.payload,
+                proof: request.signature.to_vec(),
+            },
+            ReportRequest::Transaction(request) => {
+                Message { activation, ..exchange(Step::Report, request) }
+            }
+        };
+        if let Err(status) = self.line.send(message).await {
             return Err(self.give_up(status)?);
         }
         self.terminal.report_taken();
@@ -271,14 +269,26 @@ impl Driver<'_> {
     }
 }
 
-/// Whether a test can not be made before the report on the parameters is taken.
-/// The service says that the terminal is past its tests.
+/// A message under a transaction key.
+fn exchange(step: Step, request: TransactionRequest) -> Message {
+    let TransactionRequest { ksn, payload, mac } = request;
+    Message { step, activation: String::new(), ksn, payload, proof: mac }
+}
+
+impl Reply {
+    fn answer(&self) -> Answer<'_> {
+        Answer { payload: &self.payload, proof: &self.proof }
+    }
+}
+
+/// Whether the service says that the terminal is past its tests.
 fn is_in_service(error: &ClientError) -> bool {
     let ClientError::Refused(refusal) = error else { return false };
     let state = refusal.metadata.iter().find(|(name, _)| name == "state");
     state.is_some_and(|(_, state)| state == "ACTIVE" || state == "REKEYING")
 }
 
+/// Whether a test can not be made before the report on the parameters is taken.
 fn report_is_missing(error: &ClientError) -> bool {
     matches!(error, ClientError::Terminal(TerminalError::Unanswered))
         || error.reason() == Some("ACTIVATION_STATE")

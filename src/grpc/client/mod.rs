@@ -2,6 +2,7 @@
 
 mod activate;
 mod backend;
+mod line;
 
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -18,6 +19,7 @@ use crate::terminal::TerminalError;
 
 pub use self::activate::{Driver, Told};
 pub use self::backend::{ImportCall, InspectedHeader, KeyCall, MacCall, PinCall};
+pub use self::line::{Line, Message, Reply, Replying, lost};
 
 /// A connection to a service.
 #[derive(Clone, Debug)]
