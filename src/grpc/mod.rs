@@ -28,6 +28,9 @@ pub use self::status::{DOMAIN, code};
 /// The longest message that is taken, in bytes.
 pub const MESSAGE_LEN_BYTES_MAX: usize = 64 * 1024;
 
+/// The longest message of a batch, in bytes.
+pub const BATCH_LEN_BYTES_MAX: usize = 512 * 1024;
+
 /// The services by name, for health.
 pub const SERVICE_NAMES: [&str; 6] = [
     "firstkey.v1.ActivationService",
@@ -60,9 +63,14 @@ pub fn services(vault: &Arc<Vault>, draining: CancellationToken) -> Routes {
     add!(mac_service_server, MacServiceServer, mac::MacApi { vault: vault() });
     add!(pin_service_server, PinServiceServer, pin::PinApi { vault: vault() });
     let terminals = terminal::TerminalApi { vault: vault(), draining };
-    add!(terminal_service_server, TerminalServiceServer, terminals);
+    add!(terminal_service_server, TerminalServiceServer, terminals.clone());
     add!(trust_service_server, TrustServiceServer, trust::TrustApi { vault: vault() });
-    routes.routes()
+    // The bound is a service's, so the batch call goes to a second one: an exact path comes before
+    // the service's own.
+    let batches = proto::terminal_service_server::TerminalServiceServer::new(terminals)
+        .max_decoding_message_size(BATCH_LEN_BYTES_MAX);
+    let path = "/firstkey.v1.TerminalService/BatchCreateTerminals";
+    routes.routes().into_axum_router().route_service(path, batches).into()
 }
 
 /// The reflection service: what services there are and of what form.

@@ -5,7 +5,8 @@ use std::future::Future;
 use tonic::{Request, Response, Status};
 
 use super::caller::caller;
-use super::status::from_error;
+use super::proto;
+use super::status::{from_error, to_refusal};
 use crate::command::Error;
 use crate::vault::{Caller, Reason};
 
@@ -41,6 +42,12 @@ pub(super) fn respond<A>(
             Err(from_error(&error))
         }
     }
+}
+
+/// Ends one entry of a batch that was refused, as [`respond`] ends a call.
+pub(super) fn refused(method: &'static str, caller: &Caller, error: &Error) -> proto::Refusal {
+    note(method, caller.name(), error);
+    to_refusal(error)
 }
 
 /// What is ours to mend stands out; what the caller did is ordinary.

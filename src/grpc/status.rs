@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::proto;
 use crate::command::Error;
 use crate::vault::Reason;
 
@@ -13,6 +14,26 @@ pub const DOMAIN: &str = "firstkey";
 
 /// What is wrong with a key serial number, whichever of it is.
 const KSN_INVALID: &str = "has a wrong length, a counter of zero or one with too many one bits";
+
+/// Translates the error of one entry of a batch, as [`from_error`] does that of a call.
+pub(super) fn to_refusal(error: &Error) -> proto::Refusal {
+    let reason = error.reason();
+    let metadata = error.metadata().into_iter();
+    let violation = |field: &str, description: &str| proto::FieldViolation {
+        field: field.to_owned(),
+        description: description.to_owned(),
+    };
+    proto::Refusal {
+        reason: reason.as_str().to_owned(),
+        message: message(reason).to_owned(),
+        field_violations: match error {
+            Error::Field { path, cause } => vec![violation(path, cause)],
+            Error::Ksn { path } => vec![violation(path, KSN_INVALID)],
+            Error::Refused { .. } | Error::Vault(_) => Vec::new(),
+        },
+        metadata: metadata.map(|(name, value)| (name.to_owned(), value)).collect(),
+    }
+}
 
 /// Translates a command's error for its caller.
 ///

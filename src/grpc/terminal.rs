@@ -8,21 +8,27 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{self, optional, required, resource, text, timestamp};
 use super::proto;
+use super::proto::create_terminal_result::Result as CreateTerminalOutcome;
 use super::proto::terminal_service_server::TerminalService;
-use super::respond::serve;
+use super::respond::{refused, serve};
 use super::terminal_fields::{
     from_profile, from_terminal, new_profile, new_terminal, standing, to_state,
 };
 use super::watch::Watch;
 use crate::command::activation::lifecycle::{Change, change_terminal};
-use crate::command::activation::{code, profile, register, watch};
+use crate::command::activation::register::{self, Entry};
+use crate::command::activation::{code, profile, watch};
 use crate::command::{Error, RequestId};
 use crate::vault::{Caller, Vault};
 
 /// The longest stated cause, in characters.
 const CAUSE_LEN_MAX: usize = 200;
 
+/// The most entries of a batch.
+const ENTRIES_MAX: usize = 500;
+
 /// The service.
+#[derive(Clone)]
 pub(super) struct TerminalApi {
     pub(super) vault: Arc<Vault>,
     pub(super) draining: tokio_util::sync::CancellationToken,
@@ -92,11 +98,33 @@ impl TerminalService for TerminalApi {
         request: Request<proto::CreateTerminalRequest>,
     ) -> Result<Response<proto::CreateTerminalResponse>, Status> {
         serve("CreateTerminal", request, async |caller, body| {
-            let request = convert::request_id("CreateTerminal", &body.request_id, &body)?;
-            let new = new_terminal(body)?;
+            let Entry { request, new } = entry(body)?;
             let request = Some(&request);
             let made = register::create_terminal(&self.vault, &caller, request, &new).await?;
             Ok(proto::CreateTerminalResponse { terminal: Some(from_terminal(&made, false)) })
+        })
+        .await
+    }
+
+    async fn batch_create_terminals(
+        &self,
+        request: Request<proto::BatchCreateTerminalsRequest>,
+    ) -> Result<Response<proto::BatchCreateTerminalsResponse>, Status> {
+        serve("BatchCreateTerminals", request, async |caller, body| {
+            if !(1..=ENTRIES_MAX).contains(&body.entries.len()) {
+                return Err(Error::field("entries", "are not 1 to 500"));
+            }
+            let entries = body.entries.into_iter().map(entry).collect();
+            let made = register::create_terminals(&self.vault, &caller, entries).await;
+            let results = made.into_iter().map(|made| match made {
+                Ok(made) => CreateTerminalOutcome::Terminal(from_terminal(&made, false)),
+                Err(error) => {
+                    CreateTerminalOutcome::Refusal(refused("CreateTerminal", &caller, &error))
+                }
+            });
+            let results =
+                results.map(|result| proto::CreateTerminalResult { result: Some(result) });
+            Ok(proto::BatchCreateTerminalsResponse { results: results.collect() })
         })
         .await
     }
@@ -289,6 +317,12 @@ impl TerminalApi {
         let terminal = change_terminal(&self.vault, caller, Some(request), id, change).await?;
         Ok(from_terminal(&terminal, false))
     }
+}
+
+/// A registration with its request id, which is the same alone and in a batch.
+fn entry(body: proto::CreateTerminalRequest) -> Result<Entry, Error> {
+    let request = convert::request_id("CreateTerminal", &body.request_id, &body)?;
+    Ok(Entry { request, new: new_terminal(body)? })
 }
 
 fn cause(cause: &str) -> Result<String, Error> {

@@ -4,6 +4,7 @@
 
 mod activation;
 mod backend;
+mod batch;
 mod codes;
 mod hand;
 mod harness;

@@ -469,6 +469,8 @@ const ANSWERED: &[(&str, &str)] = &[
     ("ExportKeyResponse.check_value", "check value"),
     ("ExportKeyResponse.dropped_attributes", "name"),
     ("ExportKeyResponse.key_block", "key block"),
+    ("FieldViolation.description", "name"),
+    ("FieldViolation.field", "name"),
     ("GenerateMacResponse.mac", "MAC"),
     ("GetParametersResponse.mac", "MAC"),
     ("GetParametersResponse.payload", "public: MACed"),
@@ -491,8 +493,12 @@ const ANSWERED: &[(&str, &str)] = &[
     ("Merchant.display_name", "name"),
     ("Merchant.merchant_id", "name"),
     ("Merchant.terminal_id", "name"),
+    ("MetadataEntry.key", "name"),
+    ("MetadataEntry.value", "name"),
     ("Profile.base_derivation_key", "name"),
     ("Profile.name", "name"),
+    ("Refusal.message", "name"),
+    ("Refusal.reason", "name"),
     ("ReissueActivationCodeResponse.activation_code", "code, told this once"),
     ("RunTestTransactionResponse.mac", "MAC"),
     ("RunTestTransactionResponse.payload", "public: MACed"),
@@ -520,8 +526,14 @@ fn every_answered_field_is_of_a_known_class_and_there_is_one_pan() {
     let files = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap().file;
     let ours: Vec<_> = files.iter().filter(|file| file.package() == "firstkey.v1").collect();
     let message = |name: &str| {
-        let name = name.strip_prefix(".firstkey.v1.")?;
-        ours.iter().flat_map(|file| &file.message_type).find(|found| found.name() == name)
+        let mut path = name.strip_prefix(".firstkey.v1.")?.split('.');
+        let first = path.next()?;
+        let mut messages = ours.iter().flat_map(|file| &file.message_type);
+        let outer = messages.find(|found| found.name() == first)?;
+        // The entries of a map are a message within the one that has the map.
+        path.try_fold(outer, |outer, name| {
+            outer.nested_type.iter().find(|found| found.name() == name)
+        })
     };
     let rpcs = ours.iter().flat_map(|file| &file.service).flat_map(|service| &service.method);
     let mut waiting: Vec<&str> = rpcs.map(MethodDescriptorProto::output_type).collect();

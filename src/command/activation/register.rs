@@ -1,5 +1,10 @@
 //! Step 1: a terminal is registered; nothing in it is negotiated later.
 
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
 use super::profile;
 use super::record::{Merchant, MerchantStanding, SerialIndex, Terminal, TerminalKind, index_of};
 use super::step::{Happened, advance, read_terminal};
@@ -7,7 +12,7 @@ use crate::activation::State;
 use crate::command::{
     Error, Page, RequestId, give_up, manage_trust, recall, refuse, remember, retrying,
 };
-use crate::vault::{Action, Caller, Reason, Vault, Versioned};
+use crate::vault::{self, Action, Caller, Reason, Vault, Versioned};
 
 /// A terminal that is to be registered; see [`Terminal`].
 #[derive(Debug, Clone)]
@@ -38,6 +43,66 @@ pub async fn create_terminal(
     new: &NewTerminal,
 ) -> Result<Terminal, Error> {
     retrying(|| create_once(vault, caller, request, new)).await
+}
+
+/// A registration of a batch.
+pub struct Entry {
+    /// Its own request id.
+    pub request: RequestId,
+    /// What is to be registered.
+    pub new: NewTerminal,
+}
+
+/// Registers many terminals: each for itself, with a result for each in their order. What is wrong
+/// already stays as it is.
+///
+/// They run at the same time, so that one commit holds many. Entries that share an id, a serial or
+/// a request id with an earlier one wait for all others and run in their order: the outcome is
+/// that of one after the other.
+pub async fn create_terminals(
+    vault: &Arc<Vault>,
+    caller: &Caller,
+    entries: Vec<Result<Entry, Error>>,
+) -> Vec<Result<Terminal, Error>> {
+    let count = entries.len();
+    let mut results = BTreeMap::new();
+    let mut seen = HashSet::new();
+    let mut later = Vec::new();
+    let mut running = JoinSet::new();
+    for (index, entry) in entries.into_iter().enumerate() {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => {
+                results.insert(index, Err(error));
+                continue;
+            }
+        };
+        // All three are noted, whichever of them was there already.
+        let is_new = [
+            seen.insert(("id", entry.new.id.clone())),
+            seen.insert(("serial", entry.new.serial.clone())),
+            seen.insert(("request", entry.request.id().to_owned())),
+        ];
+        if is_new.contains(&false) {
+            later.push((index, entry));
+            continue;
+        }
+        let (vault, caller) = (Arc::clone(vault), caller.clone());
+        running.spawn(async move {
+            let made = create_terminal(&vault, &caller, Some(&entry.request), &entry.new).await;
+            (index, made)
+        });
+    }
+    // One that ended abnormally has no result.
+    while let Some(ended) = running.join_next().await {
+        results.extend(ended);
+    }
+    for (index, entry) in later {
+        let made = create_terminal(vault, caller, Some(&entry.request), &entry.new).await;
+        results.insert(index, made);
+    }
+    let lost = || Err(vault::Error::incident("a registration ended abnormally", "").into());
+    (0..count).map(|index| results.remove(&index).unwrap_or_else(lost)).collect()
 }
 
 async fn create_once(
