@@ -3,14 +3,12 @@
 use tonic::Code;
 
 use super::ClientError;
-use super::line::{Line, Message, Reply};
+use super::line::{Line, Message};
 use crate::activation::payload::{CardData, Outcome, TestTransactionAnswer};
 use crate::activation::{ActivationCode, Parameters, Step};
 use crate::crypto::rng::Rng;
 use crate::pin::Pin;
-use crate::terminal::{
-    Answer, LoadedKey, ReportRequest, Terminal, TerminalError, Test, TransactionRequest,
-};
+use crate::terminal::{LoadedKey, Terminal, TerminalError, Test};
 
 /// The test card: a PAN and PIN that everybody may know.
 const TEST_PAN: &str = "4111111111111111";
@@ -114,14 +112,7 @@ impl Driver<'_> {
             None => self.terminal.begin(code, self.rng, (self.now)())?,
         };
         self.keep()?;
-        let message = Message {
-            step: Step::Begin,
-            activation: String::new(),
-            ksn: Vec::new(),
-            payload: request.payload,
-            proof: request.signature.to_vec(),
-        };
-        let reply = self.line.send(message).await?;
+        let reply = self.line.send(Message::signed(Step::Begin, "", request)).await?;
         let activation = self.terminal.accept_begin(reply.answer(), (self.now)())?;
         self.keep()?;
         (self.tell)(Told::Begun { activation: activation.as_str().to_owned() });
@@ -132,13 +123,7 @@ impl Driver<'_> {
     pub async fn deliver(&mut self) -> Result<(), ClientError> {
         let request = self.terminal.deliver()?;
         self.keep()?;
-        let message = Message {
-            step: Step::Deliver,
-            activation: self.activation()?,
-            ksn: Vec::new(),
-            payload: request.payload,
-            proof: request.signature.to_vec(),
-        };
+        let message = Message::signed(Step::Deliver, &self.activation()?, request);
         let reply = self.line.send(message).await?;
         let loaded = match self.terminal.accept_keys(reply.answer()) {
             Ok(loaded) => loaded,
@@ -152,14 +137,7 @@ impl Driver<'_> {
     /// Step 5.
     pub async fn confirm(&mut self) -> Result<(), ClientError> {
         let request = self.terminal.confirm()?;
-        let message = Message {
-            step: Step::Confirm,
-            activation: self.activation()?,
-            ksn: Vec::new(),
-            payload: request.payload,
-            proof: request.mac.to_vec(),
-        };
-        let reply = self.line.send(message).await?;
+        let reply = self.line.send(Message::confirm(&self.activation()?, request)).await?;
         self.terminal.accept_confirmation(reply.answer())?;
         self.keep()?;
         (self.tell)(Told::Confirmed);
@@ -168,9 +146,15 @@ impl Driver<'_> {
 
     /// Step 6: asks, applies, reports.
     pub async fn parameters(&mut self) -> Result<(), ClientError> {
+        self.take_parameters().await?;
+        self.report_applied().await
+    }
+
+    /// Step 6 without its report: asks and applies.
+    pub async fn take_parameters(&mut self) -> Result<(), ClientError> {
         let request = self.terminal.request_parameters(self.rng)?;
         self.keep()?;
-        let reply = match self.line.send(exchange(Step::Parameters, request)).await {
+        let reply = match self.line.send(Message::exchange(Step::Parameters, request)).await {
             Ok(reply) => reply,
             Err(status) => return Err(self.give_up(status)?),
         };
@@ -181,7 +165,7 @@ impl Driver<'_> {
         if let Some(parameters) = self.terminal.parameters() {
             (self.tell)(Told::Parameters(Box::new(parameters.clone())));
         }
-        self.report_applied().await
+        Ok(())
     }
 
     /// Step 7: one test transaction with the test card.
@@ -195,7 +179,7 @@ impl Driver<'_> {
         };
         let request = self.terminal.test_transaction(test, self.rng)?;
         self.keep()?;
-        let reply = match self.line.send(exchange(Step::Test, request)).await {
+        let reply = match self.line.send(Message::exchange(Step::Test, request)).await {
             Ok(reply) => reply,
             Err(status) => return Err(self.give_up(status)?),
         };
@@ -205,7 +189,8 @@ impl Driver<'_> {
         Ok(verdict)
     }
 
-    async fn report_applied(&mut self) -> Result<(), ClientError> {
+    /// The report that ends step 6: which file was applied.
+    pub async fn report_applied(&mut self) -> Result<(), ClientError> {
         let parameters = self.terminal.parameters().ok_or(TerminalError::OutOfStep)?;
         let outcome = Outcome::Applied(parameters.digest());
         self.report(Step::Parameters, outcome).await?;
@@ -225,19 +210,7 @@ impl Driver<'_> {
     async fn report(&mut self, step: Step, outcome: Outcome) -> Result<(), ClientError> {
         let report = self.terminal.report(step, outcome)?;
         self.keep()?;
-        let activation = self.activation()?;
-        let message = match report {
-            ReportRequest::Signed(request) => Message {
-                step: Step::Report,
-                activation,
-                ksn: Vec::new(),
-                payload: request.payload,
-                proof: request.signature.to_vec(),
-            },
-            ReportRequest::Transaction(request) => {
-                Message { activation, ..exchange(Step::Report, request) }
-            }
-        };
+        let message = Message::report(&self.activation()?, report);
         if let Err(status) = self.line.send(message).await {
             return Err(self.give_up(status)?);
         }
@@ -266,18 +239,6 @@ impl Driver<'_> {
 
     fn keep(&mut self) -> Result<(), ClientError> {
         (self.save)(self.terminal).map_err(ClientError::Memory)
-    }
-}
-
-/// A message under a transaction key.
-fn exchange(step: Step, request: TransactionRequest) -> Message {
-    let TransactionRequest { ksn, payload, mac } = request;
-    Message { step, activation: String::new(), ksn, payload, proof: mac }
-}
-
-impl Reply {
-    fn answer(&self) -> Answer<'_> {
-        Answer { payload: &self.payload, proof: &self.proof }
     }
 }
 

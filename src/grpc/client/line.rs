@@ -11,6 +11,7 @@ use super::Client;
 use crate::activation::Step;
 use crate::grpc::proto;
 use crate::grpc::proto::report_step_request::Proof;
+use crate::terminal::{Answer, ConfirmRequest, ReportRequest, SignedRequest, TransactionRequest};
 
 /// A message of a terminal, as its call of `ActivationService` carries it.
 #[derive(Clone, Eq, PartialEq)]
@@ -27,6 +28,51 @@ pub struct Message {
     pub proof: Vec<u8>,
 }
 
+impl Message {
+    /// Begin or Deliver; `activation` is empty for Begin.
+    #[must_use]
+    pub fn signed(step: Step, activation: &str, request: SignedRequest) -> Self {
+        Self {
+            step,
+            activation: activation.to_owned(),
+            ksn: Vec::new(),
+            payload: request.payload,
+            proof: request.signature.to_vec(),
+        }
+    }
+
+    /// Confirm.
+    #[must_use]
+    pub fn confirm(activation: &str, request: ConfirmRequest) -> Self {
+        Self {
+            step: Step::Confirm,
+            activation: activation.to_owned(),
+            ksn: Vec::new(),
+            payload: request.payload,
+            proof: request.mac.to_vec(),
+        }
+    }
+
+    /// A message under a transaction key.
+    #[must_use]
+    pub fn exchange(step: Step, request: TransactionRequest) -> Self {
+        let TransactionRequest { ksn, payload, mac } = request;
+        Self { step, activation: String::new(), ksn, payload, proof: mac }
+    }
+
+    /// Report.
+    #[must_use]
+    pub fn report(activation: &str, request: ReportRequest) -> Self {
+        match request {
+            ReportRequest::Signed(request) => Self::signed(Step::Report, activation, request),
+            ReportRequest::Transaction(request) => {
+                let activation = activation.to_owned();
+                Self { activation, ..Self::exchange(Step::Report, request) }
+            }
+        }
+    }
+}
+
 /// What came back; empty for a report, which is answered by nothing.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Reply {
@@ -34,6 +80,14 @@ pub struct Reply {
     pub payload: Vec<u8>,
     /// Its signature or MAC.
     pub proof: Vec<u8>,
+}
+
+impl Reply {
+    /// The reply as a terminal takes it.
+    #[must_use]
+    pub fn answer(&self) -> Answer<'_> {
+        Answer { payload: &self.payload, proof: &self.proof }
+    }
 }
 
 /// A reply on its way.
