@@ -1,0 +1,77 @@
+"""The acquirer's side: registers terminals, has their transactions checked, reads refusals."""
+
+import uuid
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from service import Service
+from stubs import mac_grpc, mac, pin, pin_grpc, terminals, terminals_grpc, types
+
+
+def refusal(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
+    """The stable reason of an error, with its metadata: it stands in the status details."""
+    details = dict(error.trailing_metadata())["grpc-status-details-bin"]
+    status = status_pb2.Status.FromString(details)
+    info = error_details_pb2.ErrorInfo()
+    if not any(detail.Unpack(info) for detail in status.details) or info.domain != "firstkey":
+        raise AssertionError(f"no reason: {status}")
+    return info
+
+
+class Backend:
+    """A payment backend on the service's channel."""
+
+    def __init__(self, service: Service) -> None:
+        self._terminals = terminals_grpc.TerminalServiceStub(service.channel)
+        self._macs = mac_grpc.MacServiceStub(service.channel)
+        self._pins = pin_grpc.PinServiceStub(service.channel)
+
+    def register(self, terminal_id: str, serial: str, profile: str) -> str:
+        """Registers a terminal with a device certificate; returns its name."""
+        request = terminals.CreateTerminalRequest(
+            request_id=str(uuid.uuid4()), terminal_id=terminal_id, serial=serial,
+            model="simulator", profile=profile,
+            merchant=terminals.Merchant(merchant_id="INTEROP1", terminal_id="TERM0001",
+                                        display_name="Café Interop"),
+            merchant_standing=terminals.MERCHANT_STANDING_APPROVED,
+            kind=terminals.TERMINAL_KIND_DEVICE_CERTIFICATE,
+            device_authority="deviceAuthorities/dev-vendor")
+        return self._terminals.CreateTerminal(request).terminal.name
+
+    def issue_code(self, name: str) -> str:
+        """The activation code that the merchant is told."""
+        request = terminals.IssueActivationCodeRequest(request_id=str(uuid.uuid4()), name=name)
+        return self._terminals.IssueActivationCode(request).activation_code
+
+    def enable(self, name: str) -> Message:
+        """Opens PIN and MAC calls for the terminal."""
+        request = terminals.EnableTerminalRequest(request_id=str(uuid.uuid4()), name=name)
+        return self._terminals.EnableTerminal(request).terminal
+
+    def terminal(self, name: str) -> Message:
+        """The terminal with its timeline."""
+        return self._terminals.GetTerminal(terminals.GetTerminalRequest(name=name)).terminal
+
+    def verify_mac(self, ksn: bytes, message: bytes, code: bytes, **how: Any) -> None:
+        """Has a terminal's MAC verified; one that does not verify is an error."""
+        self._macs.VerifyMac(mac.VerifyMacRequest(
+            key=_dukpt(ksn), direction=types.DIRECTION_REQUEST, message=message, mac=code, **how))
+
+    def respond(self, ksn: bytes, message: bytes, **how: Any) -> bytes:
+        """The MAC of a message to the terminal, under the response key of its KSN."""
+        return self._macs.GenerateMac(mac.GenerateMacRequest(
+            key=_dukpt(ksn), direction=types.DIRECTION_RESPONSE, message=message, **how)).mac
+
+    def translate(self, ksn: bytes, pin_block: bytes, pan: str, zone: str, **formats: int) -> bytes:
+        """Has a terminal's PIN block re-enciphered to the zone key of another institution."""
+        return self._pins.TranslatePin(pin.TranslatePinRequest(
+            source=_dukpt(ksn), pin_block=pin_block, pan=pan,
+            destination=types.WorkingKey(static_key=zone), **formats)).pin_block
+
+
+def _dukpt(ksn: bytes) -> Message:
+    """The transaction key of a KSN; the service finds the base derivation key by it."""
+    return types.WorkingKey(dukpt=types.DukptKey(ksn=ksn))

@@ -1,0 +1,72 @@
+"""A development service of this test run, and what is published or left on disk for it."""
+
+import atexit
+import functools
+import json
+import shutil
+import subprocess
+import tempfile
+import threading
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import grpc
+import psec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+from stubs import BUILD, ROOT
+
+
+class Authority(NamedTuple):
+    """A certificate and its private key, as `dev-pki/` holds them in DER."""
+
+    certificate: x509.Certificate
+    key: EllipticCurvePrivateKey
+
+
+class Service:
+    """`firstkeyd --dev` on a free port of loopback, with a fresh store."""
+
+    def __init__(self) -> None:
+        self._data = Path(tempfile.mkdtemp(prefix="firstkey-interop-"))
+        atexit.register(shutil.rmtree, self._data, ignore_errors=True)
+        command = [BUILD / "debug" / "firstkeyd", "--dev", "--listen", "127.0.0.1:0"]
+        self._process = subprocess.Popen([*command, "--data", self._data], cwd=ROOT,
+                                         stderr=subprocess.PIPE, text=True)
+        atexit.register(self._stop)
+        log = self._process.stderr
+        self.address = next((line["address"] for line in map(json.loads, log)
+                             if "address" in line), None)
+        if self.address is None:
+            raise RuntimeError("the service did not say where it serves")
+        # What it logs from here on is read, so that it never waits for a full pipe.
+        threading.Thread(target=lambda: [None for _ in log], daemon=True).start()
+        self.channel = grpc.insecure_channel(self.address)
+
+    def _stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=30)
+
+    def authority(self, name: str) -> Authority:
+        """The authority of `dev-pki/` with this name: `vendor` or `acquirer`."""
+        folder = self._data / "dev-pki"
+        certificate = x509.load_der_x509_certificate((folder / f"{name}.crt").read_bytes())
+        key = load_der_private_key((folder / f"{name}.key").read_bytes(), password=None)
+        return Authority(certificate, key)
+
+
+@functools.cache
+def running() -> Service:
+    """The one service of this run, started when it is first asked for."""
+    return Service()
+
+
+@functools.cache
+def development_keys() -> dict[str, bytes]:
+    """The published keys in clear, by their ids: psec opens what `keys-dev/` holds."""
+    published = tomllib.loads((ROOT / "keys-dev" / "keys.toml").read_text())
+    master_key = bytes.fromhex(published["master_key"])
+    return {key["id"]: psec.tr31.unwrap(master_key, key["block"])[1] for key in published["key"]}

@@ -1,0 +1,373 @@
+"""A terminal: what its firmware does from the first start to a purchase.
+
+It knows its device key, the acquirer's root and id, and its suite. Everything else comes from the
+service, and nothing of it is taken before its signature or MAC verifies over the very bytes that
+came. A refused answer changes nothing: the terminal can ask again.
+"""
+
+import hashlib
+import hmac
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import psec
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from google.protobuf.message import DecodeError, Message
+
+import protocol
+from device import Device, verify
+from dukpt import AesKeys, Keys, TdesKeys, aes_block, tdes_block
+from protocol import Transcript
+from stubs import activation, payload
+from trust import NotTrusted, service_key
+
+
+class Refused(Exception):
+    """The terminal does not take an answer: `fault` says why, as it would report it."""
+
+    def __init__(self, fault: int) -> None:
+        super().__init__(payload.Fault.Name(fault))
+        self.fault = fault
+
+
+class Step(NamedTuple):
+    """One exchange: the call, who makes its request, and who judges its answer."""
+
+    call: str
+    ask: Callable[[], Message]
+    accept: Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The parameter file as the terminal applied it."""
+
+    version: int
+    acquirer_id: str
+    merchant_id: str
+    merchant_name: str
+    terminal_id: str
+    currency: str
+    single_limit_minor: int
+    daily_limit_minor: int
+
+
+class Card(NamedTuple):
+    """A card and what its holder types."""
+
+    pan: str
+    expiry: str
+    pin: str
+
+
+class Purchase(NamedTuple):
+    """What a terminal sends with a transaction: a message, its MAC and a PIN block, one KSN."""
+
+    ksn: bytes
+    message: bytes
+    mac: bytes
+    pin_block: bytes
+
+
+class Terminal:
+    """A device with the software of an acquirer's terminal in it."""
+
+    def __init__(self, device: Device, root: x509.Certificate, acquirer_id: str,
+                 suite: type[AesKeys] | type[TdesKeys]) -> None:
+        self.device = device
+        self.keys: Keys | None = None
+        self.parameters: Parameters | None = None
+        self.activation = ""
+        self.tests_passed, self.tests_required = 0, 1
+        self._root, self._acquirer_id, self._suite = root, acquirer_id, suite
+        self._sequence = 0
+        self._counter = 0
+        self._tests = 0
+
+    # The whole of an activation.
+
+    def steps(self, code: str, card: Card) -> Iterator[Step]:
+        """The exchanges from the code to the last test, each to be made when it comes."""
+        yield Step("BeginActivation", lambda: self.begin(code), self.begun)
+        yield Step("DeliverKeys", self.deliver, self.delivered)
+        yield Step("ConfirmKeys", self.confirm, self.confirmed)
+        yield Step("GetParameters", self.ask_parameters, self.apply_parameters)
+        yield Step("ReportStep", self.report_applied, lambda _: None)
+        while self.tests_passed < self.tests_required:
+            yield Step("RunTestTransaction", lambda: self.test(card), self.tested)
+
+    def activate(self, link: Any, code: str, card: Card) -> None:
+        """Plays every step over a link, which is a stub of ActivationService."""
+        for step in self.steps(code, card):
+            step.accept(getattr(link, step.call)(step.ask()))
+
+    # Step 3.
+
+    def begin(self, code: str) -> Message:
+        """Shows the code as the merchant typed it, and proves the device key."""
+        self._sequence = max(int(time.time()), self._sequence + 1)
+        self._asked = Transcript().then(payload.Begin(
+            activation_code=protocol.normal_code(code),
+            serial=self.device.serial,
+            certificate_chain=self.device.chain,
+            device_nonce=os.urandom(32),
+            readiness=payload.Readiness(hardware="interop rev. 1", firmware="1.0.0",
+                                        network=payload.NETWORK_ETHERNET),
+            sequence=self._sequence,
+        ).SerializeToString())
+        return activation.BeginActivationRequest(
+            payload=self._asked.messages[-1],
+            signature=self.device.sign(self._asked.covered("terminal", "begin")))
+
+    def begun(self, answer: Message) -> None:
+        """Judges the service's certificate, then its signature."""
+        said = _parse(payload.BeginAnswer, answer.payload)
+        try:
+            key = service_key(said.service_certificate_chain, self._root, self._acquirer_id)
+        except NotTrusted as error:
+            raise Refused(payload.FAULT_SERVICE_NOT_TRUSTED) from error
+        self._transcript = _signed(key, self._asked, answer, "begin")
+        if said.acquirer_id != self._acquirer_id:
+            raise Refused(payload.FAULT_SERVICE_NOT_TRUSTED)
+        if len(said.service_nonce) != 32 or said.expires_at_seconds <= time.time():
+            raise Refused(payload.FAULT_PAYLOAD)
+        self._service_key, self.activation = key, said.activation
+
+    # Step 4.
+
+    def deliver(self) -> Message:
+        """Sends an ephemeral key, which serves this once."""
+        self._ephemeral = ec.generate_private_key(ec.SECP256R1())
+        self._asked = self._transcript.then(payload.Deliver(
+            activation=self.activation, device_ephemeral=point(self._ephemeral),
+        ).SerializeToString())
+        return activation.DeliverKeysRequest(
+            activation=self.activation,
+            payload=self._asked.messages[-1],
+            signature=self.device.sign(self._asked.covered("terminal", "deliver")))
+
+    def delivered(self, answer: Message) -> None:
+        """Agrees on keys with the service and opens the key block with them."""
+        transcript = _signed(self._service_key, self._asked, answer, "deliver")
+        said = _parse(payload.DeliverAnswer, answer.payload)
+        if said.activation != self.activation:
+            raise Refused(payload.FAULT_PAYLOAD)
+        agreed = self._agree(said.service_ephemeral)
+        keys = [self._load(key, agreed("firstkey/v1/kbpk")) for key in said.keys]
+        if len(keys) != 1:
+            raise Refused(payload.FAULT_PAYLOAD)
+        self._loaded, self._transcript = keys[0], transcript
+        self._confirm_key = agreed("firstkey/v1/confirm-terminal")
+        self._confirmed_key = agreed("firstkey/v1/confirm-service")
+
+    def _agree(self, service_ephemeral: bytes) -> Callable[[str], bytes]:
+        try:
+            theirs = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), service_ephemeral)
+        except ValueError as error:
+            raise Refused(payload.FAULT_PAYLOAD) from error
+        shared = self._ephemeral.exchange(ec.ECDH(), theirs)
+        ours, transcript = point(self._ephemeral), self._asked
+        return lambda label: protocol.agreed_key(
+            label, self._suite.suite, transcript, shared, ours, service_ephemeral)
+
+    def _load(self, delivered: Message, kbpk: bytes) -> Keys:
+        """Opens the block of an initial key; its header says what the message says."""
+        try:
+            header, key = psec.tr31.unwrap(kbpk, delivered.key_block)
+        except (psec.tr31.HeaderError, psec.tr31.KeyBlockError) as error:
+            raise Refused(payload.FAULT_KEY_BLOCK) from error
+        algorithm, id_block = ("A", "IK") if self._suite is AesKeys else ("T", "KS")
+        of_block = (header.version_id, header.key_usage, header.algorithm, len(key))
+        if of_block != ("D", "B1", algorithm, 16) or delivered.usage != "B1" or delivered.slot != 0:
+            raise Refused(payload.FAULT_KEY_BLOCK)
+        if header.blocks.get(id_block) != delivered.initial_key_id.hex().upper():
+            raise Refused(payload.FAULT_KEY_BLOCK)
+        keys = self._suite(key, delivered.initial_key_id)
+        if keys.check_value() != delivered.check_value:
+            raise Refused(payload.FAULT_CHECK_VALUE)
+        return keys
+
+    # Step 5.
+
+    def confirm(self) -> Message:
+        """Proves by the check value of what it loaded that the key arrived."""
+        self._asked = self._transcript.then(payload.Confirm(
+            activation=self.activation,
+            keys=[payload.ConfirmedKey(slot=0, check_value=self._loaded.check_value())],
+        ).SerializeToString())
+        covered = self._asked.covered("terminal", "confirm")
+        return activation.ConfirmKeysRequest(
+            activation=self.activation,
+            payload=self._asked.messages[-1],
+            mac=hmac.digest(self._confirm_key, covered, "sha256"))
+
+    def confirmed(self, answer: Message) -> None:
+        """From here on the keys serve."""
+        covered = self._asked.then(answer.payload).covered("service", "confirm")
+        _same(hmac.digest(self._confirmed_key, covered, "sha256"), answer.mac)
+        said = _parse(payload.ConfirmAnswer, answer.payload)
+        if said.activation != self.activation or said.status != payload.KEY_STATUS_SERVING:
+            raise Refused(payload.FAULT_PAYLOAD)
+        self.keys, self._counter = self._loaded, 0
+
+    # Step 6.
+
+    def ask_parameters(self) -> Message:
+        """Asks for merchant data and limits, under a transaction key."""
+        known = self.parameters.version if self.parameters else 0
+        asked = payload.Parameters(known_version=known, nonce=os.urandom(32)).SerializeToString()
+        return activation.GetParametersRequest(**self.maced(asked, "parameters"))
+
+    def apply_parameters(self, answer: Message) -> None:
+        """Applies the file whole or not at all, and never an older one."""
+        self._verify_answer(answer, "parameters")
+        said = _parse(payload.ParametersAnswer, answer.payload)
+        if hashlib.sha256(said.parameter_file).digest() != said.digest:
+            raise Refused(payload.FAULT_PARAMETERS)
+        applied = _parameters(said.parameter_file)
+        if applied.acquirer_id != self._acquirer_id:
+            raise Refused(payload.FAULT_PARAMETERS)
+        before = self.parameters
+        if before and (applied.version < before.version
+                       or applied.version == before.version and applied != before):
+            raise Refused(payload.FAULT_PARAMETERS_ROLLED_BACK)
+        self.parameters, self._digest = applied, said.digest
+
+    def report_applied(self) -> Message:
+        """Says which parameter file it applied."""
+        report = payload.Report(activation=self.activation, step=payload.STEP_PARAMETERS,
+                                applied_digest=self._digest).SerializeToString()
+        maced = self.maced(report, "report")
+        return activation.ReportStepRequest(
+            activation=self.activation, payload=maced.pop("payload"),
+            transaction_mac=activation.TransactionMac(**maced))
+
+    def report_fault(self, step: int, fault: int) -> Message:
+        """Says what it found wrong before its keys serve, so signed by the device key."""
+        report = Transcript().then(payload.Report(
+            activation=self.activation, step=step, fault=fault).SerializeToString())
+        return activation.ReportStepRequest(
+            activation=self.activation, payload=report.messages[-1],
+            signature=self.device.sign(report.covered("terminal", "report")))
+
+    # Step 7.
+
+    def test(self, card: Card, amount_minor: int = 100) -> Message:
+        """Makes a transaction with a test card."""
+        self._tests += 1
+        counter = self._next_counter()
+        formats = {AesKeys: payload.PIN_BLOCK_FORMAT_ISO_4, TdesKeys: payload.PIN_BLOCK_FORMAT_ISO_0}
+        transaction = payload.TestTransaction(
+            number=self._tests, amount_minor=amount_minor, currency=self.parameters.currency,
+            pan=card.pan, expiry=card.expiry, pin_block=self._pin_block(card, counter),
+            pin_block_format=formats[self._suite])
+        maced = self.maced(transaction.SerializeToString(), "test", counter)
+        return activation.RunTestTransactionRequest(**maced)
+
+    def tested(self, answer: Message) -> None:
+        """Reads the verdicts."""
+        self._verify_answer(answer, "test")
+        said = _parse(payload.TestTransactionAnswer, answer.payload)
+        if said.number != self._tests or not said.verdicts:
+            raise Refused(payload.FAULT_PAYLOAD)
+        self.verdicts = {payload.Check.Name(v.check): v.passed for v in said.verdicts}
+        self.tests_passed, self.tests_required = said.tests_passed, said.tests_required
+
+    # In service.
+
+    def purchase(self, card: Card, amount_minor: int) -> Purchase:
+        """A purchase within its limits: PIN block and MAC under the keys of one KSN."""
+        if not 0 < amount_minor <= self.parameters.single_limit_minor:
+            raise ValueError("over the limit")
+        counter = self._next_counter()
+        message = f"purchase {amount_minor} {self.parameters.currency} {card.pan[-4:]}".encode()
+        mac = self.keys.cmac(self.keys.mac_request_key(counter), message)
+        return Purchase(self.keys.ksn(counter), message, mac, self._pin_block(card, counter))
+
+    def verify_response(self, purchase: Purchase, message: bytes, mac: bytes) -> None:
+        """Verifies what the host says to a purchase, under the response key of its KSN."""
+        key = self.keys.mac_response_key(self.counter_of(purchase.ksn))
+        _same(self.keys.cmac(key, message), mac)
+
+    def counter_of(self, ksn: bytes) -> int:
+        """The counter of one of its KSNs."""
+        return int.from_bytes(ksn, "big") - int.from_bytes(self.keys.ksn(0), "big")
+
+    def _next_counter(self) -> int:
+        self._counter = self.keys.next_counter(self._counter)
+        return self._counter
+
+    def _pin_block(self, card: Card, counter: int) -> bytes:
+        """ISO 9564-1: format 4 with AES, format 0 with TDES."""
+        key = self.keys.pin_key(counter)
+        if self._suite is TdesKeys:
+            return tdes_block(key, psec.pinblock.encode_pinblock_iso_0(card.pin, card.pan))
+        pin = psec.pinblock.encode_pin_field_iso_4(card.pin)
+        pan = psec.pinblock.encode_pan_field_iso_4(card.pan)
+        mixed = bytes(a ^ b for a, b in zip(aes_block(key, pin), pan, strict=True))
+        return aes_block(key, mixed)
+
+    # Exchanges under a transaction key.
+
+    def maced(self, message: bytes, step: str, counter: int | None = None) -> dict[str, bytes]:
+        """A payload with its KSN and its MAC; it begins a transcript of its own.
+
+        The counter is the next one unless a hostile terminal says another.
+        """
+        counter = counter or self._next_counter()
+        self._asked, self._asked_counter = Transcript().then(message), counter
+        key = self.keys.mac_request_key(counter)
+        mac = self.keys.cmac(key, self._asked.covered("terminal", step))
+        return {"ksn": self.keys.ksn(counter), "payload": message, "mac": mac}
+
+    def _verify_answer(self, answer: Message, step: str) -> None:
+        key = self.keys.mac_response_key(self._asked_counter)
+        covered = self._asked.then(answer.payload).covered("service", step)
+        _same(self.keys.cmac(key, covered), answer.mac)
+
+
+def _signed(key: ec.EllipticCurvePublicKey, asked: Transcript, answer: Message,
+            step: str) -> Transcript:
+    """The transcript with the answer in it, if the service signed that."""
+    transcript = asked.then(answer.payload)
+    try:
+        verify(key, answer.signature, transcript.covered("service", step))
+    except (InvalidSignature, ValueError) as error:
+        raise Refused(payload.FAULT_AUTHENTICATION) from error
+    return transcript
+
+
+def _same(expected: bytes, mac: bytes) -> None:
+    if not hmac.compare_digest(expected, mac):
+        raise Refused(payload.FAULT_AUTHENTICATION)
+
+
+def _parse(kind: type[Message], data: bytes) -> Message:
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise Refused(payload.FAULT_PAYLOAD) from error
+
+
+def point(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Its public point: 65 bytes, 04 || X || Y."""
+    return key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+
+def _parameters(file: bytes) -> Parameters:
+    """Reads a parameter file: every line once, in its order, or nothing."""
+    fields = Parameters.__dataclass_fields__
+    try:
+        lines = file.decode().removesuffix("\n").split("\n")
+        pairs = [line.split("=", 1) for line in lines]
+        if [name for name, _ in pairs] != list(fields) or not file.endswith(b"\n"):
+            raise ValueError("other lines")
+        return Parameters(**{name: fields[name].type(value) for name, value in pairs})
+    except ValueError as error:
+        raise Refused(payload.FAULT_PARAMETERS) from error
