@@ -65,7 +65,8 @@ if [ ! -d "$interop" ]; then
   fresh=$interop.$$
   if python3 -c "import tomllib" && python3 -m venv "$fresh" &&
     "$fresh/bin/python" -m pip install --quiet --no-deps -r tests/interop/requirements.txt; then
-    mv -T "$fresh" "$interop"
+    # A second run may have been quicker; its packages are the same.
+    mv -T "$fresh" "$interop" 2>/dev/null || rm -rf "$fresh"
   else
     rm -rf "$fresh"
   fi
