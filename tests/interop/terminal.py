@@ -183,8 +183,10 @@ class Terminal:
         except (psec.tr31.HeaderError, psec.tr31.KeyBlockError) as error:
             raise Refused(payload.FAULT_KEY_BLOCK) from error
         algorithm, id_block = ("A", "IK") if self._suite is AesKeys else ("T", "KS")
-        of_block = (header.version_id, header.key_usage, header.algorithm, len(key))
-        if of_block != ("D", "B1", algorithm, 16) or delivered.usage != "B1" or delivered.slot != 0:
+        says = header.version_id, header.key_usage, header.algorithm, header.mode_of_use
+        if says != ("D", "B1", algorithm, "X") or header.exportability != "N" or len(key) != 16:
+            raise Refused(payload.FAULT_KEY_BLOCK)
+        if delivered.usage != header.key_usage or delivered.slot != 0:
             raise Refused(payload.FAULT_KEY_BLOCK)
         if header.blocks.get(id_block) != delivered.initial_key_id.hex().upper():
             raise Refused(payload.FAULT_KEY_BLOCK)
@@ -262,7 +264,8 @@ class Terminal:
         """Makes a transaction with a test card."""
         self._tests += 1
         counter = self._next_counter()
-        formats = {AesKeys: payload.PIN_BLOCK_FORMAT_ISO_4, TdesKeys: payload.PIN_BLOCK_FORMAT_ISO_0}
+        formats = {AesKeys: payload.PIN_BLOCK_FORMAT_ISO_4,
+                   TdesKeys: payload.PIN_BLOCK_FORMAT_ISO_0}
         transaction = payload.TestTransaction(
             number=self._tests, amount_minor=amount_minor, currency=self.parameters.currency,
             pan=card.pan, expiry=card.expiry, pin_block=self._pin_block(card, counter),

@@ -1,4 +1,4 @@
-"""Whether a service certificate is the acquirer's: to the root that a terminal holds, or nothing."""
+"""Whether a service certificate is the acquirer's: it leads to the root that a terminal holds."""
 
 from collections.abc import Sequence
 
