@@ -12,6 +12,7 @@ mod testing;
 mod transaction_key;
 pub mod translate_pin;
 pub mod verify_mac;
+pub mod verify_mac_and_translate_pin;
 
 use std::future::Future;
 

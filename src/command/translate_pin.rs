@@ -8,7 +8,8 @@ use super::{Error, WorkingKey, activation, give_up, retrying};
 use crate::key::Key;
 use crate::key::usage::PinEncryption;
 use crate::pin::{
-    EncryptedPinBlock, Fill, FormatForbidden, Pan, PanForm, PinBlockFormat, Translation,
+    EncryptedPinBlock, Fill, FormatForbidden, Pan, PanForm, PinBlockFormat, PinBlockRejected,
+    Translation,
 };
 use crate::vault::{
     self, Action, Budget, Caller, HashPurpose, KeyAttributes, Operation, Purpose, Reason,
@@ -74,14 +75,95 @@ pub async fn translate_pin(
 
 /// The names of both stored keys, where they are known.
 #[derive(Clone, Copy)]
-struct Names<'a> {
-    source: Option<&'a str>,
-    destination: Option<&'a str>,
+pub(super) struct Names<'a> {
+    pub(super) source: Option<&'a str>,
+    pub(super) destination: Option<&'a str>,
 }
 
-enum Outcome {
+/// What became of a PIN block.
+pub(super) enum Outcome {
     Rejected,
     Translated(EncryptedPinBlock),
+}
+
+/// Both keys of a translation that may be made. Nothing is spent yet.
+pub(super) struct Sides<'a> {
+    names: Names<'a>,
+    source: PinKey,
+    destination: PinKey,
+}
+
+impl<'a> Sides<'a> {
+    /// Finds the keys, and refuses what formats, keys and attributes forbid.
+    pub(super) async fn find(
+        vault: &Vault,
+        work: &mut Work,
+        names: Names<'a>,
+        request: &Request,
+    ) -> Result<Self, Error> {
+        let destination = destination(vault, work, names.destination, request).await?;
+        let source = source(vault, work, names.source, request).await?;
+        let sides = Self { names, source, destination };
+        sides.translation(request).check().map_err(forbidden)?;
+        let formats_in = &sides.source.attributes().pin_formats_in;
+        let formats_out = &sides.destination.attributes().pin_formats_out;
+        if carries(formats_in, request.source_format)
+            && carries(formats_out, request.destination_format)
+        {
+            Ok(sides)
+        } else {
+            Err(Error::refused(Reason::TranslationForbidden))
+        }
+    }
+
+    /// The terminal that made the block, where it is registered here.
+    pub(super) fn terminal(&self) -> Option<&Terminal> {
+        self.source.terminal()
+    }
+
+    /// The same as it was read, where this is its first transaction.
+    pub(super) fn first_of(&self) -> Option<Versioned<Terminal>> {
+        self.source.first_of()
+    }
+
+    /// Spends the counters and translates the block.
+    pub(super) async fn translate(
+        &self,
+        vault: &Vault,
+        caller: &Caller,
+        work: &mut Work,
+        request: &Request,
+    ) -> Result<Outcome, Error> {
+        let hash = request.hash(vault, self.names);
+        work.request(hash);
+        note_pan(vault, work, &request.pan);
+        // The counters first: they become spent in the commit, whatever the PIN block turns out to
+        // be. Each side has its own input, so one counter can not stand on both.
+        self.source.claim(work, &[b"source".as_slice(), &hash].concat()).await?;
+        self.destination.claim(work, &[b"destination".as_slice(), &hash].concat()).await?;
+        reserve(work, caller, (self.names.source, &self.source), request).await?;
+
+        let fill = Fill::draw(vault.rng())
+            .map_err(|_| vault::Error::incident("the random number generator failed", ""))?;
+        Ok(match self.translation(request).apply(&request.pin_block, &fill) {
+            Ok(block) => Outcome::Translated(block),
+            Err(PinBlockRejected) => Outcome::Rejected,
+        })
+    }
+
+    fn translation<'b>(&'b self, request: &'b Request) -> Translation<'b> {
+        let formats_in = &self.source.attributes().pin_formats_in;
+        Translation {
+            inbound: self.source.key(),
+            from: request.source_format,
+            inbound_pan: request.pan_form,
+            outbound: self.destination.key(),
+            to: request.destination_format,
+            outbound_pan: request.pan_form,
+            pan: &request.pan,
+            format_1_inbound: carries(formats_in, PinBlockFormat::Iso1),
+        }
+    }
 }
 
 async fn translate(
@@ -91,44 +173,12 @@ async fn translate(
     names: Names<'_>,
     request: &Request,
 ) -> Result<Outcome, Error> {
-    let destination = destination(vault, work, names.destination, request).await?;
-    let source = source(vault, work, names.source, request).await?;
-    let (inbound, outbound) = (source.open()?, destination.open()?);
-    let translation = Translation {
-        inbound: inbound.key(),
-        from: request.source_format,
-        inbound_pan: request.pan_form,
-        outbound: outbound.key(),
-        to: request.destination_format,
-        outbound_pan: request.pan_form,
-        pan: &request.pan,
-        format_1_inbound: carries(&source.attributes().pin_formats_in, PinBlockFormat::Iso1),
-    };
-    translation.check().map_err(forbidden)?;
-    if !carries(&source.attributes().pin_formats_in, request.source_format)
-        || !carries(&destination.attributes().pin_formats_out, request.destination_format)
-    {
-        return Err(Error::refused(Reason::TranslationForbidden));
-    }
-
-    let hash = request.hash(vault, names);
-    work.request(hash);
-    note_pan(vault, work, &request.pan);
-    // The counters first: they become spent in the commit, whatever the PIN block turns out to be.
-    // Each side has its own input, so one counter can not stand on both.
-    source.claim(work, &[b"source".as_slice(), &hash].concat()).await?;
-    destination.claim(work, &[b"destination".as_slice(), &hash].concat()).await?;
-    reserve(work, caller, (names.source, &source), request).await?;
-
-    let fill = Fill::draw(vault.rng())
-        .map_err(|_| vault::Error::incident("the random number generator failed", ""))?;
-    let Ok(block) = translation.apply(&request.pin_block, &fill) else {
-        return Ok(Outcome::Rejected);
-    };
-    if let Some(terminal) = source.first_of() {
+    let sides = Sides::find(vault, work, names, request).await?;
+    let outcome = sides.translate(vault, caller, work, request).await?;
+    if let (Outcome::Translated(_), Some(terminal)) = (&outcome, sides.first_of()) {
         activation::first_transaction(work, terminal, "TranslatePin")?;
     }
-    Ok(Outcome::Translated(block))
+    Ok(outcome)
 }
 
 /// The side that a PIN block comes from.
@@ -141,14 +191,11 @@ async fn source(
     let terminal = request.terminal.as_deref();
     match &request.source {
         WorkingKey::Dukpt(key) => {
-            let wanted = Wanted { key, name, side: Side::Host, terminal };
-            Ok(PinKey::Dukpt(wanted.find(vault, work).await?))
+            PinKey::derived(Wanted { key, name, side: Side::Host, terminal }, vault, work).await
         }
         WorkingKey::Static(name) => {
             check_named_terminal(vault, work, terminal).await?;
-            let key = vault.key(name, Operation::Decrypt).await?;
-            work.uses(&key);
-            Ok(PinKey::Static(key))
+            PinKey::stored(name, Operation::Decrypt, vault, work).await
         }
     }
 }
@@ -163,79 +210,73 @@ async fn destination(
 ) -> Result<PinKey, Error> {
     match &request.destination {
         WorkingKey::Dukpt(key) => {
-            let wanted = Wanted { key, name, side: Side::Terminal, terminal: None };
-            Ok(PinKey::Dukpt(wanted.find(vault, work).await?))
+            let (side, terminal) = (Side::Terminal, None);
+            PinKey::derived(Wanted { key, name, side, terminal }, vault, work).await
         }
-        WorkingKey::Static(name) => {
-            let key = vault.key(name, Operation::Encrypt).await?;
-            work.uses(&key);
-            Ok(PinKey::Static(key))
-        }
+        WorkingKey::Static(name) => PinKey::stored(name, Operation::Encrypt, vault, work).await,
     }
 }
 
-/// The PIN key of one side.
+/// The PIN key of one side, ready to work.
 enum PinKey {
-    Dukpt(TransactionKey),
-    Static(StoredKey<PinEncryption>),
+    Derived(TransactionKey, Key<PinEncryption>),
+    Stored(StoredKey<PinEncryption>),
 }
 
 impl PinKey {
+    async fn derived(wanted: Wanted<'_>, vault: &Vault, work: &mut Work) -> Result<Self, Error> {
+        let of = wanted.find(vault, work).await?;
+        let (initial, kind) = of.derive()?;
+        let key = initial.pin_key(kind).map_err(underivable)?;
+        Ok(Self::Derived(of, key))
+    }
+
+    async fn stored(
+        name: &str,
+        operation: Operation,
+        vault: &Vault,
+        work: &mut Work,
+    ) -> Result<Self, Error> {
+        let key = vault.key(name, operation).await?;
+        work.uses(&key);
+        Ok(Self::Stored(key))
+    }
+
+    const fn key(&self) -> &Key<PinEncryption> {
+        match self {
+            Self::Derived(_, key) => key,
+            Self::Stored(key) => key.key(),
+        }
+    }
+
     const fn attributes(&self) -> &KeyAttributes {
         match self {
-            Self::Dukpt(key) => key.attributes(),
-            Self::Static(key) => &key.record().attributes,
+            Self::Derived(of, _) => of.attributes(),
+            Self::Stored(key) => &key.record().attributes,
         }
     }
 
-    fn open(&self) -> Result<Opened<'_>, Error> {
-        match self {
-            Self::Dukpt(key) => {
-                let (initial, kind) = key.derive()?;
-                initial.pin_key(kind).map(Opened::Derived).map_err(underivable)
-            }
-            Self::Static(key) => Ok(Opened::Stored(key.key())),
-        }
-    }
-
-    /// The terminal that has the key, where it is registered here.
     fn terminal(&self) -> Option<&Terminal> {
         match self {
-            Self::Dukpt(key) => key.terminal(),
-            Self::Static(_) => None,
+            Self::Derived(of, _) => of.terminal(),
+            Self::Stored(_) => None,
         }
     }
 
-    /// The same as it was read, where this is its first transaction.
     fn first_of(&self) -> Option<Versioned<Terminal>> {
         match self {
-            Self::Dukpt(key) => key.first_of(),
-            Self::Static(_) => None,
+            Self::Derived(of, _) => of.first_of(),
+            Self::Stored(_) => None,
         }
     }
 
     async fn claim(&self, work: &mut Work, input: &[u8]) -> Result<(), Error> {
         match self {
             // Fresh or a repetition: both compute. What is spent by another input is an error.
-            Self::Dukpt(key) => key.claim(work, Purpose::Pin, input).await.map(|_| ()),
-            Self::Static(_) => Ok(()),
+            Self::Derived(of, _) => of.claim(work, Purpose::Pin, input).await.map(|_| ()),
+            Self::Stored(_) => Ok(()),
         }
         .map_err(Error::from)
-    }
-}
-
-/// A PIN key ready to work.
-enum Opened<'a> {
-    Derived(Key<PinEncryption>),
-    Stored(&'a Key<PinEncryption>),
-}
-
-impl Opened<'_> {
-    const fn key(&self) -> &Key<PinEncryption> {
-        match self {
-            Self::Derived(key) => key,
-            Self::Stored(key) => key,
-        }
     }
 }
 
@@ -311,7 +352,7 @@ async fn reserve(
     // Exposed to a keyed hash alone, which is the budget's id; so is the block.
     let pan = request.pan.expose_digits();
     work.reserve(Budget::Pin, &[b"pan", kind, who, of, pan.as_bytes()]).await?;
-    if let PinKey::Static(_) = source {
+    if let PinKey::Stored(_) = source {
         let block = request.pin_block.bytes();
         work.reserve(Budget::Pin, &[b"block", key_name, block]).await?;
     }

@@ -1,11 +1,16 @@
 //! Verifies the MAC of a message, under a static key or a transaction key.
 
+use super::activation::record::Terminal;
 use super::mac_policy::{Asked, MacWorkingKey};
-use super::transaction_key::{Side, Wanted, check_named_terminal, resource_of, underivable};
+use super::transaction_key::{
+    Side, TransactionKey, Wanted, check_named_terminal, resource_of, underivable,
+};
 use super::{Direction, Error, activation, give_up, retrying};
 use crate::key::usage::Mac;
 use crate::mac::{MacAlgorithm, VerifyMacError};
-use crate::vault::{Action, Budget, Caller, Operation, Purpose, Reason, Vault, Work};
+use crate::vault::{
+    Action, Budget, Caller, Claim, Operation, Purpose, Reason, Vault, Versioned, Work,
+};
 
 /// A MAC to be verified.
 pub struct Request {
@@ -35,32 +40,58 @@ pub async fn verify_mac(vault: &Vault, caller: &Caller, request: &Request) -> Re
         let resource = resource_of(name.as_deref());
         let mut work = vault.begin(caller, Action::VerifyMac, resource).await?;
         match check(vault, caller, &mut work, name.as_deref(), request).await {
-            Ok(Verdict::Genuine) => {
+            Ok(Some(message)) => {
+                if let Some(terminal) = message.first_of() {
+                    activation::first_transaction(&mut work, terminal, "VerifyMac")?;
+                }
                 work.commit().await?;
                 Ok(())
             }
-            Ok(Verdict::Mismatch) if is_guessable(request.mac.len()) => {
-                Err(work.commit_refused(Reason::MacMismatch).await.into())
-            }
-            Ok(Verdict::Mismatch) => Err(give_up(work, Reason::MacMismatch).await),
+            Ok(None) => Err(mismatch(work, request).await),
             Err(error) => Err(give_up(work, error).await),
         }
     })
     .await
 }
 
-enum Verdict {
-    Genuine,
-    Mismatch,
+/// A message whose MAC verifies.
+pub(super) struct Genuine {
+    /// None of a static key.
+    key: Option<TransactionKey>,
+    /// Whether another message was verified under the same counter: the commit will refuse.
+    pub(super) is_second: bool,
 }
 
-async fn check(
+impl Genuine {
+    /// The terminal that made it, where it is registered here.
+    pub(super) fn terminal(&self) -> Option<&Terminal> {
+        self.key.as_ref().and_then(TransactionKey::terminal)
+    }
+
+    /// The same as it was read, where this is its first transaction.
+    pub(super) fn first_of(&self) -> Option<Versioned<Terminal>> {
+        self.key.as_ref().and_then(TransactionKey::first_of)
+    }
+}
+
+/// Refuses a message whose MAC does not verify.
+pub(super) async fn mismatch(work: Work, request: &Request) -> Error {
+    if is_guessable(request.mac.len()) {
+        work.commit_refused(Reason::MacMismatch).await.into()
+    } else {
+        give_up(work, Reason::MacMismatch).await
+    }
+}
+
+/// Verifies a MAC, with a claim on its counter and a place in its budget: none where it does not
+/// verify.
+pub(super) async fn check(
     vault: &Vault,
     caller: &Caller,
     work: &mut Work,
     name: Option<&str>,
     request: &Request,
-) -> Result<Verdict, Error> {
+) -> Result<Option<Genuine>, Error> {
     let Request { algorithm, message, mac, .. } = request;
     let asked = Asked { algorithm: *algorithm, message, len_bytes: mac.len(), len_path: "mac" };
     let terminal = request.terminal.as_deref();
@@ -74,23 +105,21 @@ async fn check(
             let input = asked.input(vault, key.algorithm(), *direction);
             // Claimed before it is verified, so that what is long spent costs nothing. Spent only
             // if it verifies: the vault sees to that for requests.
+            let mut is_second = false;
             if side == Side::Host {
-                key.claim(work, Purpose::MacRequest, &input).await?;
+                let claim = key.claim(work, Purpose::MacRequest, &input).await?;
+                is_second = claim == Claim::Spent;
             }
             let (initial, kind) = key.derive()?;
             let derived = initial.mac_key(*direction, kind).map_err(underivable)?;
-            let verdict = verdict(asked, derived.verify_mac(*algorithm, message, mac))?;
-            if let Verdict::Mismatch = verdict {
-                return Ok(verdict);
+            if !is_genuine(asked, derived.verify_mac(*algorithm, message, mac))? {
+                return Ok(None);
             }
             // A claim on a response is spent whatever comes of it, so it waits for the verdict.
             if side == Side::Terminal {
                 key.claim(work, Purpose::MacResponse, &input).await?;
             }
-            if let Some(terminal) = key.first_of() {
-                activation::first_transaction(work, terminal, "VerifyMac")?;
-            }
-            Ok(verdict)
+            Ok(Some(Genuine { key: Some(key), is_second }))
         }
         MacWorkingKey::Static(name) => {
             check_named_terminal(vault, work, terminal).await?;
@@ -98,7 +127,9 @@ async fn check(
             work.uses(&key);
             asked.check_static(key.record())?;
             reserve(work, caller, Some(name), (None, mac)).await?;
-            verdict(asked, key.key().verify_mac(*algorithm, message, mac))
+            let outcome = key.key().verify_mac(*algorithm, message, mac);
+            let genuine = Genuine { key: None, is_second: false };
+            Ok(is_genuine(asked, outcome)?.then_some(genuine))
         }
     }
 }
@@ -137,11 +168,11 @@ async fn reserve(
     Ok(work.reserve(Budget::Mac, subject).await?)
 }
 
-fn verdict(asked: Asked<'_>, outcome: Result<(), VerifyMacError>) -> Result<Verdict, Error> {
+fn is_genuine(asked: Asked<'_>, outcome: Result<(), VerifyMacError>) -> Result<bool, Error> {
     match outcome {
-        Ok(()) => Ok(Verdict::Genuine),
+        Ok(()) => Ok(true),
         Err(VerifyMacError::Arguments(error)) => Err(asked.refused(error)),
-        Err(VerifyMacError::Mismatch(_)) => Ok(Verdict::Mismatch),
+        Err(VerifyMacError::Mismatch(_)) => Ok(false),
     }
 }
 

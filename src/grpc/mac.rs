@@ -29,7 +29,7 @@ impl MacService for MacApi {
     ) -> Result<Response<proto::GenerateMacResponse>, Status> {
         serve("GenerateMac", request, async |caller, body| {
             let request = generate_mac::Request {
-                key: to_key(body.key, body.direction)?,
+                key: to_key("key", body.key, body.direction)?,
                 algorithm: to_mac_algorithm(body.algorithm, body.padding)?,
                 message: to_message(body.message)?,
                 len_bytes: to_len_bytes(body.mac_length_bytes)?,
@@ -46,13 +46,7 @@ impl MacService for MacApi {
         request: Request<proto::VerifyMacRequest>,
     ) -> Result<Response<proto::VerifyMacResponse>, Status> {
         serve("VerifyMac", request, async |caller, body| {
-            let request = verify_mac::Request {
-                key: to_key(body.key, body.direction)?,
-                algorithm: to_mac_algorithm(body.algorithm, body.padding)?,
-                message: to_message(body.message)?,
-                mac: bytes("mac", body.mac, MAC_LEN_BYTES)?,
-                terminal: optional_resource("terminal", "terminals", &body.terminal)?,
-            };
+            let request = to_verify("key", body)?;
             verify_mac::verify_mac(&self.vault, &caller, &request).await?;
             Ok(proto::VerifyMacResponse {})
         })
@@ -60,8 +54,26 @@ impl MacService for MacApi {
     }
 }
 
-fn to_key(key: Option<proto::WorkingKey>, direction: i32) -> Result<MacWorkingKey, Error> {
-    MacWorkingKey::new(to_working_key("key", key)?, to_direction("direction", direction)?)
+/// A MAC to be verified, its key from the field `key_path`.
+pub(super) fn to_verify(
+    key_path: &str,
+    body: proto::VerifyMacRequest,
+) -> Result<verify_mac::Request, Error> {
+    Ok(verify_mac::Request {
+        key: to_key(key_path, body.key, body.direction)?,
+        algorithm: to_mac_algorithm(body.algorithm, body.padding)?,
+        message: to_message(body.message)?,
+        mac: bytes("mac", body.mac, MAC_LEN_BYTES)?,
+        terminal: optional_resource("terminal", "terminals", &body.terminal)?,
+    })
+}
+
+fn to_key(
+    path: &str,
+    key: Option<proto::WorkingKey>,
+    direction: i32,
+) -> Result<MacWorkingKey, Error> {
+    MacWorkingKey::new(to_working_key(path, key)?, to_direction("direction", direction)?)
 }
 
 fn to_len_bytes(len_bytes: u32) -> Result<usize, Error> {
@@ -83,7 +95,7 @@ mod tests {
         let dukpt = proto::working_key::Key::Dukpt(dukpt);
         let is_taken = |key: &proto::working_key::Key, direction: proto::Direction| {
             let key = proto::WorkingKey { key: Some(key.clone()) };
-            to_key(Some(key), direction.into()).is_ok()
+            to_key("key", Some(key), direction.into()).is_ok()
         };
         assert!(is_taken(&stored, proto::Direction::Unspecified));
         assert!(!is_taken(&stored, proto::Direction::Request));

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::convert::optional_resource;
+use super::mac::to_verify;
 use super::proto::pin_service_server::PinService;
 use super::proto::{self};
 use super::respond::serve;
 use super::vocabulary::{to_format, to_pan_form, to_working_key};
+use crate::command::verify_mac_and_translate_pin::{Request as Both, verify_mac_and_translate_pin};
 use crate::command::{Error, translate_pin};
 use crate::pin::{EncryptedPinBlock, Pan, PinBlockFormat};
 use crate::vault::Vault;
@@ -31,6 +33,42 @@ impl PinService for PinApi {
         })
         .await
     }
+
+    async fn verify_mac_and_translate_pin(
+        &self,
+        request: Request<proto::VerifyMacAndTranslatePinRequest>,
+    ) -> Result<Response<proto::VerifyMacAndTranslatePinResponse>, Status> {
+        serve("VerifyMacAndTranslatePin", request, async |caller, body| {
+            let request = to_both(body)?;
+            let block = verify_mac_and_translate_pin(&self.vault, &caller, &request).await?;
+            Ok(proto::VerifyMacAndTranslatePinResponse { pin_block: block.bytes().to_vec() })
+        })
+        .await
+    }
+}
+
+/// The two parts of one message, each as its single call has it.
+fn to_both(body: proto::VerifyMacAndTranslatePinRequest) -> Result<Both, Error> {
+    let mac = proto::VerifyMacRequest {
+        key: body.mac_key,
+        direction: body.direction,
+        algorithm: body.algorithm,
+        padding: body.padding,
+        message: body.message,
+        mac: body.mac,
+        terminal: body.terminal.clone(),
+    };
+    let pin = proto::TranslatePinRequest {
+        source: body.source,
+        source_format: body.source_format,
+        pin_block: body.pin_block,
+        destination: body.destination,
+        destination_format: body.destination_format,
+        pan: body.pan,
+        pan_form: body.pan_form,
+        terminal: body.terminal,
+    };
+    Both::new(to_verify("mac_key", mac)?, to_request(pin)?)
 }
 
 fn to_request(body: proto::TranslatePinRequest) -> Result<translate_pin::Request, Error> {

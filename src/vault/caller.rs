@@ -183,6 +183,8 @@ actions! {
     TranslatePin,
     /// A MAC is verified.
     VerifyMac,
+    /// A MAC is verified and a PIN block translated.
+    VerifyMacAndTranslatePin,
     /// Transitions of terminals are watched.
     WatchTerminals,
 }

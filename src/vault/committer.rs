@@ -129,15 +129,15 @@ impl Prepared {
         core: &Core,
         unit: &mut Unit,
     ) -> Result<(Vec<Versioned<Ledger>>, Vec<Versioned<Failures>>, Batch), Error> {
-        let (settled, repeated) = match settle_claims(core, unit).await? {
-            Settled::Kept { ledgers, repeated } => (ledgers, repeated),
+        let (settled, failed_before) = match settle_claims(core, unit).await? {
+            Settled::Kept { ledgers, failed_before } => (ledgers, failed_before),
             Settled::Lost { clone_alarm } => {
                 lose(unit, clone_alarm);
                 (Vec::new(), false)
             }
         };
         // A repetition of what failed was charged when it failed first.
-        let failures = if repeated { Vec::new() } else { charge_failures(core, unit).await? };
+        let failures = if failed_before { Vec::new() } else { charge_failures(core, unit).await? };
         let mut batch = unit.writes.clone();
         for ledger in &settled {
             batch.push(core.put(ledger)?);
@@ -154,8 +154,8 @@ enum Settled {
     Kept {
         /// The ledgers that changed, with the versions that they had.
         ledgers: Vec<Versioned<Ledger>>,
-        /// Whether a counter had been spent by this very input before.
-        repeated: bool,
+        /// Whether this very input had spent a counter before, and failed as it does now.
+        failed_before: bool,
     },
     Lost {
         clone_alarm: bool,
@@ -164,7 +164,7 @@ enum Settled {
 
 async fn settle_claims(core: &Core, unit: &Unit) -> Result<Settled, Error> {
     let mut ledgers: BTreeMap<&str, (Versioned<Ledger>, bool)> = BTreeMap::new();
-    let mut repeated = false;
+    let mut failed_before = false;
     for ticket in &unit.claims {
         claim::load(core, &ticket.ledger).await?;
         let seen = core.ledgers.with_seen(&ticket.ledger, |seen, _| seen.clone());
@@ -172,15 +172,16 @@ async fn settle_claims(core: &Core, unit: &Unit) -> Result<Settled, Error> {
         let (ledger, changed) = ledgers.entry(&ticket.ledger).or_insert((seen, false));
         let refused = unit.draft.refused.is_some();
         let by_outcome = if refused { Verdict::Rejected } else { Verdict::Accepted };
-        match ticket.settle(&mut ledger.record, ticket.verdict.unwrap_or(by_outcome)) {
+        let verdict = ticket.verdict.unwrap_or(by_outcome);
+        match ticket.settle(&mut ledger.record, verdict) {
             Settlement::Lost { clone_alarm } => return Ok(Settled::Lost { clone_alarm }),
-            Settlement::Repeated => repeated = true,
+            Settlement::Repeated => failed_before |= verdict == Verdict::Rejected,
             Settlement::Spent => *changed = true,
             Settlement::Unspent => {}
         }
     }
     let changed = ledgers.into_values().filter(|(_, changed)| *changed);
-    Ok(Settled::Kept { ledgers: changed.map(|(ledger, _)| ledger).collect(), repeated })
+    Ok(Settled::Kept { ledgers: changed.map(|(ledger, _)| ledger).collect(), failed_before })
 }
 
 /// Turns a unit into the refusal of one that came second: it has no effect but its event.

@@ -310,6 +310,26 @@ async fn success_gives_the_place_back_and_a_repetition_is_not_charged() {
 }
 
 #[tokio::test]
+async fn a_repeated_message_does_not_make_its_new_pin_block_a_repetition() {
+    let bench = Bench::new().await;
+    let (work, _) = claimed(&bench, mac(1, b"m")).await.unwrap();
+    work.commit().await.unwrap();
+    for pin_block in 0..3_u8 {
+        let (mut work, claim) = claimed(&bench, mac(1, b"m")).await.unwrap();
+        assert_eq!(claim, Claim::Repeat);
+        work.reserve(Budget::Mac, &[b"t"]).await.unwrap();
+        work.accept(Purpose::MacRequest);
+        work.give_back(Budget::Mac);
+        work.claim(pin(1 + u64::from(pin_block), b"wrong")).await.unwrap();
+        work.reserve(Budget::Pin, &[b"t"]).await.unwrap();
+        work.commit_refused(Reason::PinBlockRejected).await;
+    }
+    let mut work = bench.begin(Action::VerifyMacAndTranslatePin).await;
+    let closed = work.reserve(Budget::Pin, &[b"t"]).await.unwrap_err();
+    assert_eq!(closed.reason(), Reason::BudgetSpent);
+}
+
+#[tokio::test]
 async fn a_record_read_in_two_versions_is_a_conflict() {
     let bench = Bench::new().await;
     let read = async || bench.vault.get::<Note>("a").await.unwrap().unwrap();

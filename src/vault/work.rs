@@ -102,10 +102,13 @@ impl Work {
     }
 
     pub(super) fn uses_record(&mut self, key: &Versioned<KeyRecord>) {
-        self.draft.keys.push(EventKey {
+        let used = EventKey {
             name: key.record.resource_name(),
             check_value: key.record.check_value.clone(),
-        });
+        };
+        if !self.draft.keys.contains(&used) {
+            self.draft.keys.push(used);
+        }
         self.expects(key);
     }
 
@@ -180,6 +183,12 @@ impl Work {
                 Err(error)
             }
         }
+    }
+
+    /// Gives back the places in a budget: what they were reserved for went right, whatever becomes
+    /// of the call.
+    pub fn give_back(&mut self, budget: Budget) {
+        self.reservations.retain(|place| place.budget != budget);
     }
 
     /// Takes the next number of a scope, from 0: durable before it is used, never given twice, and

@@ -19,6 +19,7 @@ mod published;
 mod reasons;
 mod server;
 mod states;
+mod switch;
 mod terminals;
 mod transactions;
 mod trust;

@@ -558,8 +558,12 @@ impl Standing {
             terminal: format!("terminals/{}", self.till.id),
             ..proto::VerifyMacRequest::default()
         };
+        let mut results = Vec::new();
         // A terminal that has no parameters yet makes no purchase, and its KSN is refused as such.
         let by_ksn = if let Ok(payment) = self.till.try_purchase(service) {
+            let message = as_message(&payment);
+            let served = service.client.pins().verify_mac_and_translate_pin(message).await;
+            results.push(served.map(drop).map_err(Refusal::from));
             firstkey::server::simulation::verify_request(&payment)
         } else {
             let request = self.parameters_request(service);
@@ -574,13 +578,20 @@ impl Standing {
                 ..proto::VerifyMacRequest::default()
             }
         };
-        let mut results = Vec::new();
         for request in [by_name, by_ksn] {
             let verified = service.client.macs().verify_mac(request).await;
             results.push(verified.map(drop).map_err(Refusal::from));
         }
         results
     }
+}
+
+/// A purchase as a switch has it served, MAC and PIN block at once.
+fn as_message(payment: &firstkey::terminal::Payment) -> proto::VerifyMacAndTranslatePinRequest {
+    let mac = firstkey::server::simulation::verify_request(payment);
+    let pin_block = payment.pin_block.bytes().to_vec();
+    let pin = firstkey::server::simulation::translate_request(payment, pin_block);
+    crate::switch::both(mac, pin)
 }
 
 /// A test transaction as the terminal makes it.
