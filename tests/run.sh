@@ -72,7 +72,9 @@ if [ ! -d "$interop" ]; then
   fi
 fi
 if [ -d "$interop" ]; then
-  CARGO_TARGET_DIR=$target "$interop/bin/python" -B tests/interop 2>&1 | tee -a "$log" || status=$?
+  [ -x "$buf" ] || { buf="" && not_run "calls by buf curl: buf is not here"; }
+  CARGO_TARGET_DIR=$target INTEROP_BUF=$buf "$interop/bin/python" -B tests/interop 2>&1 |
+    tee -a "$log" || status=$?
 else
   not_run "TESTS/INTEROP: no Python 3.11 with venv here, or pip can not reach the package index"
 fi

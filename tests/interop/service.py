@@ -9,7 +9,7 @@ import tempfile
 import threading
 import tomllib
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import grpc
 import psec
@@ -38,13 +38,20 @@ class Service:
                                          stderr=subprocess.PIPE, text=True)
         atexit.register(self._stop)
         log = self._process.stderr
-        self.address = next((line["address"] for line in map(json.loads, log)
-                             if "address" in line), None)
-        if self.address is None:
-            raise RuntimeError("the service did not say where it serves")
+        self.address = self._address(log)
         # What it logs from here on is read, so that it never waits for a full pipe.
         threading.Thread(target=lambda: [None for _ in log], daemon=True).start()
         self.channel = grpc.insecure_channel(self.address)
+
+    @staticmethod
+    def _address(log: TextIO) -> str:
+        said = []
+        for line in log:
+            said.append(line)
+            # It logs lines of JSON; what keeps it from starting is plain text.
+            if line.startswith("{") and "address" in (entry := json.loads(line)):
+                return entry["address"]
+        raise RuntimeError("the service does not serve: " + "".join(said))
 
     def _stop(self) -> None:
         self._process.terminate()
