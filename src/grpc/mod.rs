@@ -7,6 +7,7 @@ mod convert;
 mod key;
 mod mac;
 mod pin;
+mod profile_update;
 mod respond;
 mod status;
 mod terminal;

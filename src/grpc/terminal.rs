@@ -7,6 +7,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, optional, required, resource, text, timestamp};
+use super::profile_update::profile_update;
 use super::proto;
 use super::proto::create_terminal_result::Result as CreateTerminalOutcome;
 use super::proto::terminal_service_server::TerminalService;
@@ -89,6 +90,21 @@ impl TerminalService for TerminalApi {
                 profiles: page.rows.iter().map(from_profile).collect(),
                 next_page_token: convert::next_page_token(page.next.as_deref()),
             })
+        })
+        .await
+    }
+
+    async fn update_profile(
+        &self,
+        request: Request<proto::UpdateProfileRequest>,
+    ) -> Result<Response<proto::UpdateProfileResponse>, Status> {
+        serve("UpdateProfile", request, async |caller, body| {
+            let request = convert::request_id("UpdateProfile", &body.request_id, &body)?;
+            let (id, changes) = profile_update(body.profile, body.update_mask)?;
+            let request = Some(&request);
+            let made =
+                profile::update_profile(&self.vault, &caller, request, &id, &changes).await?;
+            Ok(proto::UpdateProfileResponse { profile: Some(from_profile(&made)) })
         })
         .await
     }

@@ -26,7 +26,7 @@ pub(super) fn standing(path: &str, value: i32) -> Result<MerchantStanding, Error
 }
 
 pub(super) fn new_profile(id: String, profile: proto::Profile) -> Result<NewProfile, Error> {
-    let limits = required("profile.limits", profile.limits)?;
+    let (currency, limits) = limits(profile.limits)?;
     Ok(NewProfile {
         id,
         suite: match known("profile.suite", profile.suite)? {
@@ -43,13 +43,20 @@ pub(super) fn new_profile(id: String, profile: proto::Profile) -> Result<NewProf
         test_transactions: profile.test_transactions,
         automatic_enabling: profile.automatic_enabling,
         settlement_digest_required: profile.settlement_digest_required,
-        currency: Currency::new(&limits.currency).ok_or_else(|| {
-            Error::field("profile.limits.currency", "must be three upper-case letters")
-        })?,
-        limits: Limits::new(limits.single_amount_minor, limits.daily_amount_minor)
-            .map_err(limits_field)?,
+        currency,
+        limits,
         rekey_grace_ms: duration_ms("profile.rekey_grace", profile.rekey_grace)?,
     })
+}
+
+/// Currency and limits, which must be there.
+pub(super) fn limits(limits: Option<proto::Limits>) -> Result<(Currency, Limits), Error> {
+    let limits = required("profile.limits", limits)?;
+    let currency = Currency::new(&limits.currency).ok_or_else(|| {
+        Error::field("profile.limits.currency", "must be three upper-case letters")
+    })?;
+    let limits = Limits::new(limits.single_amount_minor, limits.daily_amount_minor);
+    Ok((currency, limits.map_err(limits_field)?))
 }
 
 /// The field of the API behind the one that the parameter file names.
@@ -61,7 +68,10 @@ fn limits_field(invalid: ParametersInvalid) -> Error {
     Error::field("profile.limits.daily_amount_minor", cause)
 }
 
-fn duration_ms(path: &str, duration: Option<prost_types::Duration>) -> Result<Option<u64>, Error> {
+pub(super) fn duration_ms(
+    path: &str,
+    duration: Option<prost_types::Duration>,
+) -> Result<Option<u64>, Error> {
     let Some(duration) = duration else { return Ok(None) };
     let refused = || Error::field(path, "is no duration from now on");
     let seconds = u64::try_from(duration.seconds).map_err(|_| refused())?;
@@ -134,6 +144,7 @@ pub(super) fn from_profile(profile: &Profile) -> proto::Profile {
         parameters_version: profile.parameters_version,
         rekey_grace: Some(from_duration(profile.rekey_grace_ms)),
         create_time: Some(timestamp(profile.created.0)),
+        update_time: Some(timestamp(profile.updated.0)),
     }
 }
 

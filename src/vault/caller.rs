@@ -181,6 +181,8 @@ actions! {
     SuspendTerminal,
     /// A PIN block is translated.
     TranslatePin,
+    /// A profile is changed.
+    UpdateProfile,
     /// A MAC is verified.
     VerifyMac,
     /// A MAC is verified and a PIN block translated.

@@ -15,6 +15,7 @@ mod macs;
 mod mended;
 mod payloads;
 mod pins;
+mod profiles;
 mod published;
 mod reasons;
 mod server;

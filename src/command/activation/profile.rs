@@ -4,12 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::activation::parameters::{Currency, Limits};
 use crate::agreement::Suite;
-use crate::command::{Error, Page, RequestId, give_up, recall, remember, retrying};
+use crate::command::{Error, Page, RequestId, give_up, recall, refuse, remember, retrying};
 use crate::key::usage::BaseDerivation;
-use crate::vault::{Action, Caller, Kind, Operation, Reason, Record, UnixMillis, Vault, Versioned};
+use crate::vault::{
+    Action, Caller, Kind, Operation, Reason, Record, StoredKey, UnixMillis, Vault, Versioned, Work,
+};
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
+const CODE_LIFETIME_MS_DEFAULT: u64 = 24 * HOUR_MS;
+const REKEY_GRACE_MS_DEFAULT: u64 = HOUR_MS;
 
 /// How many test transactions a profile may ask for.
 pub const TEST_TRANSACTIONS_MAX: u32 = 10;
@@ -46,6 +50,8 @@ pub struct Profile {
     pub rekey_grace_ms: u64,
     /// When it was created.
     pub created: UnixMillis,
+    /// When it was last updated.
+    pub updated: UnixMillis,
 }
 
 impl Record for Profile {
@@ -101,20 +107,6 @@ impl NewProfile {
             rekey_grace_ms: None,
         }
     }
-
-    fn check(&self) -> Result<(), Error> {
-        let lifetime = self.code_lifetime_ms.unwrap_or(24 * HOUR_MS);
-        if !(MINUTE_MS..=72 * HOUR_MS).contains(&lifetime) {
-            return Err(Error::field("profile.code_lifetime", "is 1 minute to 72 hours"));
-        }
-        if self.test_transactions > TEST_TRANSACTIONS_MAX {
-            return Err(Error::field("profile.test_transactions", "is 10 at most"));
-        }
-        if self.rekey_grace_ms.is_some_and(|grace| grace > 72 * HOUR_MS) {
-            return Err(Error::field("profile.rekey_grace", "is 72 hours at most"));
-        }
-        Ok(())
-    }
 }
 
 /// Creates a profile over a base derivation key that is there and fits.
@@ -138,24 +130,9 @@ async fn create_once(
     if let Some(answer) = recall(vault, caller, action, request).await? {
         return Ok(answer);
     }
-    if let Err(error) = check_new(vault, new).await {
-        return Err(give_up(work, error).await);
-    }
-    let profile = Profile {
-        id: new.id.clone(),
-        suite: new.suite,
-        base_derivation_key: new.base_derivation_key.clone(),
-        code_required: new.code_required,
-        code_lifetime_ms: new.code_lifetime_ms.unwrap_or(24 * HOUR_MS),
-        test_transactions: new.test_transactions,
-        automatic_enabling: new.automatic_enabling,
-        settlement_digest_required: new.settlement_digest_required,
-        currency: new.currency.as_str().to_owned(),
-        single_amount_minor: new.limits.single_minor(),
-        daily_amount_minor: new.limits.daily_minor(),
-        parameters_version: 1,
-        rekey_grace_ms: new.rekey_grace_ms.unwrap_or(HOUR_MS),
-        created: work.now(),
+    let profile = match checked(vault, &mut work, new).await {
+        Ok(profile) => profile,
+        Err(error) => return Err(give_up(work, error).await),
     };
     work.put(&Versioned::absent(profile.clone()))?;
     remember(vault, &mut work, request, &profile).await?;
@@ -163,22 +140,190 @@ async fn create_once(
     Ok(profile)
 }
 
-/// A profile is new, within its bounds, and its base derivation key gives out initial keys.
-async fn check_new(vault: &Vault, new: &NewProfile) -> Result<(), Error> {
-    new.check()?;
+/// The profile that is asked for: a new one, within its bounds, over a base derivation key that
+/// gives out initial keys.
+async fn checked(vault: &Vault, work: &mut Work, new: &NewProfile) -> Result<Profile, Error> {
+    let code_lifetime_ms = code_lifetime_ms(new.code_lifetime_ms)?;
+    let test_transactions = test_transactions(new.test_transactions)?;
+    let rekey_grace_ms = rekey_grace_ms(new.rekey_grace_ms)?;
     if vault.get::<Profile>(&new.id).await?.is_some() {
         return Err(Error::refused(Reason::ResourceAlreadyExists));
     }
-    let operation = Operation::DeriveInitial;
-    let bdk = vault.key::<BaseDerivation>(&new.base_derivation_key, operation).await?;
-    if bdk.key().algorithm() != new.suite.initial_key_algorithm() {
+    work.uses(&base_key(vault, new.suite, &new.base_derivation_key).await?);
+    Ok(Profile {
+        id: new.id.clone(),
+        suite: new.suite,
+        base_derivation_key: new.base_derivation_key.clone(),
+        code_required: new.code_required,
+        code_lifetime_ms,
+        test_transactions,
+        automatic_enabling: new.automatic_enabling,
+        settlement_digest_required: new.settlement_digest_required,
+        currency: new.currency.as_str().to_owned(),
+        single_amount_minor: new.limits.single_minor(),
+        daily_amount_minor: new.limits.daily_minor(),
+        parameters_version: 1,
+        rekey_grace_ms,
+        created: work.now(),
+        updated: work.now(),
+    })
+}
+
+/// One field of a profile that changes, with its value from then on.
+#[derive(Debug, Clone)]
+pub enum ProfileChange {
+    /// Whether a tested terminal is enabled without a call.
+    AutomaticEnabling(bool),
+    /// The id in `keys/{id}` of the base derivation key, for activations begun from then on.
+    BaseDerivationKey(String),
+    /// How long a code lives, in milliseconds; see [`NewProfile::code_lifetime_ms`].
+    CodeLifetimeMs(Option<u64>),
+    /// Whether a terminal needs an activation code.
+    CodeRequired(bool),
+    /// The currency and the limits; others than there were are a new version of parameters.
+    Limits(Currency, Limits),
+    /// How long the old keys serve after a re-key; see [`NewProfile::rekey_grace_ms`].
+    RekeyGraceMs(Option<u64>),
+    /// Whether enabling waits for a settlement-account digest.
+    SettlementDigestRequired(bool),
+    /// How many test transactions must pass.
+    TestTransactions(u32),
+}
+
+impl ProfileChange {
+    /// The field's name in the API.
+    const fn field(&self) -> &'static str {
+        match self {
+            Self::AutomaticEnabling(_) => "automatic_enabling",
+            Self::BaseDerivationKey(_) => "base_derivation_key",
+            Self::CodeLifetimeMs(_) => "code_lifetime",
+            Self::CodeRequired(_) => "no_code",
+            Self::Limits(..) => "limits",
+            Self::RekeyGraceMs(_) => "rekey_grace",
+            Self::SettlementDigestRequired(_) => "settlement_digest_required",
+            Self::TestTransactions(_) => "test_transactions",
+        }
+    }
+}
+
+/// Changes a profile: all of the changes or none.
+pub async fn update_profile(
+    vault: &Vault,
+    caller: &Caller,
+    request: Option<&RequestId>,
+    id: &str,
+    changes: &[ProfileChange],
+) -> Result<Profile, Error> {
+    retrying(|| update_once(vault, caller, request, id, changes)).await
+}
+
+async fn update_once(
+    vault: &Vault,
+    caller: &Caller,
+    request: Option<&RequestId>,
+    id: &str,
+    changes: &[ProfileChange],
+) -> Result<Profile, Error> {
+    let action = Action::UpdateProfile;
+    let mut work = vault.begin(caller, action, format!("profiles/{id}")).await?;
+    if let Some(answer) = recall(vault, caller, action, request).await? {
+        return Ok(answer);
+    }
+    let Some(mut profile) = vault.get::<Profile>(id).await? else {
+        return Err(refuse(work, Reason::ResourceNotFound).await);
+    };
+    if let Err(error) = change(vault, &mut work, &mut profile.record, changes).await {
+        return Err(give_up(work, error).await);
+    }
+    let fields: Vec<&str> = changes.iter().map(ProfileChange::field).collect();
+    work.detail("fields", fields.join(", "));
+    work.detail("parameters_version", profile.record.parameters_version.to_string());
+    work.put(&profile)?;
+    remember(vault, &mut work, request, &profile.record).await?;
+    work.commit().await?;
+    Ok(profile.record)
+}
+
+async fn change(
+    vault: &Vault,
+    work: &mut Work,
+    profile: &mut Profile,
+    changes: &[ProfileChange],
+) -> Result<(), Error> {
+    for change in changes {
+        match change {
+            ProfileChange::AutomaticEnabling(enabling) => profile.automatic_enabling = *enabling,
+            ProfileChange::BaseDerivationKey(key) => {
+                work.uses(&base_key(vault, profile.suite, key).await?);
+                profile.base_derivation_key.clone_from(key);
+            }
+            ProfileChange::CodeLifetimeMs(ms) => profile.code_lifetime_ms = code_lifetime_ms(*ms)?,
+            ProfileChange::CodeRequired(required) => profile.code_required = *required,
+            ProfileChange::Limits(currency, limits) => profile.limit(*currency, *limits)?,
+            ProfileChange::RekeyGraceMs(ms) => profile.rekey_grace_ms = rekey_grace_ms(*ms)?,
+            ProfileChange::SettlementDigestRequired(required) => {
+                profile.settlement_digest_required = *required;
+            }
+            ProfileChange::TestTransactions(count) => {
+                profile.test_transactions = test_transactions(*count)?;
+            }
+        }
+    }
+    profile.updated = work.now();
+    Ok(())
+}
+
+impl Profile {
+    /// Sets currency and limits. Terminals tell parameter files apart by their version alone, so
+    /// other limits are a higher one, and the same ones are none.
+    fn limit(&mut self, currency: Currency, limits: Limits) -> Result<(), Error> {
+        let now = (currency.as_str(), limits.single_minor(), limits.daily_minor());
+        if now == (self.currency.as_str(), self.single_amount_minor, self.daily_amount_minor) {
+            return Ok(());
+        }
+        let version = self.parameters_version.checked_add(1).ok_or_else(|| {
+            Error::field("profile.limits", "changed too often: the version is the highest")
+        })?;
+        (self.single_amount_minor, self.daily_amount_minor) = (now.1, now.2);
+        currency.as_str().clone_into(&mut self.currency);
+        self.parameters_version = version;
+        Ok(())
+    }
+}
+
+fn code_lifetime_ms(given: Option<u64>) -> Result<u64, Error> {
+    let ms = given.unwrap_or(CODE_LIFETIME_MS_DEFAULT);
+    let bounds = MINUTE_MS..=72 * HOUR_MS;
+    let refused = || Error::field("profile.code_lifetime", "is 1 minute to 72 hours");
+    bounds.contains(&ms).then_some(ms).ok_or_else(refused)
+}
+
+fn rekey_grace_ms(given: Option<u64>) -> Result<u64, Error> {
+    let ms = given.unwrap_or(REKEY_GRACE_MS_DEFAULT);
+    let refused = || Error::field("profile.rekey_grace", "is 72 hours at most");
+    (ms <= 72 * HOUR_MS).then_some(ms).ok_or_else(refused)
+}
+
+fn test_transactions(count: u32) -> Result<u32, Error> {
+    let refused = || Error::field("profile.test_transactions", "is 10 at most");
+    (count <= TEST_TRANSACTIONS_MAX).then_some(count).ok_or_else(refused)
+}
+
+/// A base derivation key that gives out initial keys of a suite.
+async fn base_key(
+    vault: &Vault,
+    suite: Suite,
+    id: &str,
+) -> Result<StoredKey<BaseDerivation>, Error> {
+    let bdk = vault.key::<BaseDerivation>(id, Operation::DeriveInitial).await?;
+    if bdk.key().algorithm() != suite.initial_key_algorithm() {
         return Err(Error::refused(Reason::KeyUsageMismatch));
     }
     // Without one no initial key id, and so no KSN, could be made.
     if bdk.record().attributes.key_set_id.is_none() {
         return Err(Error::field("profile.base_derivation_key", "has no key set id"));
     }
-    Ok(())
+    Ok(bdk)
 }
 
 /// Returns a profile.
@@ -201,4 +346,45 @@ pub async fn list_profiles(
 pub(super) async fn read_profile(vault: &Vault, id: &str) -> Result<Profile, Error> {
     let profile = vault.get::<Profile>(id).await?;
     Ok(profile.ok_or_else(|| Error::refused(Reason::ResourceNotFound))?.record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(parameters_version: u32) -> Profile {
+        Profile {
+            id: "retail".to_owned(),
+            suite: Suite::P256Aes128,
+            base_derivation_key: "bdk".to_owned(),
+            code_required: true,
+            code_lifetime_ms: CODE_LIFETIME_MS_DEFAULT,
+            test_transactions: 1,
+            automatic_enabling: false,
+            settlement_digest_required: false,
+            currency: "EUR".to_owned(),
+            single_amount_minor: 100,
+            daily_amount_minor: 1_000,
+            parameters_version,
+            rekey_grace_ms: REKEY_GRACE_MS_DEFAULT,
+            created: UnixMillis(0),
+            updated: UnixMillis(0),
+        }
+    }
+
+    #[test]
+    fn other_limits_are_a_higher_version_until_there_is_none() {
+        let euro = Currency::new("EUR").unwrap();
+        let franc = Currency::new("CHF").unwrap();
+        let limits = |single, daily| Limits::new(single, daily).unwrap();
+        let mut last = profile(u32::MAX - 1);
+        last.limit(euro, limits(100, 1_000)).unwrap();
+        assert_eq!(last.parameters_version, u32::MAX - 1);
+        last.limit(franc, limits(100, 1_000)).unwrap();
+        assert_eq!((last.parameters_version, last.currency.as_str()), (u32::MAX, "CHF"));
+        assert!(last.limit(euro, limits(100, 1_000)).is_err());
+        assert!(last.limit(franc, limits(101, 1_000)).is_err());
+        assert_eq!((last.currency.as_str(), last.single_amount_minor), ("CHF", 100));
+        last.limit(franc, limits(100, 1_000)).unwrap();
+    }
 }

@@ -1,11 +1,12 @@
 //! Step 7: a test transaction, judged check by check.
 
 use super::begin::broken;
+use super::deliver::state_error;
 use super::exchange::{Exchange, Opened, Opening, open};
 use super::parameters::limits;
 use super::payload_field;
 use super::profile::Profile;
-use super::record::Answer;
+use super::record::{Answer, Terminal};
 use super::step::{Happened, advance, enable_if_automatic, profile_of};
 use crate::activation::checks::{Evidence, Month, Verdict};
 use crate::activation::parameters::Currency;
@@ -13,7 +14,7 @@ use crate::activation::payload::{self, Payload, TestTransaction, TestTransaction
 use crate::activation::{Call, State, Step};
 use crate::command::{Error, retrying};
 use crate::pin::{self, EncryptedPinBlock, Pan, PinBlockFormat};
-use crate::vault::{Action, Caller, ClaimRequest, Purpose, Reason, Vault};
+use crate::vault::{Action, Caller, ClaimRequest, Purpose, Vault};
 
 /// Judges a test transaction; the verdicts go back under the KSN's response key.
 pub async fn run_test_transaction(
@@ -32,11 +33,7 @@ async fn run_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Result<
         Opening::Fresh(opened) => opened,
     };
     let profile = profile_of(vault, &opened.terminal.record).await?;
-    if opened.terminal.record.parameters_applied == 0 {
-        let remedy = "the terminal has not reported that it applied its parameters".to_owned();
-        let state = opened.terminal.record.state.as_str().to_owned();
-        let metadata = vec![("state", state), ("remedy", remedy)];
-        let error = Error::Refused { reason: Reason::ActivationState, metadata };
+    if let Err(error) = check_parameters(&opened.terminal.record, &profile) {
         return Err(opened.refuse(error).await);
     }
     let pin_block_accepted = match judge_pin_block(&mut opened, request, &transaction).await {
@@ -54,6 +51,20 @@ async fn run_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Result<
     };
     let verdicts = evidence.judge();
     conclude(opened, &profile, &transaction, verdicts, request).await
+}
+
+/// A transaction is judged by the limits of the profile: the terminal must have been sent these,
+/// and have said that it applied what it was sent.
+fn check_parameters(terminal: &Terminal, profile: &Profile) -> Result<(), Error> {
+    let sent = terminal.parameters_sent.as_ref().map_or(0, |sent| sent.version);
+    let remedy = if sent < profile.parameters_version {
+        "the limits changed: get the parameters again"
+    } else if terminal.parameters_applied < sent {
+        "the terminal has not reported that it applied its parameters"
+    } else {
+        return Ok(());
+    };
+    Err(state_error(terminal, remedy))
 }
 
 /// Whether the PIN block opens to a PIN for the card; the counter's PIN key is spent either way.

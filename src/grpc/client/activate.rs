@@ -71,16 +71,14 @@ impl Driver<'_> {
         } else if self.terminal.parameters().is_none() {
             self.parameters().await?;
         }
-        let mut reported = false;
+        let mut has_caught_up = false;
         loop {
             let verdict = match self.test().await {
                 Ok(verdict) => verdict,
                 Err(error) if is_in_service(&error) => return Ok(()),
-                // A device that was switched off may have applied its parameters and not said so,
-                // or said so and not heard that it was taken.
-                Err(error) if !reported && report_is_missing(&error) => {
-                    self.report_applied().await?;
-                    reported = true;
+                Err(error) if !has_caught_up && is_behind(&error) => {
+                    self.catch_up(&error).await?;
+                    has_caught_up = true;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -189,6 +187,16 @@ impl Driver<'_> {
         Ok(verdict)
     }
 
+    /// A device that was switched off may have said that it applied its parameters and not heard
+    /// that it was taken. Else it has not said so, or the limits have changed meanwhile.
+    async fn catch_up(&mut self, error: &ClientError) -> Result<(), ClientError> {
+        if matches!(error, ClientError::Terminal(TerminalError::Unanswered)) {
+            self.report_applied().await
+        } else {
+            self.parameters().await
+        }
+    }
+
     /// The report that ends step 6: which file was applied.
     pub async fn report_applied(&mut self) -> Result<(), ClientError> {
         let parameters = self.terminal.parameters().ok_or(TerminalError::OutOfStep)?;
@@ -249,8 +257,8 @@ fn is_in_service(error: &ClientError) -> bool {
     state.is_some_and(|(_, state)| state == "ACTIVE" || state == "REKEYING")
 }
 
-/// Whether a test can not be made before the report on the parameters is taken.
-fn report_is_missing(error: &ClientError) -> bool {
+/// Whether a test can not be made before the terminal has the parameters of now and said so.
+fn is_behind(error: &ClientError) -> bool {
     matches!(error, ClientError::Terminal(TerminalError::Unanswered))
         || error.reason() == Some("ACTIVATION_STATE")
 }
