@@ -2,6 +2,7 @@
 
 pub mod demonstration;
 pub mod dev;
+pub mod faults;
 mod self_test;
 pub mod simulation;
 
