@@ -3,8 +3,8 @@
 use firstkey::agreement::Suite;
 use firstkey::grpc::client::request_id;
 use firstkey::grpc::proto::{
-    Direction, KeyAttributes, MacAlgorithm as Word, Message, PinBlockFormat,
-    SuspendTerminalRequest, TranslatePinRequest, VerifyMacRequest,
+    Direction, KeyAttributes, MacAlgorithm as Word, PinBlockFormat, SuspendTerminalRequest,
+    TranslatePinRequest, VerifyMacAndTranslatePinRequest as Message, VerifyMacRequest,
 };
 use firstkey::key::Algorithm;
 use firstkey::key::Key;
