@@ -4,6 +4,7 @@ import uuid
 from typing import Any
 
 import grpc
+from google.protobuf import field_mask_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
@@ -55,6 +56,29 @@ class Backend:
         """The terminal with its timeline."""
         return self._terminals.GetTerminal(terminals.GetTerminalRequest(name=name)).terminal
 
+    def start_rekey(self, name: str) -> Message:
+        """Lets the terminal take new keys."""
+        request = terminals.StartRekeyRequest(request_id=str(uuid.uuid4()), name=name,
+                                              cause="the keys have served long enough")
+        return self._terminals.StartRekey(request).terminal
+
+    def create_profile(self, profile_id: str, suite: int, base_key: str,
+                       limits: tuple[int, int], **rules: Any) -> str:
+        """A profile of its own for a test; returns its name. Limits: single and daily, cents."""
+        profile = terminals.Profile(suite=suite, base_derivation_key=base_key,
+                                    limits=_euros(*limits), **rules)
+        request = terminals.CreateProfileRequest(request_id=str(uuid.uuid4()),
+                                                 profile_id=profile_id, profile=profile)
+        return self._terminals.CreateProfile(request).profile.name
+
+    def change_limits(self, profile: str, single: int, daily: int) -> int:
+        """Gives a profile other limits; returns the version of parameters that has them."""
+        changed = terminals.Profile(name=profile, limits=_euros(single, daily))
+        request = terminals.UpdateProfileRequest(
+            request_id=str(uuid.uuid4()), profile=changed,
+            update_mask=field_mask_pb2.FieldMask(paths=["limits"]))
+        return self._terminals.UpdateProfile(request).profile.parameters_version
+
     def verify_mac(self, ksn: bytes, message: bytes, code: bytes, **how: Any) -> None:
         """Has a terminal's MAC verified; one that does not verify is an error."""
         self._macs.VerifyMac(mac.VerifyMacRequest(
@@ -70,6 +94,18 @@ class Backend:
         return self._pins.TranslatePin(pin.TranslatePinRequest(
             source=_dukpt(ksn), pin_block=pin_block, pan=pan,
             destination=types.WorkingKey(static_key=zone), **formats)).pin_block
+
+    def verify_and_translate(self, ksn: bytes, message: bytes, code: bytes, pin_block: bytes,
+                             pan: str, zone: str, **how: int) -> bytes:
+        """Both of one message in one call; the MAC decides first."""
+        return self._pins.VerifyMacAndTranslatePin(pin.VerifyMacAndTranslatePinRequest(
+            mac_key=_dukpt(ksn), direction=types.DIRECTION_REQUEST, message=message, mac=code,
+            source=_dukpt(ksn), pin_block=pin_block, pan=pan,
+            destination=types.WorkingKey(static_key=zone), **how)).pin_block
+
+
+def _euros(single: int, daily: int) -> Message:
+    return terminals.Limits(currency="EUR", single_amount_minor=single, daily_amount_minor=daily)
 
 
 def _dukpt(ksn: bytes) -> Message:

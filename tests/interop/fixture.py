@@ -68,19 +68,19 @@ class TerminalCase(unittest.TestCase):
         self.link = activation_grpc.ActivationServiceStub(self.service.channel)
         self.card = test_card()
 
-    def registered(self, root: Authority | None = None,
-                   acquirer_id: str = ACQUIRER_ID) -> Terminal:
+    def registered(self, root: Authority | None = None, acquirer_id: str = ACQUIRER_ID,
+                   profile: str = "", no_code: bool = False) -> Terminal:
         """A terminal that is registered and has its code; it holds the given acquirer's root."""
         serial = f"IT-{uuid.uuid4().hex[:12]}"
         device = Device(serial, self.service.authority("vendor"))
-        self.name = self.backend.register(serial.lower(), serial, self.kind.profile)
-        self.code = self.backend.issue_code(self.name)
+        self.name = self.backend.register(serial.lower(), serial, profile or self.kind.profile)
+        self.code = None if no_code else self.backend.issue_code(self.name)
         root = root or self.service.authority("acquirer")
         return Terminal(device, root.certificate, acquirer_id, self.kind.suite)
 
-    def active(self) -> Terminal:
+    def active(self, profile: str = "") -> Terminal:
         """A terminal in service."""
-        terminal = self.registered()
+        terminal = self.registered(profile=profile)
         terminal.activate(self.link, self.code, self.card)
         self.backend.enable(self.name)
         return terminal

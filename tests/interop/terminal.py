@@ -92,28 +92,35 @@ class Terminal:
 
     # The whole of an activation.
 
-    def steps(self, code: str, card: Card) -> Iterator[Step]:
+    def steps(self, code: str | None, card: Card) -> Iterator[Step]:
         """The exchanges from the code to the last test, each to be made when it comes."""
-        yield Step("BeginActivation", lambda: self.begin(code), self.begun)
-        yield Step("DeliverKeys", self.deliver, self.delivered)
-        yield Step("ConfirmKeys", self.confirm, self.confirmed)
+        yield from self.key_steps(code)
         yield Step("GetParameters", self.ask_parameters, self.apply_parameters)
         yield Step("ReportStep", self.report_applied, lambda _: None)
         while self.tests_passed < self.tests_required:
             yield Step("RunTestTransaction", lambda: self.test(card), self.tested)
 
-    def activate(self, link: Any, code: str, card: Card) -> None:
+    def key_steps(self, code: str | None) -> Iterator[Step]:
+        """Those that bring keys; all of them in a re-key."""
+        yield Step("BeginActivation", lambda: self.begin(code), self.begun)
+        yield Step("DeliverKeys", self.deliver, self.delivered)
+        yield Step("ConfirmKeys", self.confirm, self.confirmed)
+
+    def activate(self, link: Any, code: str | None, card: Card) -> None:
         """Plays every step over a link, which is a stub of ActivationService."""
-        for step in self.steps(code, card):
-            step.accept(getattr(link, step.call)(step.ask()))
+        play(link, self.steps(code, card))
+
+    def rekey(self, link: Any) -> None:
+        """Takes new keys in place of the ones that serve."""
+        play(link, self.key_steps(None))
 
     # Step 3.
 
-    def begin(self, code: str) -> Message:
-        """Shows the code as the merchant typed it, and proves the device key."""
+    def begin(self, code: str | None) -> Message:
+        """Shows the code as the merchant typed it, if there is one, and proves the device key."""
         self._sequence = max(int(time.time()), self._sequence + 1)
         self._asked = Transcript().then(payload.Begin(
-            activation_code=protocol.normal_code(code),
+            activation_code=protocol.normal_code(code) if code else None,
             serial=self.device.serial,
             certificate_chain=self.device.chain,
             device_nonce=os.urandom(32),
@@ -333,6 +340,12 @@ class Terminal:
         key = self.keys.mac_response_key(self._asked_counter)
         covered = self._asked.then(answer.payload).covered("service", step)
         _same(self.keys.cmac(key, covered), answer.mac)
+
+
+def play(link: Any, steps: Iterator[Step]) -> None:
+    """Makes exchanges one after the other, until one is refused by either side."""
+    for step in steps:
+        step.accept(getattr(link, step.call)(step.ask()))
 
 
 def _signed(key: ec.EllipticCurvePublicKey, asked: Transcript, answer: Message,

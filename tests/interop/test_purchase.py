@@ -33,6 +33,20 @@ class Purchases(TerminalCase):
             self.assertNotEqual(block, purchase.pin_block)
             self.assertEqual(self.kind.zone_pin(zone_key, block, card.pan), pin)
 
+    def test_one_call_verifies_the_mac_and_translates_the_pin(self) -> None:
+        purchase = self.terminal.purchase(self.card, 1250)
+
+        def both(sent: Purchase) -> bytes:
+            return self.backend.verify_and_translate(
+                *sent, self.card.pan, f"keys/{self.kind.zone_key}",
+                algorithm=self.kind.mac_algorithm, **self.kind.pin_formats)
+
+        with self.refused("MAC_MISMATCH"):
+            both(purchase._replace(message=b"another message"))
+        block = both(purchase)
+        zone_key = service.development_keys()[self.kind.zone_key]
+        self.assertEqual(self.kind.zone_pin(zone_key, block, self.card.pan), self.card.pin)
+
     def test_the_first_purchase_is_recorded(self) -> None:
         self.verify(self.terminal.purchase(self.card, 100))
         known = self.backend.terminal(self.name)

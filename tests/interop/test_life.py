@@ -1,0 +1,89 @@
+"""A terminal's life in service: higher parameters, new keys, and profiles that ask for less."""
+
+import dataclasses
+import uuid
+from typing import Any
+
+import service
+from fixture import AES, TDES, TerminalCase
+from stubs import payload, terminals
+from terminal import Refused, Terminal
+
+
+class Life(TerminalCase):
+    """What holds for every kind of terminal."""
+
+    def profile(self, **rules: Any) -> str:
+        """A profile of this test alone, with a limit of 100.00 for one purchase."""
+        return self.backend.create_profile(
+            f"it-{uuid.uuid4().hex[:12]}", self.suite, f"keys/{self.kind.base_key}",
+            limits=(10_000, 20_000), **rules)
+
+    def update_parameters(self, terminal: Terminal) -> None:
+        terminal.apply_parameters(self.link.GetParameters(terminal.ask_parameters()))
+
+    def test_higher_limits_reach_a_terminal_in_service(self) -> None:
+        profile = self.profile(test_transactions=1)
+        terminal = self.active(profile)
+        with self.assertRaises(ValueError):
+            terminal.purchase(self.card, 15_000)
+        version = self.backend.change_limits(profile, 15_000, 30_000)
+        self.update_parameters(terminal)
+        self.assertEqual(terminal.parameters.version, version)
+        self.link.ReportStep(terminal.report_applied())
+        self.assertEqual(self.backend.terminal(self.name).parameters_version, version)
+        terminal.purchase(self.card, 15_000)
+
+    def test_a_terminal_takes_no_older_parameters_and_none_that_differ(self) -> None:
+        terminal = self.active()
+        applied = terminal.parameters
+        for known in (dataclasses.replace(applied, version=applied.version + 1),
+                      dataclasses.replace(applied, single_limit_minor=1)):
+            terminal.parameters = known
+            with self.assertRaises(Refused) as caught:
+                self.update_parameters(terminal)
+            self.assertEqual(caught.exception.fault, payload.FAULT_PARAMETERS_ROLLED_BACK)
+            self.assertEqual(terminal.parameters, known)
+
+    def test_new_keys_replace_the_old_ones_which_serve_a_while(self) -> None:
+        terminal = self.active()
+        old, late = terminal.keys, terminal.purchase(self.card, 100)
+        rekeying = self.backend.start_rekey(self.name)
+        self.assertEqual(rekeying.state, terminals.TERMINAL_STATE_REKEYING)
+        terminal.rekey(self.link)
+        base = service.development_keys()[self.kind.base_key]
+        self.assertNotEqual(terminal.keys.key_id, old.key_id)
+        self.assertEqual(terminal.keys, self.kind.suite.from_base(base, terminal.keys.key_id))
+        known = self.backend.terminal(self.name)
+        self.assertEqual(known.state, terminals.TERMINAL_STATE_ACTIVE)
+        self.assertEqual(known.initial_key_id, terminal.keys.key_id)
+        for purchase in (terminal.purchase(self.card, 100), late):
+            self.backend.verify_mac(purchase.ksn, purchase.message, purchase.mac,
+                                    algorithm=self.kind.mac_algorithm)
+
+    def test_a_profile_may_do_without_code_tests_and_enabling(self) -> None:
+        profile = self.profile(no_code=True, automatic_enabling=True)
+        terminal = self.registered(profile=profile, no_code=True)
+        # The terminal can not know that no test is asked for; its first one is told.
+        with self.refused("ACTIVATION_STATE") as said:
+            terminal.activate(self.link, self.code, self.card)
+        self.assertEqual(said["state"], "ACTIVE")
+        purchase = terminal.purchase(self.card, 100)
+        self.backend.verify_mac(purchase.ksn, purchase.message, purchase.mac,
+                                algorithm=self.kind.mac_algorithm)
+
+
+class AesLife(Life):
+    """AES-128 DUKPT."""
+
+    kind, suite = AES, terminals.SUITE_P256_AES128
+
+
+class TdesLife(Life):
+    """Double-length TDES DUKPT."""
+
+    kind, suite = TDES, terminals.SUITE_P256_TDES2
+
+
+# What holds for every kind is no test by itself.
+del Life, TerminalCase
