@@ -14,16 +14,17 @@ use firstkey::server::dev::Pki;
 use firstkey::vault::Clock as _;
 use tokio::sync::oneshot;
 
-use crate::cli::Dev;
+use crate::cli::{Dev, Output};
 use crate::print;
 use crate::shared::{self, SystemClock, development};
 
 /// How long calls in flight may take to end.
 const DRAIN: Duration = Duration::from_secs(5);
 
-pub(crate) async fn run(dev: Dev) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(dev: Dev, output: Output) -> anyhow::Result<ExitCode> {
+    let output = if dev.json { Output::Json } else { output };
     let say = |text: &str| {
-        if !dev.json {
+        if output == Output::Table {
             print::line(text);
         }
     };
@@ -50,7 +51,7 @@ pub(crate) async fn run(dev: Dev) -> anyhow::Result<ExitCode> {
     let settings = development::settings(listener, DRAIN);
     let vault = Arc::clone(&service.vault);
     let serving = tokio::spawn(server::serve(vault, passed, settings, shutdown));
-    demonstrate(&url, &service.pki, dev.json).await?;
+    demonstrate(&url, &service.pki, output).await?;
     if dev.once {
         let _ = end.send(());
     } else {
@@ -62,17 +63,14 @@ pub(crate) async fn run(dev: Dev) -> anyhow::Result<ExitCode> {
 }
 
 #[allow(clippy::disallowed_methods, reason = "a stopwatch for what is printed")]
-async fn demonstrate(url: &str, pki: &Pki, json: bool) -> anyhow::Result<()> {
+async fn demonstrate(url: &str, pki: &Pki, output: Output) -> anyhow::Result<()> {
     let client = Client::connect(url).await?;
     let started = Instant::now();
     let stopwatch = || u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let now = || SystemClock.now().seconds();
-    let mut tell = |line: Line| {
-        if json {
-            print::line(&serde_json::to_string(&line).unwrap_or_default());
-        } else {
-            tell_people(&line);
-        }
+    let mut tell = |line: Line| match output {
+        Output::Table => tell_people(&line),
+        Output::Json => print::line(&serde_json::to_string(&line).unwrap_or_default()),
     };
     let rng = SystemRng::new();
     let mut demonstration = Demonstration {

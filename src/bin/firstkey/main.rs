@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let done = shared::runtime().and_then(|runtime| {
         runtime.block_on(async {
             match cli.command {
-                Command::Dev(dev) => dev::run(dev).await,
+                Command::Dev(dev) => dev::run(dev, output).await,
                 Command::Terminal(terminal) => terminal::run(terminal, output).await,
                 Command::Vectors(vectors) => vectors::run(vectors).await,
             }
