@@ -115,8 +115,11 @@ fn the_demonstration_runs_again_over_the_store_it_kept() {
     let folder = Folder::new();
     let data = folder.path("kept");
     for _ in 0..2 {
-        let output = firstkey(&["dev", "--once", "--port", "0", "--data", &data], None);
+        let arguments = ["--output", "json", "dev", "--once", "--port", "0", "--data", &data];
+        let output = firstkey(&arguments, None);
         assert!(output.status.success(), "{}", text(&output.stderr));
+        let mut lines = output.stdout.lines().map_while(Result::ok);
+        assert!(lines.all(|line| serde_json::from_str::<Value>(&line).is_ok()));
         // Terminals are named by the second; a second run is another terminal.
         std::thread::sleep(std::time::Duration::from_millis(1_100));
     }
@@ -147,14 +150,111 @@ fn the_readme_by_hand_works_and_fails_with_codes_that_mean_something() {
     let over = firstkey(&[&simulate[..], &["--purchase", "50001"]].concat(), Some(url));
     assert!(text(&over.stderr).contains("limit"), "the terminal keeps its limits itself");
 
+    let bought = [&["--output", "json"], &simulate[..], &["--purchase", "1250"]].concat();
+    let bought: Value = serde_json::from_str(&succeed(&bought, url)).unwrap();
+    assert_eq!((&bought["amount_minor"], &bought["mac"]), (&1250.into(), &"verified".into()));
+
     let shown = succeed(&["--output", "json", "terminal", "show", "till-7"], url);
     let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["merchant"]["display_name"], "Corner Shop");
+    assert_eq!(
+        (&shown["merchant_standing"], &shown["kind"]),
+        (&"APPROVED".into(), &"DEVICE_CERTIFICATE".into(),)
+    );
+    assert_eq!((&shown["generation"], &shown["hold_cause"]), (&1.into(), &"".into()));
+    assert!(shown["first_transaction_time"].as_str().is_some());
     let steps: Vec<&str> =
         shown["timeline"].as_array().unwrap().iter().filter_map(|e| e["step"].as_str()).collect();
     assert_eq!(steps.last(), Some(&"FirstTransaction"));
     assert!(succeed(&["terminal", "list"], url).contains("SN-0007"));
+    assert!(succeed(&["terminal", "list", "--state", "active"], url).contains("SN-0007"));
+    assert!(!succeed(&["terminal", "list", "--state", "TESTED"], url).contains("SN-0007"));
+    assert!(succeed(&["terminal", "show", "till-7"], url).contains("deviceAuthorities/dev-vendor"));
     let unknown = firstkey(&["terminal", "show", "nobody"], Some(url));
     assert_eq!(unknown.status.code(), Some(4), "not found has a code of its own");
+}
+
+#[test]
+fn a_played_terminal_tells_programs_fields_and_no_prose() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.path("data"));
+    let url = service.url.as_str();
+    let (state, pki) = (folder.path("till.json"), folder.path("data/dev-pki"));
+    let tdes = ["--profile", "dev-tdes"];
+    succeed(&[&["terminal", "register", "till", "--serial", "SN-1"], &tdes[..]].concat(), url);
+    let code = succeed(&["terminal", "code", "till"], url);
+    let play = ["--output", "json", "terminal", "simulate", "--state", &state, "--pki", &pki];
+    let play = [&play[..], &["--serial", "SN-1", "--code", code.trim()]].concat();
+    let told = succeed(&play, url);
+    let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let calls: Vec<&str> = told.iter().map(|told| told["call"].as_str().unwrap()).collect();
+    let expected = ["BeginActivation", "DeliverKeys", "ConfirmKeys", "GetParameters", "ReportStep"];
+    assert_eq!(calls, [&expected[..], &["RunTestTransaction"]].concat());
+    assert_eq!(told[1]["keys"][0]["initial_key_id"].as_str().unwrap().len(), 20);
+    assert_eq!(told[3]["single_amount_minor"], 50_000);
+    assert_eq!(told[5]["tests_passed"], told[5]["tests_required"]);
+    let checks = told[5]["checks"].as_array().unwrap();
+    assert!(!checks.is_empty() && checks.iter().all(|check| check["passed"] == true));
+}
+
+const MANIFEST: &str = "\
+id,serial,model,merchant_id,terminal_id,merchant_name,standing,profile,device_authority
+lane-1,LN-0001,simulator,000000000000001,00000001,Café am Markt,,dev-aes,dev-vendor
+lane-2,LN-0002,simulator,000000000000001,00000002,Café am Markt,pending,dev-tdes,dev-vendor
+lane-3,LN-0003,simulator,000000000000001,00000003,Café am Markt,approved,nowhere,dev-vendor
+lane-4,LN 0004,simulator,000000000000001,00000004,Café am Markt,approved,dev-aes,dev-vendor
+";
+
+#[test]
+fn a_manifest_is_registered_line_by_line_and_again_without_harm() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.path("data"));
+    let file = folder.path("terminals.csv");
+    std::fs::write(&file, MANIFEST).unwrap();
+    let arguments = ["terminal", "register", "--manifest", &file];
+    let first = firstkey(&arguments, Some(&service.url));
+    assert_eq!(first.status.code(), Some(1), "a refused line is a failure");
+    assert!(first.stderr.is_empty(), "no progress bar where there is no terminal");
+    let told = text(&first.stdout);
+    let row = |line: &str| {
+        let mut rows = told.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+        rows.find(|row| row[0] == line).unwrap().join(" ")
+    };
+    assert_eq!(row("2"), "2 lane-1 LN-0001 registered REGISTERED");
+    assert_eq!(row("3"), "3 lane-2 LN-0002 registered HELD", "its merchant is pending");
+    assert!(row("4").starts_with("4 lane-3 LN-0003 RESOURCE_NOT_FOUND "), "{told}");
+    assert!(row("5").starts_with("5 lane-4 LN 0004 FIELD_INVALID "), "{told}");
+    assert!(row("5").contains("serial"), "it says which field: {told}");
+    assert!(told.ends_with("2 registered, 2 refused\n"), "{told}");
+
+    let again = firstkey(&arguments, Some(&service.url));
+    assert_eq!(text(&again.stdout), told, "the same file says the same");
+    let json = firstkey(&[&["--output", "json"], &arguments[..]].concat(), Some(&service.url));
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&json["registered"], &json["refused"]), (&2.into(), &2.into()));
+    assert_eq!(json["lines"][3]["fields"][0]["field"], "serial");
+    assert_eq!(json["lines"][2]["reason"], "RESOURCE_NOT_FOUND");
+
+    let good = MANIFEST.lines().take(3).collect::<Vec<_>>().join("\n");
+    std::fs::write(&file, good).unwrap();
+    assert!(succeed(&arguments, &service.url).ends_with("2 registered, 0 refused\n"));
+}
+
+#[test]
+fn nothing_of_a_malformed_manifest_is_sent() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.path("data"));
+    let file = folder.path("terminals.csv");
+    std::fs::write(&file, MANIFEST.replace("LN-0003", "LN-0001").replace("dev-tdes", "")).unwrap();
+    let arguments = ["terminal", "register", "--manifest", &file];
+    let told = firstkey(&arguments, Some(&service.url));
+    assert_eq!(told.status.code(), Some(1));
+    let causes = text(&told.stderr);
+    assert!(causes.contains("line 3: `profile` is empty"), "{causes}");
+    assert!(causes.contains("line 4: `serial` stands in line 2 already"), "{causes}");
+    assert!(!succeed(&["terminal", "list"], &service.url).contains("lane-1"));
+    let both = [&arguments[..], &["--serial", "LN-1"]].concat();
+    assert_eq!(firstkey(&both, Some(&service.url)).status.code(), Some(2), "one or the other");
 }
 
 #[test]

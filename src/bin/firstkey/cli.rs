@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use firstkey::activation::State;
 
 /// The tool of firstkey: try it, drive terminals, hold it against vectors.
 #[derive(Debug, Parser)]
@@ -44,7 +46,7 @@ pub(crate) struct Dev {
     /// Leave after the demonstration, with status 0 when all of it succeeded.
     #[arg(long)]
     pub(crate) once: bool,
-    /// Print each step as one line of JSON.
+    /// Print each step as one line of JSON: the same as --output json.
     #[arg(long)]
     pub(crate) json: bool,
     /// Keep the store here. Otherwise it lives in a fresh temporary folder.
@@ -73,10 +75,16 @@ pub(crate) struct Server {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Terminal {
-    /// Register a terminal (step 1).
+    /// Register a terminal, or those of a vendor's manifest (step 1).
     #[command(after_help = "Examples:
   firstkey terminal register till-7 --serial SN-0007 --profile dev-aes
-  firstkey terminal register till-8 --serial SN-0008 --profile dev-tdes --merchant-name 'Café'")]
+  firstkey terminal register till-8 --serial SN-0008 --profile dev-tdes --merchant-name 'Café'
+  firstkey terminal register --manifest terminals.csv
+
+A manifest is CSV in UTF-8. Its first line names the columns, in any order: id, serial, model,
+merchant_id, terminal_id, merchant_name, profile, device_authority, and where wanted standing
+(approved, pending or rejected; approved where it is missing or empty). Nothing is sent unless all
+lines are well-formed. The same file again, within 24 hours, registers nothing twice.")]
     Register(Register),
     /// Issue an activation code (step 2). It is printed once.
     #[command(after_help = "Examples:
@@ -103,10 +111,17 @@ pub(crate) enum Terminal {
 #[derive(Debug, Args)]
 pub(crate) struct Register {
     /// The terminal's id.
-    pub(crate) id: String,
+    #[arg(required_unless_present = "manifest")]
+    pub(crate) id: Option<String>,
     /// The device's serial.
-    #[arg(long)]
-    pub(crate) serial: String,
+    #[arg(long, required_unless_present = "manifest")]
+    pub(crate) serial: Option<String>,
+    /// Register the terminals of this CSV file instead, and report on each line.
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "id", "serial", "model", "profile", "authority", "merchant_id", "terminal_id",
+        "merchant_name",
+    ])]
+    pub(crate) manifest: Option<PathBuf>,
     /// The device's model, as its authority says.
     #[arg(long, default_value = "simulator")]
     pub(crate) model: String,
@@ -153,8 +168,16 @@ pub(crate) struct Named {
 /// `firstkey terminal list`.
 #[derive(Debug, Args)]
 pub(crate) struct List {
+    /// Only terminals in this state.
+    #[arg(long, ignore_case = true, value_parser = states())]
+    pub(crate) state: Option<String>,
     #[command(flatten)]
     pub(crate) server: Server,
+}
+
+/// The states of a terminal, as the service names them.
+fn states() -> PossibleValuesParser {
+    PossibleValuesParser::new(State::ALL.iter().map(|state| state.as_str()))
 }
 
 /// `firstkey terminal watch`.

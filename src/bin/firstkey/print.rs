@@ -2,6 +2,8 @@
 
 use std::io::{self, Write as _};
 
+use indicatif::{ProgressBar, ProgressStyle};
+
 /// Prints a line. A reader that went away is no fault of ours.
 pub(crate) fn line(text: &str) {
     let mut out = io::stdout().lock();
@@ -21,4 +23,12 @@ pub(crate) fn table(rows: &[Vec<String>]) {
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         line(cells.join("  ").trim_end());
     }
+}
+
+/// A bar for work of so many parts, on standard error, and only where that is a terminal.
+pub(crate) fn progress(what: &'static str, parts: usize) -> ProgressBar {
+    let bar = ProgressBar::new(u64::try_from(parts).unwrap_or(u64::MAX));
+    let form = "{msg} [{bar:40}] {pos}/{len}, {elapsed} gone, {eta} to go";
+    let style = ProgressStyle::with_template(form).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.with_style(style.progress_chars("=> ")).with_message(what)
 }

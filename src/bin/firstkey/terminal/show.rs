@@ -1,0 +1,137 @@
+//! How terminals are shown, to people and to programs.
+
+use anyhow::Context as _;
+use firstkey::grpc::proto;
+use serde_json::{Value, json};
+
+use crate::cli::Output;
+use crate::print;
+
+/// The columns of a list of terminals.
+pub(super) const HEAD: [&str; 6] =
+    ["TERMINAL", "SERIAL", "STATE", "PROFILE", "MERCHANT", "CHECK VALUE"];
+
+/// Prints a terminal as a row.
+pub(super) fn print_one(terminal: Option<&proto::Terminal>, output: Output) -> anyhow::Result<()> {
+    let terminal = terminal.context("the answer holds no terminal")?;
+    match output {
+        Output::Table => print::table(&[row(&HEAD), terminal_row(terminal)]),
+        Output::Json => print::line(&terminal_json(terminal).to_string()),
+    }
+    Ok(())
+}
+
+/// Prints all there is to know of a terminal.
+pub(super) fn print_whole(terminal: &proto::Terminal, output: Output) {
+    let whole = terminal_json(terminal);
+    if output == Output::Json {
+        print::line(&whole.to_string());
+        return;
+    }
+    print::table(&[row(&HEAD), terminal_row(terminal)]);
+    print::line("");
+    let fields = whole.as_object().into_iter().flatten();
+    // What the row or the timeline tells is not told twice, and what is not there not at all.
+    let told = ["name", "serial", "state", "profile", "check_value", "timeline"];
+    let fields = fields.filter(|(name, _)| !told.contains(&name.as_str()));
+    let rows = fields.filter_map(|(name, value)| match value {
+        Value::Null => None,
+        Value::String(text) if text.is_empty() => None,
+        Value::String(text) => Some(row(&[name, text])),
+        Value::Object(merchant) => {
+            let words = merchant.values().filter_map(Value::as_str);
+            Some(row(&[name, &words.collect::<Vec<_>>().join("  ")]))
+        }
+        other => Some(row(&[name, &other.to_string()])),
+    });
+    print::table(&rows.collect::<Vec<_>>());
+    print::line("");
+    let mut rows = vec![row(&["TIME (UTC)", "STEP", "FROM", "TO", "NOTE"])];
+    rows.extend(terminal.timeline.iter().map(entry_row));
+    print::table(&rows);
+}
+
+/// Cells of a table.
+pub(super) fn row(cells: &[&str]) -> Vec<String> {
+    cells.iter().map(|cell| (*cell).to_owned()).collect()
+}
+
+/// A terminal under [`HEAD`].
+pub(super) fn terminal_row(terminal: &proto::Terminal) -> Vec<String> {
+    let merchant = terminal.merchant.clone().unwrap_or_default();
+    vec![
+        terminal.name.clone(),
+        terminal.serial.clone(),
+        state_name(terminal.state()),
+        terminal.profile.clone(),
+        merchant.display_name,
+        data_encoding::HEXUPPER.encode(&terminal.check_value),
+    ]
+}
+
+/// An entry of a timeline.
+pub(super) fn entry_row(entry: &proto::TimelineEntry) -> Vec<String> {
+    let told = [entry.reason.as_str(), &entry.note, &entry.remedy];
+    let told: Vec<&str> = told.into_iter().filter(|text| !text.is_empty()).collect();
+    vec![
+        time_text(entry.time).unwrap_or_default(),
+        entry.step.clone(),
+        state_name(entry.from()),
+        state_name(entry.to()),
+        told.join("; "),
+    ]
+}
+
+/// A terminal as its fields.
+pub(super) fn terminal_json(terminal: &proto::Terminal) -> Value {
+    let merchant = terminal.merchant.clone().unwrap_or_default();
+    let (standing, kind) = (terminal.merchant_standing(), terminal.kind());
+    json!({
+        "name": terminal.name,
+        "serial": terminal.serial,
+        "model": terminal.model,
+        "merchant": {
+            "merchant_id": merchant.merchant_id,
+            "terminal_id": merchant.terminal_id,
+            "display_name": merchant.display_name,
+        },
+        "merchant_standing": standing.as_str_name().trim_start_matches("MERCHANT_STANDING_"),
+        "profile": terminal.profile,
+        "kind": kind.as_str_name().trim_start_matches("TERMINAL_KIND_"),
+        "device_authority": terminal.device_authority,
+        "state": state_name(terminal.state()),
+        "hold_cause": terminal.hold_cause,
+        "generation": terminal.generation,
+        "activation": terminal.activation,
+        "initial_key_id": data_encoding::HEXUPPER.encode(&terminal.initial_key_id),
+        "check_value": data_encoding::HEXUPPER.encode(&terminal.check_value),
+        "parameters_version": terminal.parameters_version,
+        "tests_passed": terminal.tests_passed,
+        "first_transaction_time": time_text(terminal.first_transaction_time),
+        "create_time": time_text(terminal.create_time),
+        "update_time": time_text(terminal.update_time),
+        "timeline": terminal.timeline.iter().map(entry_json).collect::<Vec<_>>(),
+    })
+}
+
+/// An entry of a timeline as its fields.
+pub(super) fn entry_json(entry: &proto::TimelineEntry) -> Value {
+    json!({
+        "time": time_text(entry.time),
+        "step": entry.step,
+        "from": state_name(entry.from()),
+        "to": state_name(entry.to()),
+        "reason": entry.reason,
+        "remedy": entry.remedy,
+        "note": entry.note,
+    })
+}
+
+/// A state in its own words.
+pub(super) fn state_name(state: proto::TerminalState) -> String {
+    state.as_str_name().trim_start_matches("TERMINAL_STATE_").to_owned()
+}
+
+fn time_text(time: Option<prost_types::Timestamp>) -> Option<String> {
+    time.map(|time| time.to_string())
+}

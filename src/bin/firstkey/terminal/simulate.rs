@@ -1,0 +1,228 @@
+//! `firstkey terminal simulate`: a terminal in software, whose memory is a file.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context as _, bail, ensure};
+use firstkey::activation::ActivationCode;
+use firstkey::crypto::rng::SystemRng;
+use firstkey::grpc::client::{Client, ClientError, Driver, Told};
+use firstkey::grpc::proto;
+use firstkey::server::simulation;
+use firstkey::terminal::Terminal;
+use firstkey::vault::Clock as _;
+use serde_json::{Value, json};
+
+use super::connect;
+use crate::cli::{Output, Simulate};
+use crate::print;
+use crate::shared::{SystemClock, development};
+
+pub(super) async fn run(arguments: Simulate, output: Output) -> anyhow::Result<()> {
+    let client = connect(&arguments.server).await?;
+    let mut terminal = device(&client, &arguments).await?;
+    let code = match &arguments.code {
+        Some(text) => Some(ActivationCode::parse(text).context("the activation code")?),
+        None => None,
+    };
+    if arguments.serial.as_deref().is_some_and(|serial| serial != terminal.device().serial.as_str())
+    {
+        bail!("{} is the memory of another serial", arguments.state.display());
+    }
+    let path = arguments.state.clone();
+    let mut save = |terminal: &Terminal| write_memory(&path, terminal);
+    save(&terminal).map_err(|cause| anyhow::anyhow!(cause))?;
+    if let Some(amount_minor) = arguments.purchase {
+        return purchase(&client, &mut terminal, amount_minor, &mut save, output).await;
+    }
+    let now = || SystemClock.now().seconds();
+    let mut tell = |told: Told| match output {
+        Output::Table => print::line(&told_text(&told)),
+        Output::Json => print::line(&told_json(&told).to_string()),
+    };
+    let rng = SystemRng::new();
+    let mut driver = Driver {
+        line: &mut client.clone(),
+        terminal: &mut terminal,
+        rng: &rng,
+        now: &now,
+        save: &mut save,
+        tell: &mut tell,
+    };
+    Ok(driver.activate(code, arguments.renew).await?)
+}
+
+/// The device in the state file, or a new one with a certificate of the development vendor.
+async fn device(client: &Client, arguments: &Simulate) -> anyhow::Result<Terminal> {
+    match fs::read_to_string(&arguments.state) {
+        Ok(text) => {
+            return Terminal::restore(&text)
+                .with_context(|| format!("in {}", arguments.state.display()));
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(error).with_context(|| format!("reading {}", arguments.state.display()));
+        }
+    }
+    let (Some(pki), Some(serial)) = (&arguments.pki, &arguments.serial) else {
+        bail!("a new device needs --pki DIR and --serial SERIAL");
+    };
+    let pki = development::read_pki(pki)?;
+    let suite = suite_of(client, serial).await?;
+    let now = SystemClock.now().seconds();
+    let device = simulation::simulated_device(&pki, serial, &SystemRng::new(), now)?;
+    Ok(Terminal::new(device, suite))
+}
+
+/// The suite that the terminal of a serial is registered with: a vendor ships the application
+/// for it.
+async fn suite_of(client: &Client, serial: &str) -> anyhow::Result<firstkey::agreement::Suite> {
+    let mut page_token = String::new();
+    loop {
+        let request = proto::ListTerminalsRequest { page_size: 100, page_token, state: 0 };
+        let page = client.terminals().list_terminals(request).await.map_err(ClientError::from)?;
+        let page = page.into_inner();
+        let mut found = page.terminals.iter().filter(|terminal| terminal.serial == serial);
+        if let Some(terminal) = found.next_back() {
+            let request = proto::GetProfileRequest { name: terminal.profile.clone() };
+            let answer = client.terminals().get_profile(request).await;
+            let answer = answer.map_err(ClientError::from)?.into_inner();
+            let suite = answer.profile.map(|profile| profile.suite()).unwrap_or_default();
+            let name = suite.as_str_name().trim_start_matches("SUITE_");
+            return firstkey::agreement::Suite::from_name(name).context("an unknown suite");
+        }
+        page_token = page.next_page_token;
+        ensure!(!page_token.is_empty(), "no terminal is registered with the serial {serial}");
+    }
+}
+
+/// Makes a purchase with the test card, and plays the backend that has it checked.
+async fn purchase(
+    client: &Client,
+    terminal: &mut Terminal,
+    amount_minor: u64,
+    save: &mut (dyn FnMut(&Terminal) -> Result<(), String> + Send),
+    output: Output,
+) -> anyhow::Result<()> {
+    let now = SystemClock.now().seconds();
+    let payment = simulation::purchase(terminal, amount_minor, &SystemRng::new(), now)?;
+    // The counter is spent before anything leaves, as a device does it.
+    save(terminal).map_err(|cause| anyhow::anyhow!(cause))?;
+    let verify = simulation::verify_request(&payment);
+    client.macs().verify_mac(verify).await.map_err(ClientError::from)?;
+    let translate = simulation::translate_request(&payment, payment.pin_block.bytes().to_vec());
+    let answer = client.pins().translate_pin(translate).await.map_err(ClientError::from)?;
+    let block = data_encoding::HEXUPPER.encode(&answer.into_inner().pin_block);
+    let ksn = payment.ksn.to_string();
+    match output {
+        Output::Table => {
+            print::line(&format!("purchase of {amount_minor} under KSN {ksn}: MAC verified"));
+            print::line(&format!("PIN block for keys/dev-zone-pin-aes, format 4: {block}"));
+        }
+        Output::Json => {
+            let value = json!({
+                "amount_minor": amount_minor,
+                "ksn": ksn,
+                "mac": "verified",
+                "pin_block": block,
+                "pin_block_key": "keys/dev-zone-pin-aes",
+            });
+            print::line(&value.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Replaces the memory of a device as a whole: an interruption leaves the old or the new one.
+fn write_memory(path: &Path, terminal: &Terminal) -> Result<(), String> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    let written = fs::remove_file(beside)
+        .or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+        .map_err(anyhow::Error::from)
+        .and_then(|()| development::write_new(beside, terminal.save().as_bytes()))
+        .and_then(|()| fs::rename(beside, path).map_err(anyhow::Error::from));
+    written.map_err(|error| format!("{}: {error:#}", path.display()))
+}
+fn told_text(told: &Told) -> String {
+    match told {
+        Told::Begun { activation } => format!("the service proved itself: {activation}"),
+        Told::Keys(keys) => {
+            let keys = keys.iter().map(|key| {
+                let id = data_encoding::HEXUPPER.encode(&key.initial_key_id);
+                format!("initial key {id}, check value {}", key.check_value)
+            });
+            format!("keys arrived: {}", keys.collect::<Vec<_>>().join("; "))
+        }
+        Told::Confirmed => "keys confirmed on both sides".to_owned(),
+        Told::Parameters(parameters) => format!(
+            "parameters version {} applied: {} at most {} at once, {} a day",
+            parameters.version.number(),
+            parameters.currency.as_str(),
+            parameters.limits.single_minor(),
+            parameters.limits.daily_minor()
+        ),
+        Told::Reported => "reported the applied parameters".to_owned(),
+        Told::Tested(verdict) => {
+            let failed: Vec<String> = verdict
+                .verdicts
+                .iter()
+                .filter(|verdict| !verdict.passed)
+                .map(|verdict| format!("{}: {}", verdict.check.as_str(), verdict.remedy))
+                .collect();
+            format!(
+                "test transaction {}: {} of {} passed {}",
+                verdict.number,
+                verdict.tests_passed,
+                verdict.tests_required,
+                failed.join("; ")
+            )
+        }
+    }
+}
+
+/// The same as fields, under the name of the call.
+fn told_json(told: &Told) -> Value {
+    match told {
+        Told::Begun { activation } => {
+            json!({ "call": "BeginActivation", "activation": activation })
+        }
+        Told::Keys(keys) => {
+            let keys = keys.iter().map(|key| {
+                json!({
+                    "slot": key.slot,
+                    "initial_key_id": data_encoding::HEXUPPER.encode(&key.initial_key_id),
+                    "check_value": key.check_value.to_string(),
+                })
+            });
+            json!({ "call": "DeliverKeys", "keys": keys.collect::<Vec<_>>() })
+        }
+        Told::Confirmed => json!({ "call": "ConfirmKeys" }),
+        Told::Parameters(parameters) => json!({
+            "call": "GetParameters",
+            "version": parameters.version.number(),
+            "currency": parameters.currency.as_str(),
+            "single_amount_minor": parameters.limits.single_minor(),
+            "daily_amount_minor": parameters.limits.daily_minor(),
+        }),
+        Told::Reported => json!({ "call": "ReportStep" }),
+        Told::Tested(verdict) => {
+            let checks = verdict.verdicts.iter().map(|verdict| {
+                json!({
+                    "check": verdict.check.as_str(),
+                    "passed": verdict.passed,
+                    "remedy": verdict.remedy,
+                })
+            });
+            json!({
+                "call": "RunTestTransaction",
+                "number": verdict.number,
+                "tests_passed": verdict.tests_passed,
+                "tests_required": verdict.tests_required,
+                "checks": checks.collect::<Vec<_>>(),
+            })
+        }
+    }
+}
