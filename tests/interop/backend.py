@@ -62,10 +62,10 @@ class Backend:
                                               cause="the keys have served long enough")
         return self._terminals.StartRekey(request).terminal
 
-    def create_profile(self, profile_id: str, suite: int, base_key: str,
+    def create_profile(self, profile_id: str, suite: str, base_key: str,
                        limits: tuple[int, int], **rules: Any) -> str:
         """A profile of its own for a test; returns its name. Limits: single and daily, cents."""
-        profile = terminals.Profile(suite=suite, base_derivation_key=base_key,
+        profile = terminals.Profile(suite=f"SUITE_{suite}", base_derivation_key=base_key,
                                     limits=_euros(*limits), **rules)
         request = terminals.CreateProfileRequest(request_id=str(uuid.uuid4()),
                                                  profile_id=profile_id, profile=profile)

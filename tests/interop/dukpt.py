@@ -47,7 +47,6 @@ class Keys(Protocol):
 
     initial_key: bytes
     key_id: bytes
-    suite: str
 
     def ksn(self, counter: int) -> bytes:
         """The key serial number of a counter."""
@@ -87,7 +86,6 @@ class AesKeys:
 
     initial_key: bytes
     key_id: bytes
-    suite = "P256_AES128"
 
     @staticmethod
     def from_base(base: bytes, key_id: bytes) -> "AesKeys":
@@ -137,7 +135,6 @@ class TdesKeys:
 
     initial_key: bytes
     key_id: bytes
-    suite = "P256_TDES2"
 
     MASK = bytes.fromhex("C0C0C0C000000000" * 2)
 

@@ -12,7 +12,7 @@ import psec
 
 import service
 from backend import Backend, refusal
-from device import Device
+from certified import Certified
 from dukpt import AesKeys, TdesKeys, tdes_open
 from service import Authority
 from stubs import activation_grpc, types
@@ -29,7 +29,8 @@ def test_card(pan: str = "4111111111111111", pin: str = "1234") -> Card:
 class Kind(NamedTuple):
     """What differs between the kinds, in the names of the development service."""
 
-    suite: type[AesKeys] | type[TdesKeys]
+    suite: str
+    dukpt: type[AesKeys] | type[TdesKeys]
     profile: str
     base_key: str
     mac_algorithm: int
@@ -43,14 +44,14 @@ def _zone_pin_tdes(key: bytes, block: bytes, pan: str) -> str:
 
 
 AES = Kind(
-    suite=AesKeys, profile="profiles/dev-aes", base_key="dev-bdk-aes",
+    suite="P256_AES128", dukpt=AesKeys, profile="profiles/dev-aes", base_key="dev-bdk-aes",
     mac_algorithm=types.MAC_ALGORITHM_AES_CMAC, zone_key="dev-zone-pin-aes",
     pin_formats={"source_format": types.PIN_BLOCK_FORMAT_ISO_4,
                  "destination_format": types.PIN_BLOCK_FORMAT_ISO_4},
     zone_pin=psec.pinblock.decipher_pinblock_iso_4)
 
 TDES = Kind(
-    suite=TdesKeys, profile="profiles/dev-tdes", base_key="dev-bdk-tdes",
+    suite="P256_TDES2", dukpt=TdesKeys, profile="profiles/dev-tdes", base_key="dev-bdk-tdes",
     mac_algorithm=types.MAC_ALGORITHM_TDES_CMAC, zone_key="dev-zone-pin-tdes",
     pin_formats={"source_format": types.PIN_BLOCK_FORMAT_ISO_0,
                  "destination_format": types.PIN_BLOCK_FORMAT_ISO_3},
@@ -72,11 +73,12 @@ class TerminalCase(unittest.TestCase):
                    profile: str = "", no_code: bool = False) -> Terminal:
         """A terminal that is registered and has its code; it holds the given acquirer's root."""
         serial = f"IT-{uuid.uuid4().hex[:12]}"
-        device = Device(serial, self.service.authority("vendor"))
         self.name = self.backend.register(serial.lower(), serial, profile or self.kind.profile)
         self.code = None if no_code else self.backend.issue_code(self.name)
         root = root or self.service.authority("acquirer")
-        return Terminal(device, root.certificate, acquirer_id, self.kind.suite)
+        device = Certified(serial, self.service.authority("vendor"), root.certificate,
+                           acquirer_id, self.kind.suite)
+        return Terminal(device, acquirer_id, self.kind.dukpt)
 
     def active(self, profile: str = "") -> Terminal:
         """A terminal in service."""

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.message import Message
 
 from stubs import payload
-from terminal import point
+from certified import point
 
 
 def bits_flipped(message: Message) -> Iterator[Message]:

@@ -1,8 +1,8 @@
 """A terminal: what its firmware does from the first start to a purchase.
 
-It knows its device key, the acquirer's root and id, and its suite. Everything else comes from the
-service, and nothing of it is taken before its signature or MAC verifies over the very bytes that
-came. A refused answer changes nothing: the terminal can ask again.
+It knows its credential, the acquirer's id, and which DUKPT it has. Everything else comes from the
+service, and nothing of it is taken before its proof verifies over the very bytes that came. A
+refused answer changes nothing: the terminal can ask again.
 """
 
 import hashlib
@@ -14,26 +14,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import psec
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 import protocol
-from device import Device, verify
+from answers import Refused, parse, require_same
+from credential import Credential
 from dukpt import AesKeys, Keys, TdesKeys, aes_block, tdes_block
 from protocol import Transcript
 from stubs import activation, payload
-from trust import NotTrusted, service_key
-
-
-class Refused(Exception):
-    """The terminal does not take an answer: `fault` says why, as it would report it."""
-
-    def __init__(self, fault: int) -> None:
-        super().__init__(payload.Fault.Name(fault))
-        self.fault = fault
 
 
 class Step(NamedTuple):
@@ -78,14 +66,15 @@ class Purchase(NamedTuple):
 class Terminal:
     """A device with the software of an acquirer's terminal in it."""
 
-    def __init__(self, device: Device, root: x509.Certificate, acquirer_id: str,
-                 suite: type[AesKeys] | type[TdesKeys]) -> None:
-        self.device = device
-        self.keys: Keys | None = None
+    keys: Keys
+
+    def __init__(self, credential: Credential, acquirer_id: str,
+                 dukpt: type[AesKeys] | type[TdesKeys]) -> None:
+        self.credential = credential
         self.parameters: Parameters | None = None
         self.activation = ""
         self.tests_passed, self.tests_required = 0, 1
-        self._root, self._acquirer_id, self._suite = root, acquirer_id, suite
+        self._acquirer_id, self._dukpt = acquirer_id, dukpt
         self._sequence = 0
         self._counter = 0
         self._tests = 0
@@ -117,71 +106,58 @@ class Terminal:
     # Step 3.
 
     def begin(self, code: str | None) -> Message:
-        """Shows the code as the merchant typed it, if there is one, and proves the device key."""
+        """Shows the code as the merchant typed it, if there is one, and proves the credential."""
         self._sequence = max(int(time.time()), self._sequence + 1)
-        self._asked = Transcript().then(payload.Begin(
+        self._begin = payload.Begin(
             activation_code=protocol.normal_code(code) if code else None,
-            serial=self.device.serial,
-            certificate_chain=self.device.chain,
+            serial=self.credential.serial,
+            certificate_chain=self.credential.certificate_chain,
             device_nonce=os.urandom(32),
             readiness=payload.Readiness(hardware="interop rev. 1", firmware="1.0.0",
                                         network=payload.NETWORK_ETHERNET),
-            sequence=self._sequence,
-        ).SerializeToString())
+            sequence=self._sequence)
+        self._asked = Transcript().then(self._begin.SerializeToString())
         return activation.BeginActivationRequest(
             payload=self._asked.messages[-1],
-            signature=self.device.sign(self._asked.covered("terminal", "begin")))
+            signature=self.credential.prove(self._asked.covered("terminal", "begin")))
 
     def begun(self, answer: Message) -> None:
-        """Judges the service's certificate, then its signature."""
-        said = _parse(payload.BeginAnswer, answer.payload)
-        try:
-            key = service_key(said.service_certificate_chain, self._root, self._acquirer_id)
-        except NotTrusted as error:
-            raise Refused(payload.FAULT_SERVICE_NOT_TRUSTED) from error
-        self._transcript = _signed(key, self._asked, answer, "begin")
+        """Judges who answers, then whether it answers this."""
+        said = parse(payload.BeginAnswer, answer.payload)
+        session = self.credential.session(self._begin, said)
+        transcript = self._asked.then(answer.payload)
+        session.verify(transcript.covered("service", "begin"), answer.signature)
         if said.acquirer_id != self._acquirer_id:
             raise Refused(payload.FAULT_SERVICE_NOT_TRUSTED)
         if len(said.service_nonce) != 32 or said.expires_at_seconds <= time.time():
             raise Refused(payload.FAULT_PAYLOAD)
-        self._service_key, self.activation = key, said.activation
+        self._session, self._transcript = session, transcript
+        self.activation = said.activation
 
     # Step 4.
 
     def deliver(self) -> Message:
-        """Sends an ephemeral key, which serves this once."""
-        self._ephemeral = ec.generate_private_key(ec.SECP256R1())
+        """Asks for the keys, with an ephemeral key that serves this once."""
         self._asked = self._transcript.then(payload.Deliver(
-            activation=self.activation, device_ephemeral=point(self._ephemeral),
+            activation=self.activation, device_ephemeral=self._session.offer(),
         ).SerializeToString())
         return activation.DeliverKeysRequest(
             activation=self.activation,
             payload=self._asked.messages[-1],
-            signature=self.device.sign(self._asked.covered("terminal", "deliver")))
+            signature=self._session.prove(self._asked.covered("terminal", "deliver")))
 
     def delivered(self, answer: Message) -> None:
         """Agrees on keys with the service and opens the key block with them."""
-        transcript = _signed(self._service_key, self._asked, answer, "deliver")
-        said = _parse(payload.DeliverAnswer, answer.payload)
+        transcript = self._asked.then(answer.payload)
+        self._session.verify(transcript.covered("service", "deliver"), answer.signature)
+        said = parse(payload.DeliverAnswer, answer.payload)
         if said.activation != self.activation:
             raise Refused(payload.FAULT_PAYLOAD)
-        agreed = self._agree(said.service_ephemeral)
-        keys = [self._load(key, agreed("firstkey/v1/kbpk")) for key in said.keys]
+        agreed = self._session.agree(said, self._asked)
+        keys = [self._load(key, agreed.protection) for key in said.keys]
         if len(keys) != 1:
             raise Refused(payload.FAULT_PAYLOAD)
-        self._loaded, self._transcript = keys[0], transcript
-        self._confirm_key = agreed("firstkey/v1/confirm-terminal")
-        self._confirmed_key = agreed("firstkey/v1/confirm-service")
-
-    def _agree(self, service_ephemeral: bytes) -> Callable[[str], bytes]:
-        try:
-            theirs = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), service_ephemeral)
-        except ValueError as error:
-            raise Refused(payload.FAULT_PAYLOAD) from error
-        shared = self._ephemeral.exchange(ec.ECDH(), theirs)
-        ours, transcript = point(self._ephemeral), self._asked
-        return lambda label: protocol.agreed_key(
-            label, self._suite.suite, transcript, shared, ours, service_ephemeral)
+        self._loaded, self._agreed, self._transcript = keys[0], agreed, transcript
 
     def _load(self, delivered: Message, kbpk: bytes) -> Keys:
         """Opens the block of an initial key; its header says what the message says."""
@@ -189,15 +165,17 @@ class Terminal:
             header, key = psec.tr31.unwrap(kbpk, delivered.key_block)
         except (psec.tr31.HeaderError, psec.tr31.KeyBlockError) as error:
             raise Refused(payload.FAULT_KEY_BLOCK) from error
-        algorithm, id_block = ("A", "IK") if self._suite is AesKeys else ("T", "KS")
-        says = header.version_id, header.key_usage, header.algorithm, header.mode_of_use
-        if says != ("D", "B1", algorithm, "X") or header.exportability != "N" or len(key) != 16:
+        algorithm, id_block = ("A", "IK") if self._dukpt is AesKeys else ("T", "KS")
+        due = (self.credential.block_version, "B1", algorithm, "X", "N")
+        says = (header.version_id, header.key_usage, header.algorithm, header.mode_of_use,
+                header.exportability)
+        if says != due or len(key) != 16:
             raise Refused(payload.FAULT_KEY_BLOCK)
         if delivered.usage != header.key_usage or delivered.slot != 0:
             raise Refused(payload.FAULT_KEY_BLOCK)
         if header.blocks.get(id_block) != delivered.initial_key_id.hex().upper():
             raise Refused(payload.FAULT_KEY_BLOCK)
-        keys = self._suite(key, delivered.initial_key_id)
+        keys = self._dukpt(key, delivered.initial_key_id)
         if keys.check_value() != delivered.check_value:
             raise Refused(payload.FAULT_CHECK_VALUE)
         return keys
@@ -214,13 +192,13 @@ class Terminal:
         return activation.ConfirmKeysRequest(
             activation=self.activation,
             payload=self._asked.messages[-1],
-            mac=hmac.digest(self._confirm_key, covered, "sha256"))
+            mac=hmac.digest(self._agreed.confirm_terminal, covered, "sha256"))
 
     def confirmed(self, answer: Message) -> None:
         """From here on the keys serve."""
         covered = self._asked.then(answer.payload).covered("service", "confirm")
-        _same(hmac.digest(self._confirmed_key, covered, "sha256"), answer.mac)
-        said = _parse(payload.ConfirmAnswer, answer.payload)
+        require_same(hmac.digest(self._agreed.confirm_service, covered, "sha256"), answer.mac)
+        said = parse(payload.ConfirmAnswer, answer.payload)
         if said.activation != self.activation or said.status != payload.KEY_STATUS_SERVING:
             raise Refused(payload.FAULT_PAYLOAD)
         self.keys, self._counter = self._loaded, 0
@@ -236,7 +214,7 @@ class Terminal:
     def apply_parameters(self, answer: Message) -> None:
         """Applies the file whole or not at all, and never an older one."""
         self._verify_answer(answer, "parameters")
-        said = _parse(payload.ParametersAnswer, answer.payload)
+        said = parse(payload.ParametersAnswer, answer.payload)
         if hashlib.sha256(said.parameter_file).digest() != said.digest:
             raise Refused(payload.FAULT_PARAMETERS)
         applied = _parameters(said.parameter_file)
@@ -258,12 +236,12 @@ class Terminal:
             transaction_mac=activation.TransactionMac(**maced))
 
     def report_fault(self, step: int, fault: int) -> Message:
-        """Says what it found wrong before its keys serve, so signed by the device key."""
+        """Says what it found wrong before its keys serve, so under its credential."""
         report = Transcript().then(payload.Report(
             activation=self.activation, step=step, fault=fault).SerializeToString())
         return activation.ReportStepRequest(
             activation=self.activation, payload=report.messages[-1],
-            signature=self.device.sign(report.covered("terminal", "report")))
+            signature=self.credential.prove(report.covered("terminal", "report")))
 
     # Step 7.
 
@@ -276,14 +254,14 @@ class Terminal:
         transaction = payload.TestTransaction(
             number=self._tests, amount_minor=amount_minor, currency=self.parameters.currency,
             pan=card.pan, expiry=card.expiry, pin_block=self._pin_block(card, counter),
-            pin_block_format=formats[self._suite])
+            pin_block_format=formats[self._dukpt])
         maced = self.maced(transaction.SerializeToString(), "test", counter)
         return activation.RunTestTransactionRequest(**maced)
 
     def tested(self, answer: Message) -> None:
         """Reads the verdicts."""
         self._verify_answer(answer, "test")
-        said = _parse(payload.TestTransactionAnswer, answer.payload)
+        said = parse(payload.TestTransactionAnswer, answer.payload)
         if said.number != self._tests or not said.verdicts:
             raise Refused(payload.FAULT_PAYLOAD)
         self.verdicts = {payload.Check.Name(v.check): v.passed for v in said.verdicts}
@@ -303,7 +281,7 @@ class Terminal:
     def verify_response(self, purchase: Purchase, message: bytes, mac: bytes) -> None:
         """Verifies what the host says to a purchase, under the response key of its KSN."""
         key = self.keys.mac_response_key(self.counter_of(purchase.ksn))
-        _same(self.keys.cmac(key, message), mac)
+        require_same(self.keys.cmac(key, message), mac)
 
     def counter_of(self, ksn: bytes) -> int:
         """The counter of one of its KSNs."""
@@ -316,7 +294,7 @@ class Terminal:
     def _pin_block(self, card: Card, counter: int) -> bytes:
         """ISO 9564-1: format 4 with AES, format 0 with TDES."""
         key = self.keys.pin_key(counter)
-        if self._suite is TdesKeys:
+        if self._dukpt is TdesKeys:
             return tdes_block(key, psec.pinblock.encode_pinblock_iso_0(card.pin, card.pan))
         pin = psec.pinblock.encode_pin_field_iso_4(card.pin)
         pan = psec.pinblock.encode_pan_field_iso_4(card.pan)
@@ -339,41 +317,13 @@ class Terminal:
     def _verify_answer(self, answer: Message, step: str) -> None:
         key = self.keys.mac_response_key(self._asked_counter)
         covered = self._asked.then(answer.payload).covered("service", step)
-        _same(self.keys.cmac(key, covered), answer.mac)
+        require_same(self.keys.cmac(key, covered), answer.mac)
 
 
 def play(link: Any, steps: Iterator[Step]) -> None:
     """Makes exchanges one after the other, until one is refused by either side."""
     for step in steps:
         step.accept(getattr(link, step.call)(step.ask()))
-
-
-def _signed(key: ec.EllipticCurvePublicKey, asked: Transcript, answer: Message,
-            step: str) -> Transcript:
-    """The transcript with the answer in it, if the service signed that."""
-    transcript = asked.then(answer.payload)
-    try:
-        verify(key, answer.signature, transcript.covered("service", step))
-    except (InvalidSignature, ValueError) as error:
-        raise Refused(payload.FAULT_AUTHENTICATION) from error
-    return transcript
-
-
-def _same(expected: bytes, mac: bytes) -> None:
-    if not hmac.compare_digest(expected, mac):
-        raise Refused(payload.FAULT_AUTHENTICATION)
-
-
-def _parse(kind: type[Message], data: bytes) -> Message:
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        raise Refused(payload.FAULT_PAYLOAD) from error
-
-
-def point(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Its public point: 65 bytes, 04 || X || Y."""
-    return key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
 
 def _parameters(file: bytes) -> Parameters:

@@ -6,10 +6,11 @@ from typing import Any
 
 import protocol
 import service
+from answers import Refused
 from fixture import AES, TDES, TerminalCase, test_card
 from stubs import payload, terminals
 from tamper import bits_flipped, with_other_payload, with_other_proof
-from terminal import Refused, Step, Terminal
+from terminal import Step, Terminal
 
 
 class Activation(TerminalCase):
@@ -25,7 +26,7 @@ class Activation(TerminalCase):
         terminal = self.registered()
         terminal.activate(self.link, self.code, self.card)
         base = service.development_keys()[self.kind.base_key]
-        derived = self.kind.suite.from_base(base, terminal.keys.key_id)
+        derived = self.kind.dukpt.from_base(base, terminal.keys.key_id)
         self.assertEqual(terminal.keys.initial_key, derived.initial_key)
         known = self.backend.terminal(self.name)
         self.assertEqual(known.state, terminals.TERMINAL_STATE_TESTED)

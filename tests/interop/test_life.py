@@ -5,9 +5,10 @@ import uuid
 from typing import Any
 
 import service
+from answers import Refused
 from fixture import AES, TDES, TerminalCase
 from stubs import payload, terminals
-from terminal import Refused, Terminal
+from terminal import Terminal
 
 
 class Life(TerminalCase):
@@ -16,7 +17,7 @@ class Life(TerminalCase):
     def profile(self, **rules: Any) -> str:
         """A profile of this test alone, with a limit of 100.00 for one purchase."""
         return self.backend.create_profile(
-            f"it-{uuid.uuid4().hex[:12]}", self.suite, f"keys/{self.kind.base_key}",
+            f"it-{uuid.uuid4().hex[:12]}", self.kind.suite, f"keys/{self.kind.base_key}",
             limits=(10_000, 20_000), **rules)
 
     def update_parameters(self, terminal: Terminal) -> None:
@@ -53,7 +54,7 @@ class Life(TerminalCase):
         terminal.rekey(self.link)
         base = service.development_keys()[self.kind.base_key]
         self.assertNotEqual(terminal.keys.key_id, old.key_id)
-        self.assertEqual(terminal.keys, self.kind.suite.from_base(base, terminal.keys.key_id))
+        self.assertEqual(terminal.keys, self.kind.dukpt.from_base(base, terminal.keys.key_id))
         known = self.backend.terminal(self.name)
         self.assertEqual(known.state, terminals.TERMINAL_STATE_ACTIVE)
         self.assertEqual(known.initial_key_id, terminal.keys.key_id)
@@ -76,13 +77,13 @@ class Life(TerminalCase):
 class AesLife(Life):
     """AES-128 DUKPT."""
 
-    kind, suite = AES, terminals.SUITE_P256_AES128
+    kind = AES
 
 
 class TdesLife(Life):
     """Double-length TDES DUKPT."""
 
-    kind, suite = TDES, terminals.SUITE_P256_TDES2
+    kind = TDES
 
 
 # What holds for every kind is no test by itself.

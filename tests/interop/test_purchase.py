@@ -3,9 +3,10 @@
 import psec
 
 import service
+from answers import Refused
 from fixture import AES, TDES, TerminalCase, test_card
 from stubs import types
-from terminal import Purchase, Refused, Terminal
+from terminal import Purchase, Terminal
 
 
 class Purchases(TerminalCase):
