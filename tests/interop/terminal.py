@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 import protocol
 from answers import Refused, parse, require_same
 from credential import Credential
-from dukpt import AesKeys, Keys, TdesKeys, aes_block, tdes_block
+from dukpt import AesKeys, Keys, TdesKeys, aes_block, tdes_block, xor
 from protocol import Transcript
 from stubs import activation, payload
 
@@ -253,7 +253,7 @@ class Terminal:
                    TdesKeys: payload.PIN_BLOCK_FORMAT_ISO_0}
         transaction = payload.TestTransaction(
             number=self._tests, amount_minor=amount_minor, currency=self.parameters.currency,
-            pan=card.pan, expiry=card.expiry, pin_block=self._pin_block(card, counter),
+            pan=card.pan, expiry=card.expiry, pin_block=pin_block(self.keys, counter, card),
             pin_block_format=formats[self._dukpt])
         maced = self.maced(transaction.SerializeToString(), "test", counter)
         return activation.RunTestTransactionRequest(**maced)
@@ -275,8 +275,7 @@ class Terminal:
             raise ValueError("over the limit")
         counter = self._next_counter()
         message = f"purchase {amount_minor} {self.parameters.currency} {card.pan[-4:]}".encode()
-        mac = self.keys.cmac(self.keys.mac_request_key(counter), message)
-        return Purchase(self.keys.ksn(counter), message, mac, self._pin_block(card, counter))
+        return sell(self.keys, counter, card, message)
 
     def verify_response(self, purchase: Purchase, message: bytes, mac: bytes) -> None:
         """Verifies what the host says to a purchase, under the response key of its KSN."""
@@ -290,16 +289,6 @@ class Terminal:
     def _next_counter(self) -> int:
         self._counter = self.keys.next_counter(self._counter)
         return self._counter
-
-    def _pin_block(self, card: Card, counter: int) -> bytes:
-        """ISO 9564-1: format 4 with AES, format 0 with TDES."""
-        key = self.keys.pin_key(counter)
-        if self._dukpt is TdesKeys:
-            return tdes_block(key, psec.pinblock.encode_pinblock_iso_0(card.pin, card.pan))
-        pin = psec.pinblock.encode_pin_field_iso_4(card.pin)
-        pan = psec.pinblock.encode_pan_field_iso_4(card.pan)
-        mixed = bytes(a ^ b for a, b in zip(aes_block(key, pin), pan, strict=True))
-        return aes_block(key, mixed)
 
     # Exchanges under a transaction key.
 
@@ -318,6 +307,22 @@ class Terminal:
         key = self.keys.mac_response_key(self._asked_counter)
         covered = self._asked.then(answer.payload).covered("service", step)
         require_same(self.keys.cmac(key, covered), answer.mac)
+
+
+def sell(keys: Keys, counter: int, card: Card, message: bytes) -> Purchase:
+    """The message, its MAC and the PIN block that a terminal sends under one counter."""
+    mac = keys.cmac(keys.mac_request_key(counter), message)
+    return Purchase(keys.ksn(counter), message, mac, pin_block(keys, counter, card))
+
+
+def pin_block(keys: Keys, counter: int, card: Card) -> bytes:
+    """ISO 9564-1 under the PIN key of a counter: format 4 with AES, format 0 with TDES."""
+    key = keys.pin_key(counter)
+    if isinstance(keys, TdesKeys):
+        return tdes_block(key, psec.pinblock.encode_pinblock_iso_0(card.pin, card.pan))
+    pin = psec.pinblock.encode_pin_field_iso_4(card.pin)
+    pan = psec.pinblock.encode_pan_field_iso_4(card.pan)
+    return aes_block(key, xor(aes_block(key, pin), pan))
 
 
 def play(link: Any, steps: Iterator[Step]) -> None:
