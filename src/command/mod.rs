@@ -2,7 +2,9 @@
 
 pub mod activation;
 mod error;
+pub mod export_initial_key;
 pub mod generate_mac;
+mod initial_key;
 mod ksn;
 mod mac_policy;
 pub mod manage_keys;

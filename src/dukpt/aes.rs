@@ -100,6 +100,12 @@ impl Key<BaseDerivation> {
     }
 }
 
+impl From<AesInitialKey> for Key<InitialDukpt> {
+    fn from(initial: AesInitialKey) -> Self {
+        initial.key
+    }
+}
+
 /// The initial key of one AES device, and the id that it belongs to.
 #[derive(Debug)]
 pub struct AesInitialKey {

@@ -29,6 +29,12 @@ impl Key<BaseDerivation> {
     }
 }
 
+impl From<TdesInitialKey> for Key<InitialDukpt> {
+    fn from(initial: TdesInitialKey) -> Self {
+        initial.key
+    }
+}
+
 /// The initial key of one TDES device, and the id that it belongs to.
 #[derive(Debug)]
 pub struct TdesInitialKey {

@@ -12,6 +12,7 @@ use super::vocabulary::{
     MESSAGE_LEN_BYTES_MAX, from_algorithm, from_exportability, from_mode, from_origin, from_state,
     from_usage, to_algorithm, to_exportability, to_format, to_mode, to_state, to_usage,
 };
+use crate::command::export_initial_key::{self, export_initial_key};
 use crate::command::{Error, manage_keys};
 use crate::pin::PinBlockFormat;
 use crate::vault::{
@@ -86,6 +87,28 @@ impl KeyService for KeyApi {
                 check_value: from_hex(&exported.check_value)?,
                 key_block: exported.key_block,
                 dropped_attributes: exported.dropped_attributes,
+            })
+        })
+        .await
+    }
+
+    async fn export_initial_key(
+        &self,
+        request: Request<proto::ExportInitialKeyRequest>,
+    ) -> Result<Response<proto::ExportInitialKeyResponse>, Status> {
+        serve("ExportInitialKey", request, async |caller, body| {
+            let request = convert::request_id("ExportInitialKey", &body.request_id, &body)?;
+            let bdk = resource("base_derivation_key", "keys", &body.base_derivation_key)?;
+            let export = export_initial_key::Export {
+                base_derivation_key: bdk,
+                wrapping_key: resource("wrapping_key", "keys", &body.wrapping_key)?,
+            };
+            let exported = export_initial_key(&self.vault, &caller, Some(&request), &export);
+            let exported = exported.await?;
+            Ok(proto::ExportInitialKeyResponse {
+                key_block: exported.key_block,
+                initial_key_id: exported.initial_key_id,
+                check_value: exported.check_value,
             })
         })
         .await

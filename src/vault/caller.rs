@@ -119,6 +119,8 @@ actions! {
     DenyDevice,
     /// A terminal is enabled.
     EnableTerminal,
+    /// The initial key of a terminal leaves for a facility.
+    ExportInitialKey,
     /// A key leaves in a key block.
     ExportKey,
     /// A MAC is generated.

@@ -6,6 +6,7 @@ mod activation;
 mod backend;
 mod batch;
 mod codes;
+mod facility;
 mod faults;
 mod hand;
 mod harness;

@@ -492,7 +492,7 @@ async fn three_failures_close_a_pan_for_an_hour_and_a_restart_opens_nothing() {
 }
 
 /// The same service again, over the same store.
-async fn restarted(service: Service) -> Service {
+pub(crate) async fn restarted(service: Service) -> Service {
     let (folder, pki, clock) = service.stop().await;
     let folder = folder.expect("a durable service");
     let path = folder.path().join("store");

@@ -12,15 +12,13 @@ use super::{Signed, payload_field};
 use crate::activation::parameters::AcquirerId;
 use crate::activation::payload::{ActivationName, Begin, BeginAnswer, CertificateChain, Payload};
 use crate::activation::{Call, Role, State, Step, Transcript};
-use crate::agreement::Suite;
+use crate::command::initial_key::InitialKeyId;
 use crate::command::manage_trust::Signer;
 use crate::command::{Error, give_up, manage_trust, refuse, retrying};
 use crate::crypto::{constant_time_eq, digest};
-use crate::dukpt::{AesInitialKeyId, TdesInitialKeyId};
 use crate::key::usage::BaseDerivation;
 use crate::vault::{
-    self, Action, Caller, KeyRecord, Operation, Reason, StoredKey, UnixMillis, Vault, Versioned,
-    Work,
+    self, Action, Caller, Operation, Reason, StoredKey, UnixMillis, Vault, Versioned, Work,
 };
 
 /// How long an activation lives: one hour.
@@ -242,7 +240,7 @@ impl Attempt<'_> {
         &mut self,
         bdk: &StoredKey<BaseDerivation>,
     ) -> Result<Versioned<Activation>, Error> {
-        let initial_key_id = allocate(&mut self.work, bdk.record(), self.profile.suite).await?;
+        let initial_key_id = InitialKeyId::allocate(&mut self.work, bdk.record()).await?;
         let terminal = &mut self.terminal.record;
         terminal.activation = terminal.activation.saturating_add(1);
         Ok(Versioned::absent(Activation {
@@ -251,7 +249,7 @@ impl Attempt<'_> {
             phase: Phase::Begun,
             expires: self.work.now().plus_ms(LIFETIME_MS),
             base_derivation_key: bdk.record().name.clone(),
-            initial_key_id,
+            initial_key_id: initial_key_id.bytes().to_vec(),
             suite: self.profile.suite,
             certificate_chain: Vec::new(),
             transcript: Vec::new(),
@@ -347,34 +345,6 @@ async fn last_activation(
     }
     let id = Activation::id_of(&terminal.id, terminal.activation);
     Ok(vault.get::<Activation>(&id).await?)
-}
-
-/// Takes the next initial key id below a base derivation key: durable in this commit, before
-/// anything is derived from it. Gaps may come, a second one with the same id can not.
-pub(super) async fn allocate(
-    work: &mut Work,
-    bdk: &KeyRecord,
-    suite: Suite,
-) -> Result<Vec<u8>, Error> {
-    let key_set = bdk.attributes.key_set_id.as_deref().unwrap_or_default();
-    let scope = format!("initial-key/{}/{}", bdk.name, bdk.version);
-    let number = work.allocate(&scope, u64::from(bdk.attributes.device_cap)).await?;
-    let exhausted = || Error::refused(Reason::KsnExhausted);
-    let number = u32::try_from(number).map_err(|_| exhausted())?;
-    let bytes = data_encoding::HEXUPPER
-        .decode(key_set.as_bytes())
-        .map_err(|_| broken("a key set id is not hexadecimal"))?;
-    match suite {
-        Suite::P256Aes128 => {
-            let bdk_id = bytes.try_into().map_err(|_| broken("a key set id is not 4 bytes"))?;
-            Ok(AesInitialKeyId::new(bdk_id, number.to_be_bytes()).bytes().to_vec())
-        }
-        Suite::P256Tdes2 => {
-            let key_set = bytes.try_into().map_err(|_| broken("a key set id is not 5 bytes"))?;
-            let id = TdesInitialKeyId::new(key_set, number).map_err(|_| exhausted())?;
-            Ok(id.bytes().to_vec())
-        }
-    }
 }
 
 fn nonce(vault: &Vault) -> Result<[u8; 32], Error> {

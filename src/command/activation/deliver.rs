@@ -7,13 +7,12 @@ use super::step::{Happened, advance, check, fail, profile_of, read_terminal, wit
 use super::{Signed, payload_field};
 use crate::activation::payload::{Deliver, DeliverAnswer, DeliveredKey, Payload};
 use crate::activation::{Call, Role, State, Step, Transcript};
-use crate::agreement::{AgreedKeys, Agreement, Suite};
+use crate::agreement::{AgreedKeys, Agreement};
+use crate::command::initial_key::InitialKeyId;
 use crate::command::{Error, give_up, manage_trust, refuse, retrying};
 use crate::crypto::ec::EphemeralKey;
-use crate::dukpt::{AesInitialKeyId, TdesInitialKeyId};
-use crate::key::usage::{BaseDerivation, InitialDukpt};
-use crate::key::{Key, Material};
-use crate::keyblock::{self, Header, OptionalBlock, Version};
+use crate::key::usage::BaseDerivation;
+use crate::keyblock::{self, Version};
 use crate::vault::{
     Action, Caller, Operation, Reason, StoredKey, UnixMillis, Vault, Versioned, Work,
 };
@@ -219,48 +218,20 @@ fn initial_key(
     activation: &Activation,
     agreed: &AgreedKeys,
 ) -> Result<DeliveredKey, Error> {
-    let id = activation.initial_key_id.as_slice();
-    let derived = |_| broken("the base derivation key does not fit its profile");
-    match activation.suite {
-        Suite::P256Aes128 => {
-            let id = AesInitialKeyId::parse(id).map_err(|_| broken("no initial key id"))?;
-            let key = bdk.key().aes_initial_key(id).map_err(derived)?;
-            wrap(vault, activation, agreed, key.key(), *b"IK")
-        }
-        Suite::P256Tdes2 => {
-            let id = TdesInitialKeyId::parse(id).map_err(|_| broken("no initial key id"))?;
-            let key = bdk.key().tdes_initial_key(id).map_err(derived)?;
-            wrap(vault, activation, agreed, key.key(), *b"KS")
-        }
-    }
-}
-
-/// Wraps an initial key, with its id in the optional block of its algorithm.
-fn wrap(
-    vault: &Vault,
-    activation: &Activation,
-    agreed: &AgreedKeys,
-    key: &Key<InitialDukpt>,
-    option: [u8; 2],
-) -> Result<DeliveredKey, Error> {
-    let algorithm = key.algorithm();
-    if !activation.suite.carries(algorithm) {
+    let id = InitialKeyId::parse(&activation.initial_key_id);
+    let id = id.ok_or_else(|| broken("no initial key id"))?;
+    let key = id.derive(bdk.key())?;
+    if !activation.suite.carries(key.algorithm()) {
         return Err(Error::refused(Reason::WrappingKeyTooWeak));
     }
-    let id = activation.initial_key_id.as_slice();
-    let mut header = Header::new(Version::D, *b"B1", algorithm.header_letter(), b'X');
-    let id_text = data_encoding::HEXUPPER.encode(id);
-    let block = OptionalBlock::new(option, id_text).map_err(|_| broken("no optional block"))?;
-    header.push(block).map_err(|_| broken("no optional block"))?;
-    // The key goes into the block and nowhere else; the copy is wiped when this call returns.
-    let material = Material::copied_from(key.expose_bytes());
-    let wrapped = keyblock::wrap(&agreed.key_block_protection, &header, &material, vault.rng())
+    let header = id.header(Version::D, &key)?;
+    let wrapped = keyblock::wrap_key(&agreed.key_block_protection, &header, &key, vault.rng())
         .map_err(|_| broken("the initial key does not wrap"))?;
     Ok(DeliveredKey {
         slot: SLOT,
         usage: *b"B1",
         key_block: wrapped.as_str().to_owned(),
-        initial_key_id: id.to_vec(),
+        initial_key_id: id.bytes().to_vec(),
         check_value: key.check_value().bytes().to_vec(),
     })
 }

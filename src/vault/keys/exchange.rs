@@ -3,8 +3,9 @@
 use super::at_rest;
 use super::state::Operation;
 use super::vocabulary::{Exportability, Origin};
-use super::{WrappingKey, read_key};
-use crate::key::Algorithm;
+use super::{WrappingKey, material_of, read_key};
+use crate::key::usage::InitialDukpt;
+use crate::key::{Algorithm, Key, Material};
 use crate::keyblock::{self, Header, OptionalBlock, Version, WrapError};
 use crate::vault::error::Error;
 use crate::vault::reason::Reason;
@@ -48,17 +49,13 @@ impl Work {
         let found = read_key(self.core(), export.name).await?;
         let record = &found.record;
         let now = self.now();
-        wrapping.record().check(Operation::Wrap, now)?;
-        if !may_carry_out(wrapping.record().origin, self.core().sealer.realm()) {
-            return Err(Error::Refused(Reason::PolicyDenied));
-        }
+        let version = self.check_carries_out(wrapping, record.algorithm)?;
         if record.exportability != Exportability::Exportable {
             return Err(Error::Refused(Reason::PolicyDenied));
         }
         record.check(Operation::Export, now)?;
         let exportability = export.exportability.unwrap_or(Exportability::NonExportable);
         let (material, kept) = at_rest::open(self.core(), record)?;
-        let version = if wrapping.record().algorithm.is_aes() { Version::D } else { Version::B };
         let letter = record.algorithm.header_letter();
         let mut header =
             Header::new(version, record.usage.code(), letter, record.mode_of_use.letter());
@@ -69,19 +66,60 @@ impl Work {
                 Error::incident("a key block header can not be written", &record.name)
             })?;
         }
-        let rng = &*self.core().rng;
-        let key_block = match wrapping {
-            WrappingKey::Encryption(key) => keyblock::wrap(key.key(), &header, &material, rng),
-            WrappingKey::Protection(key) => keyblock::wrap(key.key(), &header, &material, rng),
-        }
-        .map_err(|error| wrap_failed(error, &record.name))?;
         self.uses_record(&found);
-        self.uses_record(wrapping.versioned());
         Ok(ExportedKey {
-            key_block: key_block.into(),
+            key_block: self.wrap_out(&header, &material, wrapping)?,
             dropped_attributes: DROPPED.to_vec(),
             check_value: record.check_value.clone(),
         })
+    }
+
+    /// Exports the initial key of a device under a key at least as strong, as the header says.
+    /// Nothing of it stays: who has its base derivation key derives it again.
+    ///
+    /// The wrapping key is held to the rules of [`Work::export_key`].
+    pub fn export_initial_key(
+        &mut self,
+        header: &Header,
+        key: &Key<InitialDukpt>,
+        wrapping: &WrappingKey,
+    ) -> Result<String, Error> {
+        self.check_carries_out(wrapping, key.algorithm())?;
+        self.wrap_out(header, &material_of(key), wrapping)
+    }
+
+    /// Checks whether a key of an algorithm may leave under a wrapping key, and tells the version
+    /// of the key block: D under AES, B under TDES. See [`Work::export_key`].
+    pub fn check_carries_out(
+        &self,
+        wrapping: &WrappingKey,
+        algorithm: Algorithm,
+    ) -> Result<Version, Error> {
+        let record = wrapping.record();
+        record.check(Operation::Wrap, self.now())?;
+        if !may_carry_out(record.origin, self.core().sealer.realm()) {
+            return Err(Error::Refused(Reason::PolicyDenied));
+        }
+        if algorithm.strength_bits() > record.algorithm.strength_bits() {
+            return Err(Error::Refused(Reason::WrappingKeyTooWeak));
+        }
+        Ok(if record.algorithm.is_aes() { Version::D } else { Version::B })
+    }
+
+    fn wrap_out(
+        &mut self,
+        header: &Header,
+        material: &Material,
+        wrapping: &WrappingKey,
+    ) -> Result<String, Error> {
+        let rng = &*self.core().rng;
+        let key_block = match wrapping {
+            WrappingKey::Encryption(key) => keyblock::wrap(key.key(), header, material, rng),
+            WrappingKey::Protection(key) => keyblock::wrap(key.key(), header, material, rng),
+        }
+        .map_err(|error| wrap_failed(error, &wrapping.record().name))?;
+        self.uses_record(wrapping.versioned());
+        Ok(key_block.into())
     }
 }
 

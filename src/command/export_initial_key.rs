@@ -1,0 +1,145 @@
+//! Initial keys for a facility that loads them into terminals.
+
+use serde::{Deserialize, Serialize};
+
+use super::initial_key::InitialKeyId;
+use super::manage_keys::resource;
+use super::{Error, RequestId, give_up, recall, remember, retrying};
+use crate::key::usage::BaseDerivation;
+use crate::vault::{Action, Caller, Operation, Reason, StoredKey, Vault, Work};
+
+/// An initial key that is asked for.
+#[derive(Debug, Clone)]
+pub struct Export {
+    /// The id in `keys/{id}` of the base derivation key.
+    pub base_derivation_key: String,
+    /// The id in `keys/{id}` of the key to wrap it under.
+    pub wrapping_key: String,
+}
+
+/// An initial key that leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    /// The key block.
+    pub key_block: String,
+    /// The id of the key: 8 bytes for AES, 10 for TDES.
+    pub initial_key_id: Vec<u8>,
+    /// The check value of the key.
+    pub check_value: Vec<u8>,
+}
+
+/// Allocates an initial key id and exports its key, under a key at least as strong.
+///
+/// The terminal that is loaded with it is not registered here, and terminals that are not serve
+/// under an `open` base derivation key alone: any other is `KEY_USAGE_MISMATCH`.
+///
+/// The same request gets the same key again, but only while the base derivation key may still give
+/// out keys. Another request gets another id: none is given twice.
+pub async fn export_initial_key(
+    vault: &Vault,
+    caller: &Caller,
+    request: Option<&RequestId>,
+    export: &Export,
+) -> Result<Exported, Error> {
+    let action = Action::ExportInitialKey;
+    retrying(|| async {
+        let name = &export.base_derivation_key;
+        let mut work = vault.begin(caller, action, resource(name)).await?;
+        vault.authorise(caller, action, &resource(&export.wrapping_key)).await?;
+        work.detail("wrapping_key", resource(&export.wrapping_key));
+        let bdk = match base_key(vault, name).await {
+            Ok(bdk) => bdk,
+            Err(error) => return Err(give_up(work, error).await),
+        };
+        if let Some(answer) = recall(vault, caller, action, request).await? {
+            return Ok(answer);
+        }
+        match derive_and_wrap(vault, &mut work, &bdk, &export.wrapping_key).await {
+            Ok(exported) => {
+                remember(vault, &mut work, request, &exported).await?;
+                work.commit().await?;
+                Ok(exported)
+            }
+            Err(error) => Err(give_up(work, error).await),
+        }
+    })
+    .await
+}
+
+async fn base_key(vault: &Vault, name: &str) -> Result<StoredKey<BaseDerivation>, Error> {
+    let bdk = vault.key::<BaseDerivation>(name, Operation::DeriveInitial).await?;
+    if bdk.record().attributes.open {
+        Ok(bdk)
+    } else {
+        Err(Error::refused(Reason::KeyUsageMismatch))
+    }
+}
+
+async fn derive_and_wrap(
+    vault: &Vault,
+    work: &mut Work,
+    bdk: &StoredKey<BaseDerivation>,
+    wrapping_key: &str,
+) -> Result<Exported, Error> {
+    // What may not wrap takes no id.
+    let wrapping = vault.wrapping_key(wrapping_key, Operation::Wrap).await?;
+    let version = work.check_carries_out(&wrapping, bdk.record().algorithm)?;
+    let id = InitialKeyId::allocate(work, bdk.record()).await?;
+    let key = id.derive(bdk.key())?;
+    let header = id.header(version, &key)?;
+    let key_block = work.export_initial_key(&header, &key, &wrapping)?;
+    work.uses(bdk);
+    let check_value = key.check_value().bytes().to_vec();
+    work.detail("initial_key_id", data_encoding::HEXUPPER.encode(id.bytes()));
+    work.detail("check_value", data_encoding::HEXUPPER.encode(&check_value));
+    Ok(Exported { key_block, initial_key_id: id.bytes().to_vec(), check_value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::manage_keys::{self, export_key, import_key};
+    use crate::command::testing::{Bench, reason};
+    use crate::key::Algorithm;
+    use crate::vault::{Exportability, KeyAttributes, KeyUsage, NewKey, Realm};
+
+    #[tokio::test]
+    async fn in_a_live_realm_nothing_leaves_under_an_imported_key() {
+        let exportable = Some(Exportability::Exportable);
+        for (realm, expected) in [(Realm::Dev, "OK"), (Realm::Live, "POLICY_DENIED")] {
+            let bench = Bench::of_realm(realm).await;
+            let (vault, caller) = (&bench.vault, &bench.caller);
+            let open = KeyAttributes { open: true, ..KeyAttributes::default() };
+            bench.bdk("bdk", Algorithm::Aes128, open).await;
+            for (name, exportability) in [("own", None), ("partner", exportable)] {
+                let new = NewKey {
+                    name: name.into(),
+                    usage: KeyUsage::KeyEncryption,
+                    algorithm: Algorithm::Aes128,
+                    mode_of_use: None,
+                    exportability,
+                    attributes: KeyAttributes::default(),
+                };
+                manage_keys::create_key(vault, caller, None, new).await.unwrap();
+            }
+            let (id, wrapping_key) = ("partner".to_owned(), "own".to_owned());
+            let left = manage_keys::Export { id, wrapping_key, exportability: exportable };
+            let key_block = export_key(vault, caller, None, left).await.unwrap().key_block;
+            let import = manage_keys::Import {
+                id: "brought".into(),
+                key_block,
+                wrapping_key: "own".into(),
+                exportability: None,
+                attributes: KeyAttributes::default(),
+            };
+            import_key(vault, caller, None, import).await.unwrap();
+            for (wrapping_key, expected) in [("brought", expected), ("own", "OK")] {
+                let base_derivation_key = "bdk".to_owned();
+                let wrapping_key = wrapping_key.to_owned();
+                let export = Export { base_derivation_key, wrapping_key };
+                let exported = export_initial_key(vault, caller, None, &export).await;
+                assert_eq!(reason(&exported), expected, "{realm:?}");
+            }
+        }
+    }
+}
