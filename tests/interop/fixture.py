@@ -21,7 +21,7 @@ from terminal import Card, Terminal
 ACQUIRER_ID = "DEV-ACQUIRER"
 
 
-def test_card(pan: str = "4111111111111111", pin: str = "1234") -> Card:
+def a_card(pan: str = "4111111111111111", pin: str = "1234") -> Card:
     """A card that does not expire this year."""
     return Card(pan, f"{datetime.date.today().year + 1 - 2000}12", pin)
 
@@ -70,7 +70,7 @@ class TerminalCase(unittest.TestCase):
         self.service = service.running()
         self.backend = Backend(self.service)
         self.link = activation_grpc.ActivationServiceStub(self.service.channel)
-        self.card = test_card()
+        self.card = a_card()
 
     def registered(self, root: Authority | None = None, acquirer_id: str = ACQUIRER_ID,
                    profile: str = "", no_code: bool = False) -> Terminal:

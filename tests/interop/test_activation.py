@@ -7,7 +7,7 @@ from typing import Any
 import protocol
 import service
 from answers import Refused
-from fixture import AES, TDES, TerminalCase, test_card
+from fixture import AES, TDES, TerminalCase, a_card
 from stubs import payload, terminals
 from tamper import bits_flipped, with_other_payload, with_other_proof
 from terminal import Step, Terminal
@@ -131,7 +131,7 @@ class Activation(TerminalCase):
             step.accept(answer)
             if step.call == "ReportStep":
                 break
-        mistyped = test_card(pan="4111111111111112")
+        mistyped = a_card(pan="4111111111111112")
         for card, amount, check in [(mistyped, 100, "CHECK_LUHN"),
                                     (self.card, 50_001, "CHECK_LIMITS"),
                                     (self.card._replace(expiry="0101"), 100, "CHECK_EXPIRY")]:

@@ -4,7 +4,7 @@ import psec
 
 import service
 from answers import Refused
-from fixture import AES, TDES, TerminalCase, test_card
+from fixture import AES, TDES, TerminalCase, a_card
 from stubs import types
 from terminal import Purchase, Terminal
 
@@ -27,7 +27,7 @@ class Purchases(TerminalCase):
     def test_the_mac_verifies_and_the_pin_arrives_under_the_zone_key(self) -> None:
         zone_key = service.development_keys()[self.kind.zone_key]
         for pin in ("1234", "98765", "000000000000"):
-            card = test_card(pin=pin)
+            card = a_card(pin=pin)
             purchase = self.terminal.purchase(card, 1250)
             self.verify(purchase)
             block = self.translate(purchase, card.pan)
