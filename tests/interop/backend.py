@@ -9,7 +9,17 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from service import Service
-from stubs import mac_grpc, mac, pin, pin_grpc, terminals, terminals_grpc, types
+from stubs import (
+    keys,
+    keys_grpc,
+    mac,
+    mac_grpc,
+    pin,
+    pin_grpc,
+    terminals,
+    terminals_grpc,
+    types,
+)
 
 
 def refusal(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
@@ -26,9 +36,16 @@ class Backend:
     """A payment backend on the service's channel."""
 
     def __init__(self, service: Service) -> None:
+        self._keys = keys_grpc.KeyServiceStub(service.channel)
         self._terminals = terminals_grpc.TerminalServiceStub(service.channel)
         self._macs = mac_grpc.MacServiceStub(service.channel)
         self._pins = pin_grpc.PinServiceStub(service.channel)
+
+    def export_initial_key(self, base_key: str, wrapping_key: str) -> Message:
+        """A key block for a facility that loads terminals."""
+        return self._keys.ExportInitialKey(keys.ExportInitialKeyRequest(
+            request_id=str(uuid.uuid4()), base_derivation_key=base_key,
+            wrapping_key=wrapping_key))
 
     def register(self, terminal_id: str, serial: str, profile: str) -> str:
         """Registers a terminal with a device certificate; returns its name."""

@@ -34,6 +34,7 @@ class Kind(NamedTuple):
     profile: str
     base_key: str
     open_base_key: str
+    facility_key: str
     mac_algorithm: int
     zone_key: str
     pin_formats: dict[str, int]
@@ -46,7 +47,7 @@ def _zone_pin_tdes(key: bytes, block: bytes, pan: str) -> str:
 
 AES = Kind(
     suite="P256_AES128", dukpt=AesKeys, profile="profiles/dev-aes",
-    base_key="dev-bdk-aes", open_base_key="dev-bdk-x924-aes",
+    base_key="dev-bdk-aes", open_base_key="dev-bdk-x924-aes", facility_key="dev-kek",
     mac_algorithm=types.MAC_ALGORITHM_AES_CMAC, zone_key="dev-zone-pin-aes",
     pin_formats={"source_format": types.PIN_BLOCK_FORMAT_ISO_4,
                  "destination_format": types.PIN_BLOCK_FORMAT_ISO_4},
@@ -55,6 +56,7 @@ AES = Kind(
 TDES = Kind(
     suite="P256_TDES2", dukpt=TdesKeys, profile="profiles/dev-tdes",
     base_key="dev-bdk-tdes", open_base_key="dev-bdk-x924-tdes",
+    facility_key="dev-kek-tdes",
     mac_algorithm=types.MAC_ALGORITHM_TDES_CMAC, zone_key="dev-zone-pin-tdes",
     pin_formats={"source_format": types.PIN_BLOCK_FORMAT_ISO_0,
                  "destination_format": types.PIN_BLOCK_FORMAT_ISO_3},

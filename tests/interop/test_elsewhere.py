@@ -2,6 +2,8 @@
 
 import os
 
+import psec
+
 import service
 from dukpt import Keys
 from fixture import AES, TDES, TerminalCase
@@ -36,6 +38,21 @@ class Elsewhere(TerminalCase):
                                        f"keys/{self.kind.zone_key}", **self.kind.pin_formats)
         zone_key = service.development_keys()[self.kind.zone_key]
         self.assertEqual(self.kind.zone_pin(zone_key, block, self.card.pan), self.card.pin)
+
+    def test_a_facility_opens_the_block_and_loads_what_the_host_derives(self) -> None:
+        exported = self.backend.export_initial_key(f"keys/{self.kind.open_base_key}",
+                                                   f"keys/{self.kind.facility_key}")
+        facility = service.development_keys()[self.kind.facility_key]
+        header, key = psec.tr31.unwrap(facility, exported.key_block)
+        base = service.development_keys()[self.kind.open_base_key]
+        derived = self.kind.dukpt.from_base(base, exported.initial_key_id)
+        self.assertEqual(key, derived.initial_key)
+        self.assertEqual(exported.check_value, derived.check_value())
+        self.assertEqual((header.key_usage, header.mode_of_use, header.exportability),
+                         ("B1", "X", "N"))
+        self.assertIn(exported.initial_key_id.hex().upper(), header.blocks.values())
+        self.keys = derived
+        self.verify(self.sold(1))
 
     def test_the_ledger_begins_at_the_first_verified_counter(self) -> None:
         forged = self.sold(self.counter_max)._replace(mac=bytes(8))
