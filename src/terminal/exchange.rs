@@ -172,6 +172,19 @@ impl Terminal {
         self.exchange = None;
     }
 
+    /// The step whose exchange waits for its answer: no other can be made before.
+    #[must_use]
+    pub fn unanswered_step(&self) -> Option<Step> {
+        self.exchange.as_ref().map(|exchange| exchange.step)
+    }
+
+    /// The report under a transaction key that waits for its answer, to be sent again as it is.
+    #[must_use]
+    pub fn report_again(&self) -> Option<ReportRequest> {
+        let report = self.exchange.as_ref().filter(|exchange| exchange.step == Step::Report);
+        report.map(|exchange| ReportRequest::Transaction(exchange.request.clone()))
+    }
+
     /// The request of a step that waits for its answer; an error where another step's does.
     fn unanswered(&self, step: Step) -> Result<Option<TransactionRequest>, TerminalError> {
         match &self.exchange {

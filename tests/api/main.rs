@@ -20,6 +20,7 @@ mod pins;
 mod profiles;
 mod published;
 mod reasons;
+mod relay;
 mod server;
 mod states;
 mod switch;

@@ -8,7 +8,7 @@ use crate::activation::payload::{CardData, Outcome, TestTransactionAnswer};
 use crate::activation::{ActivationCode, Parameters, Step};
 use crate::crypto::rng::Rng;
 use crate::pin::Pin;
-use crate::terminal::{LoadedKey, Terminal, TerminalError, Test};
+use crate::terminal::{LoadedKey, ReportRequest, Terminal, TerminalError, Test};
 
 /// The test card: a PAN and PIN that everybody may know.
 const TEST_PAN: &str = "4111111111111111";
@@ -68,8 +68,11 @@ impl Driver<'_> {
         if !self.terminal.has_keys() || renew {
             self.take_keys(code).await?;
             self.parameters().await?;
-        } else if self.terminal.parameters().is_none() {
-            self.parameters().await?;
+        } else {
+            self.finish_exchange().await?;
+            if self.terminal.parameters().is_none() {
+                self.parameters().await?;
+            }
         }
         let mut has_caught_up = false;
         loop {
@@ -77,7 +80,7 @@ impl Driver<'_> {
                 Ok(verdict) => verdict,
                 Err(error) if is_in_service(&error) => return Ok(()),
                 Err(error) if !has_caught_up && is_behind(&error) => {
-                    self.catch_up(&error).await?;
+                    self.parameters().await?;
                     has_caught_up = true;
                     continue;
                 }
@@ -187,13 +190,15 @@ impl Driver<'_> {
         Ok(verdict)
     }
 
-    /// A device that was switched off may have said that it applied its parameters and not heard
-    /// that it was taken. Else it has not said so, or the limits have changed meanwhile.
-    async fn catch_up(&mut self, error: &ClientError) -> Result<(), ClientError> {
-        if matches!(error, ClientError::Terminal(TerminalError::Unanswered)) {
-            self.report_applied().await
-        } else {
-            self.parameters().await
+    /// One exchange is under way at a time: one that was cut off is finished before another. A test
+    /// transaction goes out again by itself.
+    async fn finish_exchange(&mut self) -> Result<(), ClientError> {
+        if self.terminal.unanswered_step() == Some(Step::Parameters) {
+            return self.parameters().await;
+        }
+        match self.terminal.report_again() {
+            Some(report) => self.send_report(report).await,
+            None => Ok(()),
         }
     }
 
@@ -217,6 +222,10 @@ impl Driver<'_> {
 
     async fn report(&mut self, step: Step, outcome: Outcome) -> Result<(), ClientError> {
         let report = self.terminal.report(step, outcome)?;
+        self.send_report(report).await
+    }
+
+    async fn send_report(&mut self, report: ReportRequest) -> Result<(), ClientError> {
         self.keep()?;
         let message = Message::report(&self.activation()?, report);
         if let Err(status) = self.line.send(message).await {
@@ -259,6 +268,5 @@ fn is_in_service(error: &ClientError) -> bool {
 
 /// Whether a test can not be made before the terminal has the parameters of now and said so.
 fn is_behind(error: &ClientError) -> bool {
-    matches!(error, ClientError::Terminal(TerminalError::Unanswered))
-        || error.reason() == Some("ACTIVATION_STATE")
+    error.reason() == Some("ACTIVATION_STATE")
 }
