@@ -101,8 +101,6 @@ impl Record for DeniedDevice {
 pub(super) struct Signer {
     /// The identity key.
     pub(super) key: SigningKey,
-    /// The acquirer id.
-    pub(super) acquirer_id: String,
     /// The chain without the root, which terminals hold.
     pub(super) chain: Vec<Vec<u8>>,
 }
@@ -370,7 +368,12 @@ pub(super) async fn signer(vault: &Vault) -> Result<Signer, Error> {
     if chain.pop().is_none() {
         return Err(Error::refused(Reason::ResourceNotFound));
     }
-    Ok(Signer { key, acquirer_id: identity.public.acquirer_id, chain })
+    Ok(Signer { key, chain })
+}
+
+/// The acquirer id, which the identity has before it is certified.
+pub(super) async fn acquirer_id(vault: &Vault) -> Result<String, Error> {
+    Ok(read_identity(vault).await?.record.public.acquirer_id)
 }
 
 async fn read_identity(vault: &Vault) -> Result<Versioned<IdentityRecord>, Error> {

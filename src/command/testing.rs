@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::activation::record::{
-    KeyIndex, KeySet, Merchant, MerchantStanding, Terminal, TerminalKind,
+    Credential, KeyIndex, KeySet, Merchant, MerchantStanding, Terminal,
 };
 use super::{DukptKey, Error, Ksn, WorkingKey, manage_keys};
 use crate::activation::State;
@@ -137,8 +137,7 @@ fn blank(id: &str, state: State, now: UnixMillis) -> Terminal {
             display_name: "Shop".into(),
         },
         profile: "dev".into(),
-        kind: TerminalKind::DeviceCertificate,
-        device_authority: "dev-vendor".into(),
+        credential: Credential::DeviceCertificate { authority: "dev-vendor".into() },
         generation: 1,
         created: now,
         state,

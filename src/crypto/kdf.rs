@@ -1,10 +1,10 @@
-//! Key derivation: HKDF (RFC 5869) and the counter mode KDF with AES-CMAC (SP 800-108r1, 2022).
+//! Key derivation: HKDF (RFC 5869) and the counter mode KDF with CMAC (SP 800-108r1, 2022).
 
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use zeroize::Zeroizing;
 
 use super::cbc_mac::BlockMacError;
-use super::{LengthInvalid, cmac};
+use super::{KeyLengthInvalid, LengthInvalid, cmac};
 
 /// Derives `out` by HKDF with SHA-256; the parts of `info` are joined as they stand.
 ///
@@ -45,12 +45,32 @@ pub fn kbkdf_cmac_aes(
     context: &[u8],
     out: &mut [u8],
 ) -> Result<(), BlockMacError> {
+    counter_mode(|input| cmac::aes_cmac(key, input), label, context, out)
+}
+
+/// Derives `out` by the counter mode KDF with TDES-CMAC, which is [`kbkdf_cmac_aes`] in blocks of 8
+/// bytes. The key has 16 or 24 bytes; a key that is derived has whatever parity comes out.
+pub fn kbkdf_cmac_tdes(
+    key: &[u8],
+    label: &[u8],
+    context: &[u8],
+    out: &mut [u8],
+) -> Result<(), BlockMacError> {
+    counter_mode(|input| cmac::tdes_cmac(key, input), label, context, out)
+}
+
+fn counter_mode<const LEN_BYTES: usize>(
+    prf: impl Fn(&[u8]) -> Result<[u8; LEN_BYTES], KeyLengthInvalid>,
+    label: &[u8],
+    context: &[u8],
+    out: &mut [u8],
+) -> Result<(), BlockMacError> {
     let bits = out.len().checked_mul(8).and_then(|bits| u32::try_from(bits).ok());
     let bits = bits.filter(|bits| *bits > 0).ok_or(LengthInvalid)?;
-    for (counter, block) in (1_u32..).zip(out.chunks_mut(16)) {
+    for (counter, block) in (1_u32..).zip(out.chunks_mut(LEN_BYTES)) {
         let input =
             [&counter.to_be_bytes(), label, &[0], context, &bits.to_be_bytes()[..]].concat();
-        let derived = Zeroizing::new(cmac::aes_cmac(key, &input)?);
+        let derived = Zeroizing::new(prf(&input)?);
         block.copy_from_slice(&derived[..block.len()]);
     }
     Ok(())

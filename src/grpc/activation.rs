@@ -19,8 +19,8 @@ use crate::vault::Vault;
 
 /// The length of a signature: r and s.
 const SIGNATURE_LEN_BYTES: usize = 64;
-/// The length of a confirmation MAC.
-const CONFIRMATION_LEN_BYTES: usize = 32;
+/// The length of an HMAC-SHA-256.
+const HMAC_LEN_BYTES: usize = 32;
 
 /// The service.
 pub(super) struct ActivationApi {
@@ -35,10 +35,10 @@ impl ActivationService for ActivationApi {
     ) -> Result<Response<proto::BeginActivationResponse>, Status> {
         serve("BeginActivation", request, async |caller, body| {
             let payload = convert::bytes("payload", body.payload, 1..=BEGIN_LEN_BYTES_MAX)?;
-            let request = signed(payload, "signature", body.signature, SIGNATURE_LEN_BYTES)?;
+            let request = proven(payload, "proof", body.proof)?;
             let answer = begin::begin_activation(&self.vault, &caller, &request).await?;
-            let (payload, signature) = (answer.payload, answer.proof);
-            Ok(proto::BeginActivationResponse { payload, signature })
+            let (payload, proof) = (answer.payload, answer.proof);
+            Ok(proto::BeginActivationResponse { payload, proof })
         })
         .await
     }
@@ -50,11 +50,11 @@ impl ActivationService for ActivationApi {
         serve("DeliverKeys", request, async |caller, body| {
             let name = activation(&body.activation)?;
             let payload = payload(body.payload)?;
-            let request = signed(payload, "signature", body.signature, SIGNATURE_LEN_BYTES)?;
+            let request = proven(payload, "proof", body.proof)?;
             let of = (name.terminal_id(), name.number());
             let answer = deliver::deliver_keys(&self.vault, &caller, of, &request).await?;
-            let (payload, signature) = (answer.payload, answer.proof);
-            Ok(proto::DeliverKeysResponse { payload, signature })
+            let (payload, proof) = (answer.payload, answer.proof);
+            Ok(proto::DeliverKeysResponse { payload, proof })
         })
         .await
     }
@@ -66,7 +66,7 @@ impl ActivationService for ActivationApi {
         serve("ConfirmKeys", request, async |caller, body| {
             let name = activation(&body.activation)?;
             let payload = payload(body.payload)?;
-            let request = signed(payload, "mac", body.mac, CONFIRMATION_LEN_BYTES)?;
+            let request = signed(payload, "mac", body.mac, HMAC_LEN_BYTES)?;
             let of = (name.terminal_id(), name.number());
             let answer = confirm::confirm_keys(&self.vault, &caller, of, &request).await?;
             Ok(proto::ConfirmKeysResponse { payload: answer.payload, mac: answer.proof })
@@ -94,9 +94,8 @@ impl ActivationService for ActivationApi {
             let name = activation(&body.activation)?;
             let payload = payload(body.payload)?;
             let (signed, voucher) = match required("proof", body.proof)? {
-                Proof::Signature(signature) => {
-                    let signed = signed(payload, "signature", signature, SIGNATURE_LEN_BYTES)?;
-                    (signed, Voucher::Device)
+                Proof::DeviceProof(proof) => {
+                    (proven(payload, "device_proof", proof)?, Voucher::Device)
                 }
                 Proof::TransactionMac(proof) => {
                     let ksn = convert::terminal_ksn("transaction_mac.ksn", &proof.ksn)?;
@@ -133,6 +132,14 @@ fn activation(name: &str) -> Result<ActivationName, Error> {
 
 fn payload(payload: Vec<u8>) -> Result<Vec<u8>, Error> {
     convert::bytes("payload", payload, 1..=PAYLOAD_LEN_BYTES_MAX)
+}
+
+/// A payload with what proves a device: a signature, or an HMAC under its master key.
+fn proven(payload: Vec<u8>, path: &str, proof: Vec<u8>) -> Result<Signed, Error> {
+    match proof.len() {
+        SIGNATURE_LEN_BYTES | HMAC_LEN_BYTES => Ok(Signed { payload, proof }),
+        _ => Err(Error::field(path, "has a length out of bounds")),
+    }
 }
 
 fn signed(payload: Vec<u8>, path: &str, proof: Vec<u8>, len_bytes: usize) -> Result<Signed, Error> {

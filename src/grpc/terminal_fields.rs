@@ -11,7 +11,7 @@ use crate::agreement::Suite;
 use crate::command::Error;
 use crate::command::activation::profile::{NewProfile, Profile};
 use crate::command::activation::record::{
-    Merchant, MerchantStanding, Terminal, TerminalKind, TimelineEntry,
+    Credential, Merchant, MerchantStanding, Terminal, TimelineEntry,
 };
 use crate::command::activation::register::NewTerminal;
 
@@ -29,10 +29,7 @@ pub(super) fn new_profile(id: String, profile: proto::Profile) -> Result<NewProf
     let (currency, limits) = limits(profile.limits)?;
     Ok(NewProfile {
         id,
-        suite: match known("profile.suite", profile.suite)? {
-            proto::Suite::P256Tdes2 => Suite::P256Tdes2,
-            proto::Suite::P256Aes128 | proto::Suite::Unspecified => Suite::P256Aes128,
-        },
+        suite: suite("profile.suite", profile.suite)?,
         base_derivation_key: resource(
             "profile.base_derivation_key",
             "keys",
@@ -57,6 +54,22 @@ pub(super) fn limits(limits: Option<proto::Limits>) -> Result<(Currency, Limits)
     })?;
     let limits = Limits::new(limits.single_amount_minor, limits.daily_amount_minor);
     Ok((currency, limits.map_err(limits_field)?))
+}
+
+fn suite(path: &str, value: i32) -> Result<Suite, Error> {
+    let word: proto::Suite = known(path, value)?;
+    let suite = Suite::ALL.into_iter().find(|suite| from_suite(*suite) == word);
+    suite.ok_or_else(|| Error::field(path, "is an unknown value"))
+}
+
+const fn from_suite(suite: Suite) -> proto::Suite {
+    match suite {
+        Suite::MasterAesAes128 => proto::Suite::MasterAesAes128,
+        Suite::MasterAesTdes2 => proto::Suite::MasterAesTdes2,
+        Suite::MasterTdesTdes2 => proto::Suite::MasterTdesTdes2,
+        Suite::P256Aes128 => proto::Suite::P256Aes128,
+        Suite::P256Tdes2 => proto::Suite::P256Tdes2,
+    }
 }
 
 /// The field of the API behind the one that the parameter file names.
@@ -109,27 +122,34 @@ pub(super) fn new_terminal(body: proto::CreateTerminalRequest) -> Result<NewTerm
         },
         standing: standing("merchant_standing", body.merchant_standing)?,
         profile: resource("profile", "profiles", &body.profile)?,
-        kind: match known("kind", body.kind)? {
-            proto::TerminalKind::DeviceCertificate | proto::TerminalKind::Unspecified => {
-                TerminalKind::DeviceCertificate
-            }
-        },
-        device_authority: resource(
-            "device_authority",
-            "deviceAuthorities",
-            &body.device_authority,
-        )?,
+        credential: credential(body.kind, &body.device_authority, &body.master_key)?,
     })
+}
+
+/// What a terminal of a kind proves itself by; what is of the other kind must be empty.
+fn credential(kind: i32, authority: &str, key: &str) -> Result<Credential, Error> {
+    let none = |path, name: &str| {
+        let cause = "is not for terminals of this kind";
+        if name.is_empty() { Ok(()) } else { Err(Error::field(path, cause)) }
+    };
+    match known("kind", kind)? {
+        proto::TerminalKind::DeviceCertificate => {
+            none("master_key", key)?;
+            let authority = resource("device_authority", "deviceAuthorities", authority)?;
+            Ok(Credential::DeviceCertificate { authority })
+        }
+        proto::TerminalKind::MasterKey => {
+            none("device_authority", authority)?;
+            Ok(Credential::MasterKey { key: resource("master_key", "keys", key)? })
+        }
+        proto::TerminalKind::Unspecified => Err(Error::field("kind", "must be specified")),
+    }
 }
 
 pub(super) fn from_profile(profile: &Profile) -> proto::Profile {
     proto::Profile {
         name: format!("profiles/{}", profile.id),
-        suite: match profile.suite {
-            Suite::P256Aes128 => proto::Suite::P256Aes128,
-            Suite::P256Tdes2 => proto::Suite::P256Tdes2,
-        }
-        .into(),
+        suite: from_suite(profile.suite).into(),
         base_derivation_key: format!("keys/{}", profile.base_derivation_key),
         no_code: !profile.code_required,
         code_lifetime: Some(from_duration(profile.code_lifetime_ms)),
@@ -151,6 +171,15 @@ pub(super) fn from_profile(profile: &Profile) -> proto::Profile {
 pub(super) fn from_terminal(terminal: &Terminal, with_timeline: bool) -> proto::Terminal {
     let keys = terminal.keys.as_ref();
     let timeline = if with_timeline { terminal.timeline.as_slice() } else { &[] };
+    let (kind, device_authority, master_key) = match &terminal.credential {
+        Credential::DeviceCertificate { authority } => {
+            let authority = format!("deviceAuthorities/{authority}");
+            (proto::TerminalKind::DeviceCertificate, authority, String::new())
+        }
+        Credential::MasterKey { key } => {
+            (proto::TerminalKind::MasterKey, String::new(), format!("keys/{key}"))
+        }
+    };
     proto::Terminal {
         name: terminal.name(),
         serial: terminal.serial.clone(),
@@ -161,11 +190,10 @@ pub(super) fn from_terminal(terminal: &Terminal, with_timeline: bool) -> proto::
             display_name: terminal.merchant.display_name.clone(),
         }),
         profile: format!("profiles/{}", terminal.profile),
-        kind: match terminal.kind {
-            TerminalKind::DeviceCertificate => proto::TerminalKind::DeviceCertificate,
-        }
-        .into(),
-        device_authority: format!("deviceAuthorities/{}", terminal.device_authority),
+        kind: kind.into(),
+        device_authority,
+        master_key,
+        forward_secrecy: terminal.credential.forward_secrecy(),
         state: from_state(terminal.state).into(),
         merchant_standing: match terminal.standing {
             MerchantStanding::Approved => proto::MerchantStanding::Approved,

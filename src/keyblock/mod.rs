@@ -11,6 +11,8 @@ mod explain;
 mod header;
 mod wrap;
 
+use crate::key::Algorithm;
+
 pub use explain::{Explained, explain, usage_meaning};
 pub use header::{Header, HeaderInvalid, OptionalBlock};
 pub use wrap::{
@@ -40,6 +42,19 @@ pub enum Version {
 }
 
 impl Version {
+    /// The version in which the service wraps under a key of this algorithm: D under AES, B under
+    /// TDES; none under HMAC keys.
+    #[must_use]
+    pub fn under(algorithm: Algorithm) -> Option<Self> {
+        if algorithm.is_aes() {
+            Some(Self::D)
+        } else if algorithm.is_tdes() {
+            Some(Self::B)
+        } else {
+            None
+        }
+    }
+
     /// The version that a header's first character names.
     #[must_use]
     pub fn from_letter(letter: u8) -> Option<Self> {

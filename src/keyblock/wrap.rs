@@ -109,7 +109,7 @@ fn wrap_bytes<U: WrappingUsage>(
     key: &[u8],
     rng: &dyn Rng,
 ) -> Result<KeyBlock, WrapError> {
-    if service_version(kbpk.algorithm()) != Some(header.version) {
+    if Version::under(kbpk.algorithm()) != Some(header.version) {
         return Err(WrapError::Version);
     }
     let algorithm =
@@ -144,7 +144,7 @@ fn wrap_bytes<U: WrappingUsage>(
 /// exportability, and no optional block twice.
 pub fn unwrap<U: WrappingUsage>(kbpk: &Key<U>, text: &str) -> Result<Unwrapped, KeyBlockRejected> {
     let version = text.bytes().next().and_then(Version::from_letter);
-    if version.is_none() || version != service_version(kbpk.algorithm()) {
+    if version.is_none() || version != Version::under(kbpk.algorithm()) {
         return Err(KeyBlockRejected);
     }
     // The key is exposed to the codec alone, which wipes what it derives and deciphers.
@@ -157,16 +157,6 @@ pub fn unwrap<U: WrappingUsage>(kbpk: &Key<U>, text: &str) -> Result<Unwrapped, 
         return Err(KeyBlockRejected);
     };
     Ok(Unwrapped { header, algorithm, material: opened.key })
-}
-
-fn service_version(algorithm: Algorithm) -> Option<Version> {
-    if algorithm.is_aes() {
-        Some(Version::D)
-    } else if algorithm.is_tdes() {
-        Some(Version::B)
-    } else {
-        None
-    }
 }
 
 fn is_canonical(header: &Header, after_header: &str) -> bool {
@@ -322,7 +312,7 @@ mod tests {
             let letter = char::from(version.letter());
             let header_text = format!("{letter}0000P0TE00N0000");
             for kbpk in [&aes, &tdes] {
-                let fits = Some(version) == service_version(kbpk.algorithm());
+                let fits = Some(version) == Version::under(kbpk.algorithm());
                 let wrapped = wrap(kbpk, &header, &Material::zeroed(16), &SystemRng::new());
                 assert_eq!(wrapped.is_ok(), fits);
                 let text = codec::seal(kbpk.expose_bytes(), &header_text, &[1; 16], &[0; 14]);

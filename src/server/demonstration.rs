@@ -140,6 +140,7 @@ impl Demonstration<'_> {
             profile: format!("profiles/{profile}"),
             kind: proto::TerminalKind::DeviceCertificate.into(),
             device_authority: format!("deviceAuthorities/{}", dev::DEVICE_AUTHORITY),
+            master_key: String::new(),
         };
         let made = self.client.terminals().create_terminal(request).await?.into_inner();
         let state = state_of(made.terminal.as_ref());

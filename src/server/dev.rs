@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::agreement::{Dukpt, Suite};
 use crate::command::activation::profile;
 use crate::command::{self, manage_keys, manage_trust};
 use crate::crypto::certificate::for_dev_only::{Authority, IssueFailed, Validity};
@@ -26,6 +27,12 @@ pub const DEVICE_MODEL: &str = "simulator";
 pub const PROFILE_AES: &str = "dev-aes";
 /// The profile of TDES-DUKPT terminals.
 pub const PROFILE_TDES: &str = "dev-tdes";
+/// The profile of AES-DUKPT terminals with an AES master key.
+pub const PROFILE_MASTER_AES: &str = "dev-master-aes";
+/// The profile of TDES-DUKPT terminals with an AES master key.
+pub const PROFILE_MASTER_AES_TDES: &str = "dev-master-aes-tdes";
+/// The profile of TDES-DUKPT terminals with a TDES master key.
+pub const PROFILE_MASTER_TDES: &str = "dev-master-tdes";
 
 /// The id of the key encryption key of every development service.
 pub const KEK: &str = "dev-kek";
@@ -175,14 +182,27 @@ pub async fn prepare(vault: &Arc<Vault>, keys: &Keys, pki: &Pki) -> Result<(), D
         certificate: pki.vendor.root_der().to_vec(),
     };
     unless_there(manage_trust::create_device_authority(vault, &caller, None, authority).await)?;
-    for (id, bdk, suite) in [
-        (PROFILE_AES, "dev-bdk-aes", crate::agreement::Suite::P256Aes128),
-        (PROFILE_TDES, "dev-bdk-tdes", crate::agreement::Suite::P256Tdes2),
-    ] {
-        let profile = profile::NewProfile::for_dev_only(id, bdk, suite);
+    for suite in Suite::ALL {
+        let bdk = match suite.dukpt() {
+            Dukpt::Aes128 => "dev-bdk-aes",
+            Dukpt::Tdes2 => "dev-bdk-tdes",
+        };
+        let profile = profile::NewProfile::for_dev_only(profile_of(suite), bdk, suite);
         unless_there(profile::create_profile(vault, &caller, None, profile).await)?;
     }
     Ok(())
+}
+
+/// The development profile of a suite.
+#[must_use]
+pub const fn profile_of(suite: Suite) -> &'static str {
+    match suite {
+        Suite::MasterAesAes128 => PROFILE_MASTER_AES,
+        Suite::MasterAesTdes2 => PROFILE_MASTER_AES_TDES,
+        Suite::MasterTdesTdes2 => PROFILE_MASTER_TDES,
+        Suite::P256Aes128 => PROFILE_AES,
+        Suite::P256Tdes2 => PROFILE_TDES,
+    }
 }
 
 async fn load_keys(vault: &Arc<Vault>, caller: &Caller, keys: &Keys) -> Result<(), DevError> {

@@ -179,6 +179,7 @@ fn line(
         profile: format!("profiles/{}", cell("profile")),
         kind: proto::TerminalKind::DeviceCertificate.into(),
         device_authority: format!("deviceAuthorities/{}", cell("device_authority")),
+        master_key: String::new(),
     };
     registration.request_id = derived_request_id(&registration);
     Ok(Line { number, registration })

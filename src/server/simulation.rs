@@ -7,8 +7,10 @@ use crate::crypto::certificate::for_dev_only::IssueFailed;
 use crate::crypto::ec::SigningKey;
 use crate::crypto::rng::Rng;
 use crate::grpc::proto;
+use crate::key::Key;
+use crate::key::usage::KeyDerivation;
 use crate::pin::{Pan, Pin};
-use crate::terminal::{Device, Payment, Purchase, Terminal, TerminalError, Trust};
+use crate::terminal::{Certified, Credential, Device, Payment, Purchase, Terminal, TerminalError};
 
 /// The cardholder: a test PAN and its PIN.
 const CARD_PAN: &str = "4111111111111111";
@@ -36,10 +38,26 @@ pub fn simulated_device(
     rng.fill(&mut [0; 1]).map_err(|_| DeviceFailed("no randomness"))?;
     let key = SigningKey::generate().map_err(|_| DeviceFailed("no key"))?;
     let certificate = pki.vendor.issue_device(&key.public(), serial, dev::validity(now))?;
+    let certified = Certified {
+        key,
+        chain: CertificateChain::new(vec![certificate]).ok_or(DeviceFailed("its chain"))?,
+        acquirer_root: pki.acquirer.root_der().to_vec(),
+    };
+    device(serial, Credential::Certificate(certified))
+}
+
+/// Makes a device as a facility would: with a master key that the service holds too.
+pub fn simulated_device_with(
+    master_key: Key<KeyDerivation>,
+    serial: &str,
+) -> Result<Device, DeviceFailed> {
+    device(serial, Credential::MasterKey(master_key))
+}
+
+fn device(serial: &str, credential: Credential) -> Result<Device, DeviceFailed> {
     let shown = |text| Shown::new(text).ok_or(DeviceFailed("its readiness"));
     Ok(Device {
-        certificate_chain: CertificateChain::new(vec![certificate])
-            .ok_or(DeviceFailed("its chain"))?,
+        credential,
         serial: Serial::new(serial).ok_or(DeviceFailed("its serial"))?,
         readiness: Readiness {
             hardware: shown("simulated terminal")?,
@@ -47,11 +65,7 @@ pub fn simulated_device(
             network: Network::Ethernet,
             tampered: false,
         },
-        trust: Trust {
-            acquirer_root: pki.acquirer.root_der().to_vec(),
-            acquirer_id: AcquirerId::new(dev::ACQUIRER_ID).ok_or(DeviceFailed("its acquirer"))?,
-        },
-        key,
+        acquirer_id: AcquirerId::new(dev::ACQUIRER_ID).ok_or(DeviceFailed("its acquirer"))?,
     })
 }
 

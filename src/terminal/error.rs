@@ -4,6 +4,7 @@ use crate::activation::PayloadInvalid;
 use crate::activation::confirmation::ConfirmationMismatch;
 use crate::activation::parameters::{OverLimit, RolledBack};
 use crate::activation::payload::Fault;
+use crate::agreement::MasterKeyUnfit;
 use crate::crypto::rng::RngFailed;
 use crate::pin::FormatForbidden;
 
@@ -42,6 +43,9 @@ pub enum TerminalError {
         /// The slot of the key.
         slot: u32,
     },
+    /// The suite is for terminals that prove themselves otherwise.
+    #[error(transparent)]
+    MasterKeyUnfit(#[from] MasterKeyUnfit),
     /// The amount is over a limit.
     #[error(transparent)]
     OverLimit(#[from] OverLimit),
@@ -85,6 +89,7 @@ impl TerminalError {
             Self::CountersExhausted(_)
             | Self::Expired
             | Self::Format(_)
+            | Self::MasterKeyUnfit(_)
             | Self::OverLimit(_)
             | Self::OutOfStep
             | Self::Random(_)

@@ -8,7 +8,7 @@ use crate::activation::payload::{
     TestTransactionAnswer,
 };
 use crate::activation::{Role, Step, Transcript};
-use crate::agreement::Suite;
+use crate::agreement::{Dukpt, Suite};
 use crate::crypto::rng::Rng;
 use crate::key::Key;
 use crate::key::usage::{MacUsage, MacVerification};
@@ -28,7 +28,7 @@ pub struct TransactionRequest {
 
 /// A report, with what vouches for it.
 pub enum ReportRequest {
-    /// Before keys serve: the device key.
+    /// Before keys serve: the device itself.
     Signed(super::SignedRequest),
     /// After: a transaction key.
     Transaction(TransactionRequest),
@@ -90,7 +90,7 @@ impl Terminal {
         self.verify_answer(Step::Parameters, answer)?;
         self.exchange = None;
         let ParametersAnswer { parameters } = ParametersAnswer::parse(answer.payload)?;
-        if parameters.acquirer_id != self.device.trust.acquirer_id {
+        if parameters.acquirer_id != self.device.acquirer_id {
             return Err(TerminalError::ParametersOther);
         }
         if let Some(applied) = &self.parameters {
@@ -101,7 +101,7 @@ impl Terminal {
         Ok(applied)
     }
 
-    /// Reports what became of a step: under a transaction key where keys serve, else signed by the
+    /// Reports what became of a step: under a transaction key where keys serve, else proven by the
     /// device. Asked again with a report under way, the same bytes.
     pub fn report(&mut self, step: Step, outcome: Outcome) -> Result<ReportRequest, TerminalError> {
         if let Some(request) = self.unanswered(Step::Report)? {
@@ -110,9 +110,8 @@ impl Terminal {
         let activation = self.activation().cloned().ok_or(TerminalError::OutOfStep)?;
         let payload = Report { activation, step, outcome }.encode();
         if self.engine.is_none() {
-            let transcript = Transcript::new();
-            let (_, request) =
-                super::session::sign(&self.device, &transcript, payload, Step::Report)?;
+            let before = Transcript::new();
+            let (_, request) = self.device.prove(self.suite, &before, payload, Step::Report)?;
             return Ok(ReportRequest::Signed(request));
         }
         let keys = self.serving_engine()?.next_transaction()?;
@@ -238,9 +237,9 @@ impl Applied {
 
 /// The MAC algorithm of a suite: NIST SP 800-38B.
 pub(super) fn mac_algorithm(suite: Suite) -> MacAlgorithm {
-    match suite {
-        Suite::P256Aes128 => MacAlgorithm::AesCmac,
-        Suite::P256Tdes2 => MacAlgorithm::TdesCmac,
+    match suite.dukpt() {
+        Dukpt::Aes128 => MacAlgorithm::AesCmac,
+        Dukpt::Tdes2 => MacAlgorithm::TdesCmac,
     }
 }
 

@@ -25,7 +25,7 @@ use crate::activation::Parameters;
 use crate::activation::payload::ActivationName;
 use crate::agreement::Suite;
 
-pub use device::{Device, Trust};
+pub use device::{Certified, Credential, Device};
 pub use engine::{Engine, Ksn, TransactionKeys};
 pub use error::TerminalError;
 pub use exchange::{Applied, ReportRequest, Test, TransactionRequest};

@@ -6,7 +6,7 @@ use super::exchange::make_mac;
 use super::{Ksn, Terminal, TerminalError};
 use crate::activation::parameters::Limits;
 use crate::activation::payload::{CardData, PinBlockFormat as SentFormat};
-use crate::agreement::Suite;
+use crate::agreement::{Dukpt, Suite};
 use crate::crypto::rng::Rng;
 use crate::key::Key;
 use crate::key::usage::PinEncryption;
@@ -102,9 +102,9 @@ pub(super) struct Entry {
 impl PinEntry<'_> {
     /// Format 4 goes with AES; of those that go with TDES, 3 is the one with a random fill: SEC-24.
     fn format(&self) -> PinBlockFormat {
-        match self.suite {
-            Suite::P256Aes128 => PinBlockFormat::Iso4,
-            Suite::P256Tdes2 => PinBlockFormat::Iso3,
+        match self.suite.dukpt() {
+            Dukpt::Aes128 => PinBlockFormat::Iso4,
+            Dukpt::Tdes2 => PinBlockFormat::Iso3,
         }
     }
 
@@ -125,9 +125,9 @@ impl PinEntry<'_> {
             Pan::parse(filled.get(..Pan::LEN_MAX).unwrap_or(&filled))
         });
         let pan = pan.expect("13 to 19 digits are a PAN");
-        let format = match self.suite {
-            Suite::P256Aes128 => SentFormat::Iso4,
-            Suite::P256Tdes2 => SentFormat::Iso3,
+        let format = match self.suite.dukpt() {
+            Dukpt::Aes128 => SentFormat::Iso4,
+            Dukpt::Tdes2 => SentFormat::Iso3,
         };
         Ok(Entry { block: self.encipher(&pan, rng)?, format })
     }

@@ -3,26 +3,27 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
+use super::device::Service;
 use super::engine::{AesFamily, Engine, Kind, TdesFamily};
 use super::exchange::{Exchange, TransactionRequest};
 use super::payment::Moved;
 use super::registers::{Family, Registers};
 use super::session::{ConfirmRequest, Session, SignedRequest};
-use super::{Device, Terminal, Trust};
+use super::{Certified, Credential, Device, Terminal};
 use crate::activation::parameters::AcquirerId;
 use crate::activation::payload::{
     ActivationName, CertificateChain, Network, Readiness, Serial, Shown,
 };
 use crate::activation::{Parameters, Step, Transcript};
-use crate::agreement::{ConfirmationKey, Suite};
+use crate::agreement::{ConfirmationKey, Dukpt, Suite};
 use crate::crypto::ec::{Point, SigningKey};
 use crate::dukpt::{AesInitialKeyId, TdesInitialKeyId};
-use crate::key::{Key, Material};
+use crate::key::{Algorithm, Key, Material};
 
 /// What stands at the head of every saved terminal.
 pub const DEVICE_MEMORY_WARNING: &str = "\
-    SECRET: the memory of a simulated device, with its private key and DUKPT registers IN CLEAR. \
-    A real device keeps these in tamper-responsive memory. \
+    SECRET: the memory of a simulated device, with its device or master key and its DUKPT \
+    registers IN CLEAR. A real device keeps these in tamper-responsive memory. \
     For tests only; whoever reads this file is this terminal.";
 
 /// A text is not the memory of a terminal.
@@ -37,7 +38,7 @@ impl Terminal {
     /// Writes all that the device must not forget, keys in clear: see [`DEVICE_MEMORY_WARNING`].
     ///
     /// An ephemeral key is not kept. A terminal that is switched off between Deliver and its answer
-    /// has lost its session and begins again.
+    /// has lost its session and begins again; one with a master key asks again.
     #[must_use]
     pub fn save(&self) -> Zeroizing<String> {
         let device = &self.device;
@@ -46,15 +47,8 @@ impl Terminal {
             form: FORM,
             suite: self.suite.name().to_owned(),
             serial: device.serial.as_str().to_owned(),
-            device_key: Hex::of(&device.key.to_pkcs8()),
-            certificate_chain: device
-                .certificate_chain
-                .as_der()
-                .iter()
-                .map(|der| Hex::of(der))
-                .collect(),
-            acquirer_root: Hex::of(&device.trust.acquirer_root),
-            acquirer_id: device.trust.acquirer_id.as_str().to_owned(),
+            credential: SavedCredential::of(&device.credential),
+            acquirer_id: device.acquirer_id.as_str().to_owned(),
             hardware: device.readiness.hardware.as_str().to_owned(),
             firmware: device.readiness.firmware.as_str().to_owned(),
             network: device.readiness.network.as_str().to_owned(),
@@ -108,7 +102,7 @@ impl Terminal {
 }
 
 /// The form that is written and read.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -117,9 +111,7 @@ struct Saved {
     form: u32,
     suite: String,
     serial: String,
-    device_key: Hex,
-    certificate_chain: Vec<Hex>,
-    acquirer_root: Hex,
+    credential: SavedCredential,
     acquirer_id: String,
     hardware: String,
     firmware: String,
@@ -139,11 +131,9 @@ struct Saved {
 
 impl Saved {
     fn restore_device(self) -> Result<Device, SavedInvalid> {
-        let chain = self.certificate_chain.iter().map(|der| der.0.to_vec()).collect();
         let network = Network::from_name(&self.network);
         Ok(Device {
-            key: SigningKey::from_pkcs8(&self.device_key.0).map_err(|_| invalid("device_key"))?,
-            certificate_chain: CertificateChain::new(chain).ok_or(invalid("certificate_chain"))?,
+            credential: self.credential.restore()?,
             serial: Serial::new(&self.serial).ok_or(invalid("serial"))?,
             readiness: Readiness {
                 hardware: Shown::new(&self.hardware).ok_or(invalid("hardware"))?,
@@ -151,11 +141,59 @@ impl Saved {
                 network: network.ok_or(invalid("network"))?,
                 tampered: self.tampered,
             },
-            trust: Trust {
-                acquirer_root: self.acquirer_root.0.to_vec(),
-                acquirer_id: AcquirerId::new(&self.acquirer_id).ok_or(invalid("acquirer_id"))?,
-            },
+            acquirer_id: AcquirerId::new(&self.acquirer_id).ok_or(invalid("acquirer_id"))?,
         })
+    }
+}
+
+/// What proves the device, in clear.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case", tag = "kind")]
+enum SavedCredential {
+    Certificate { device_key: Hex, certificate_chain: Vec<Hex>, acquirer_root: Hex },
+    MasterKey { algorithm: String, key: Hex },
+}
+
+impl SavedCredential {
+    fn of(credential: &Credential) -> Self {
+        match credential {
+            Credential::Certificate(certified) => Self::Certificate {
+                device_key: Hex::of(&certified.key.to_pkcs8()),
+                certificate_chain: certified
+                    .chain
+                    .as_der()
+                    .iter()
+                    .map(|der| Hex::of(der))
+                    .collect(),
+                acquirer_root: Hex::of(&certified.acquirer_root),
+            },
+            Credential::MasterKey(key) => Self::MasterKey {
+                algorithm: key.algorithm().to_string(),
+                // Into the device's own memory, as its registers.
+                key: Hex::of(key.expose_bytes()),
+            },
+        }
+    }
+
+    fn restore(&self) -> Result<Credential, SavedInvalid> {
+        match self {
+            Self::Certificate { device_key, certificate_chain, acquirer_root } => {
+                let key = SigningKey::from_pkcs8(&device_key.0);
+                let chain = certificate_chain.iter().map(|der| der.0.to_vec()).collect();
+                Ok(Credential::Certificate(Certified {
+                    key: key.map_err(|_| invalid("device_key"))?,
+                    chain: CertificateChain::new(chain).ok_or(invalid("certificate_chain"))?,
+                    acquirer_root: acquirer_root.0.to_vec(),
+                }))
+            }
+            Self::MasterKey { algorithm, key } => {
+                let mut all = Algorithm::ALL.into_iter();
+                let algorithm = all.find(|one| one.to_string() == *algorithm);
+                let algorithm = algorithm.ok_or(invalid("algorithm"))?;
+                let key = Key::from_material(algorithm, Material::copied_from(&key.0));
+                Ok(Credential::MasterKey(key.map_err(|_| invalid("key"))?))
+            }
+        }
     }
 }
 
@@ -167,12 +205,13 @@ enum SavedSession {
     Begun {
         transcript: Hex,
         payload: Hex,
-        signature: Hex,
+        proof: Hex,
     },
     Trusted {
         transcript: Hex,
         activation: String,
-        service: Hex,
+        /// None where the master key proves the service.
+        service: Option<Hex>,
     },
     Loaded {
         transcript: Hex,
@@ -187,16 +226,22 @@ enum SavedSession {
 impl SavedSession {
     fn of(session: &Session) -> Self {
         match session {
-            Session::Idle | Session::Delivering { .. } => Self::Idle,
+            // Without the ephemeral key the session is over. Under a master key there is none, and
+            // the same Deliver is made once more.
+            Session::Idle | Session::Delivering { ephemeral: Some(_), .. } => Self::Idle,
             Session::Begun { transcript, request } => Self::Begun {
                 transcript: Hex::of(&transcript.state()),
                 payload: Hex::of(&request.payload),
-                signature: Hex::of(&request.signature),
+                proof: Hex::of(&request.proof),
             },
-            Session::Trusted { transcript, activation, service } => Self::Trusted {
+            Session::Trusted { transcript, activation, service }
+            | Session::Delivering { transcript, activation, service, .. } => Self::Trusted {
                 transcript: Hex::of(&transcript.state()),
                 activation: activation.as_str().to_owned(),
-                service: Hex::of(service.bytes()),
+                service: match service {
+                    Service::Certified(public) => Some(Hex::of(public.bytes())),
+                    Service::MasterKey => None,
+                },
             },
             Session::Loaded { transcript, activation, engine, confirm_service, request } => {
                 Self::Loaded {
@@ -216,17 +261,19 @@ impl SavedSession {
             |kept: &Hex| Transcript::from_state(&kept.0).map_err(|_| invalid("transcript"));
         Ok(match self {
             Self::Idle => Session::Idle,
-            Self::Begun { transcript: kept, payload, signature } => Session::Begun {
+            Self::Begun { transcript: kept, payload, proof } => Session::Begun {
                 transcript: transcript(kept)?,
-                request: SignedRequest {
-                    payload: payload.0.to_vec(),
-                    signature: signature.exactly("signature")?,
-                },
+                request: SignedRequest { payload: payload.0.to_vec(), proof: proof.0.to_vec() },
             },
             Self::Trusted { transcript: kept, activation, service } => Session::Trusted {
                 transcript: transcript(kept)?,
                 activation: activation_name(activation)?,
-                service: Point::parse(&service.0).map_err(|_| invalid("service"))?,
+                service: match service {
+                    Some(public) => {
+                        Service::Certified(Point::parse(&public.0).map_err(|_| invalid("service"))?)
+                    }
+                    None => Service::MasterKey,
+                },
             },
             Self::Loaded {
                 transcript: kept,
@@ -285,12 +332,12 @@ impl SavedEngine {
             keys.push(register.as_ref().map(|key| Material::copied_from(&key.0)));
         }
         let id = &self.initial_key_id.0;
-        let kind = match suite {
-            Suite::P256Aes128 => {
+        let kind = match suite.dukpt() {
+            Dukpt::Aes128 => {
                 let id = AesInitialKeyId::parse(id).map_err(|_| invalid("initial_key_id"))?;
                 Registers::resume(AesFamily { id }, self.next_counter, keys).map(Kind::Aes)
             }
-            Suite::P256Tdes2 => {
+            Dukpt::Tdes2 => {
                 let id = TdesInitialKeyId::parse(id).map_err(|_| invalid("initial_key_id"))?;
                 Registers::resume(TdesFamily { id }, self.next_counter, keys).map(Kind::Tdes)
             }

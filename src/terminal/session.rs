@@ -5,16 +5,17 @@
 
 use std::mem;
 
+use super::device::Service;
 use super::engine::Engine;
-use super::{Answer, Device, Terminal, TerminalError};
+use super::{Answer, Credential, Terminal, TerminalError};
 use crate::activation::confirmation;
 use crate::activation::payload::{
     ActivationName, Begin, BeginAnswer, Confirm, ConfirmAnswer, ConfirmedKey, Deliver,
     DeliverAnswer, DeliveredKey, Payload,
 };
-use crate::activation::{ActivationCode, Role, Step, Transcript};
-use crate::agreement::{Agreement, ConfirmationKey, Suite};
-use crate::crypto::ec::{self, EphemeralKey, Point};
+use crate::activation::{ActivationCode, PayloadInvalid, Role, Step, Transcript};
+use crate::agreement::{Agreement, ConfirmationKey, Dukpt, MasterKey, SessionKeys, Suite};
+use crate::crypto::ec::{EphemeralKey, Point};
 use crate::crypto::rng::Rng;
 use crate::dukpt::{AesInitialKeyId, TdesInitialKeyId};
 use crate::key::usage::{InitialDukpt, KeyBlockProtection};
@@ -26,8 +27,8 @@ use crate::keyblock::{self, Unwrapped, Version};
 pub struct SignedRequest {
     /// The payload.
     pub payload: Vec<u8>,
-    /// The device's signature, r and s.
-    pub signature: [u8; 64],
+    /// What proves the device: its signature, r and s, or an HMAC under its master key.
+    pub proof: Vec<u8>,
 }
 
 /// The confirmation of the keys, to the service.
@@ -45,14 +46,15 @@ pub(super) enum Session {
     Idle,
     /// Begin was made.
     Begun { transcript: Transcript, request: SignedRequest },
-    /// The service proved itself.
-    Trusted { transcript: Transcript, activation: ActivationName, service: Point },
-    /// Deliver was made.
+    /// The service proved itself; the transcript ends with its answer.
+    Trusted { transcript: Transcript, activation: ActivationName, service: Service },
+    /// Deliver was made; the transcript still ends with the answer before it.
     Delivering {
         transcript: Transcript,
         activation: ActivationName,
-        service: Point,
-        ephemeral: EphemeralKey,
+        service: Service,
+        /// None where the keys come from a master key.
+        ephemeral: Option<EphemeralKey>,
         request: SignedRequest,
     },
     /// The keys are loaded and do not serve yet; Confirm was made.
@@ -90,14 +92,14 @@ impl Terminal {
         let begin = Begin {
             activation_code,
             serial: self.device.serial.clone(),
-            certificate_chain: self.device.certificate_chain.clone(),
+            certificate_chain: self.device.chain(),
             device_nonce,
             readiness: self.device.readiness.clone(),
             sequence: now.max(self.last_begin.saturating_add(1)),
         };
         self.last_begin = begin.sequence;
-        let transcript = Transcript::new();
-        let (transcript, request) = sign(&self.device, &transcript, begin.encode(), Step::Begin)?;
+        let (before, payload) = (Transcript::new(), begin.encode());
+        let (transcript, request) = self.device.prove(self.suite, &before, payload, Step::Begin)?;
         self.session = Session::Begun { transcript, request: request.clone() };
         Ok(request)
     }
@@ -124,9 +126,10 @@ impl Terminal {
             return Err(TerminalError::OutOfStep);
         };
         let message = BeginAnswer::parse(answer.payload)?;
-        let service = self.device.trust.judge(&message, now)?;
+        let service = self.device.judge(&message, now)?;
         let transcript = transcript.with(answer.payload);
-        verify(&service, &transcript, Step::Begin, answer.proof)?;
+        let (begun, signed) = (transcript.hash(), (&transcript, Step::Begin));
+        self.device.verify(self.suite, service, &begun, signed, answer.proof)?;
         if message.expires_at_seconds <= now {
             return Err(TerminalError::Expired);
         }
@@ -144,13 +147,18 @@ impl Terminal {
         let Session::Trusted { transcript, activation, service } = &self.session else {
             return Err(TerminalError::OutOfStep);
         };
-        let ephemeral = EphemeralKey::generate()?;
-        let deliver =
-            Deliver { activation: activation.clone(), device_ephemeral: ephemeral.public() };
-        let (transcript, request) =
-            sign(&self.device, transcript, deliver.encode(), Step::Deliver)?;
+        let ephemeral = match service {
+            Service::Certified(_) => Some(EphemeralKey::generate()?),
+            Service::MasterKey => None,
+        };
+        let deliver = Deliver {
+            activation: activation.clone(),
+            device_ephemeral: ephemeral.as_ref().map(EphemeralKey::public),
+        };
+        let payload = deliver.encode();
+        let (_, request) = self.device.prove(self.suite, transcript, payload, Step::Deliver)?;
         self.session = Session::Delivering {
-            transcript,
+            transcript: transcript.clone(),
             activation: activation.clone(),
             service: *service,
             ephemeral,
@@ -162,31 +170,27 @@ impl Terminal {
     /// Takes the keys: verifies the answer, agrees, opens each block, checks each check value and
     /// loads the registers. The keys do not serve before the service confirmed.
     ///
-    /// A signed answer whose blocks do not open ends the session, for the ephemeral key is used up.
+    /// A proven answer whose blocks do not open ends the session, for an ephemeral key is used up.
     pub fn accept_keys(&mut self, answer: Answer<'_>) -> Result<Vec<LoadedKey>, TerminalError> {
-        let Session::Delivering { transcript, activation, service, .. } = &self.session else {
+        let Session::Delivering { transcript, activation, service, request, .. } = &self.session
+        else {
             return Err(TerminalError::OutOfStep);
         };
-        let answered = transcript.with(answer.payload);
-        verify(service, &answered, Step::Deliver, answer.proof)?;
+        let begun = transcript.hash();
+        let asked = transcript.with(&request.payload);
+        let answered = asked.with(answer.payload);
+        let signed = (&answered, Step::Deliver);
+        self.device.verify(self.suite, *service, &begun, signed, answer.proof)?;
         let message = DeliverAnswer::parse(answer.payload)?;
         if message.activation != *activation {
             return Err(TerminalError::ActivationOther);
         }
-        let Session::Delivering { transcript, activation, ephemeral, .. } =
+        let Session::Delivering { activation, ephemeral, .. } =
             mem::replace(&mut self.session, Session::Idle)
         else {
             return Err(TerminalError::OutOfStep);
         };
-        let transcript_hash = transcript.hash();
-        let device_ephemeral = ephemeral.public();
-        let agreement = Agreement {
-            suite: self.suite,
-            transcript_hash: &transcript_hash,
-            device_ephemeral: &device_ephemeral,
-            service_ephemeral: &message.service_ephemeral,
-        };
-        let agreed = agreement.derive(ephemeral.agree(&message.service_ephemeral));
+        let agreed = self.session_keys(&begun, &asked, ephemeral, message.service_ephemeral)?;
         // This device has one slot, for its initial key; what else comes it can not place.
         let [delivered] = message.keys.as_slice() else {
             let slot = message.keys.last().map_or(0, |key| key.slot);
@@ -202,7 +206,8 @@ impl Terminal {
         };
         let payload = confirm.encode();
         let transcript = answered.with(&payload);
-        let mac = confirmation::terminal_mac(&agreed.confirm_terminal, &transcript);
+        let message = (Role::Terminal, Step::Confirm);
+        let mac = confirmation::mac(&agreed.confirm_terminal, message, &transcript);
         self.session = Session::Loaded {
             transcript,
             activation,
@@ -211,6 +216,32 @@ impl Terminal {
             request: ConfirmRequest { payload, mac },
         };
         Ok(vec![loaded])
+    }
+
+    /// The keys of the session: agreed, or from the master key.
+    fn session_keys(
+        &self,
+        begun: &[u8; 32],
+        asked: &Transcript,
+        ephemeral: Option<EphemeralKey>,
+        service_ephemeral: Option<Point>,
+    ) -> Result<SessionKeys, TerminalError> {
+        match (&self.device.credential, ephemeral, service_ephemeral) {
+            (Credential::Certificate(_), Some(ephemeral), Some(service_ephemeral)) => {
+                let device_ephemeral = ephemeral.public();
+                let agreement = Agreement {
+                    suite: self.suite,
+                    transcript_hash: &asked.hash(),
+                    device_ephemeral: &device_ephemeral,
+                    service_ephemeral: &service_ephemeral,
+                };
+                Ok(agreement.derive(ephemeral.agree(&service_ephemeral)))
+            }
+            (Credential::MasterKey(key), None, None) => {
+                Ok(MasterKey::new(key, self.suite)?.session_keys(begun))
+            }
+            _ => Err(PayloadInvalid { field: "service_ephemeral" }.into()),
+        }
     }
 
     /// Says that every key arrived. Asked again before the answer came, the same bytes.
@@ -230,7 +261,8 @@ impl Terminal {
             return Err(TerminalError::OutOfStep);
         };
         let transcript = transcript.with(answer.payload);
-        confirmation::verify_service_mac(confirm_service, &transcript, answer.proof)?;
+        let message = (Role::Service, Step::Confirm);
+        confirmation::verify(confirm_service, message, &transcript, answer.proof)?;
         if ConfirmAnswer::parse(answer.payload)?.activation != *activation {
             return Err(TerminalError::ActivationOther);
         }
@@ -250,30 +282,6 @@ impl Terminal {
     }
 }
 
-/// Adds a payload to the transcript and signs it as the terminal.
-pub(super) fn sign(
-    device: &Device,
-    transcript: &Transcript,
-    payload: Vec<u8>,
-    step: Step,
-) -> Result<(Transcript, SignedRequest), TerminalError> {
-    let transcript = transcript.with(&payload);
-    let signature = device.key.sign(&transcript.authenticated_input(Role::Terminal, step))?;
-    Ok((transcript, SignedRequest { payload, signature }))
-}
-
-/// Verifies the service's signature over the transcript that ends with its answer.
-fn verify(
-    service: &Point,
-    transcript: &Transcript,
-    step: Step,
-    signature: &[u8],
-) -> Result<(), TerminalError> {
-    let signature: &[u8; 64] = signature.try_into().map_err(|_| TerminalError::Authentication)?;
-    let input = transcript.authenticated_input(Role::Service, step);
-    ec::verify(service, &input, signature).map_err(|_| TerminalError::Authentication)
-}
-
 /// Opens the block of an initial key and loads the registers from it.
 fn load(
     suite: Suite,
@@ -283,17 +291,17 @@ fn load(
     let slot = delivered.slot;
     let refused = TerminalError::KeyBlock { slot };
     let opened = keyblock::unwrap(protection, &delivered.key_block).map_err(|_| refused)?;
-    if slot != 0 || !describes(suite, &opened, delivered) {
+    if slot != 0 || !describes(suite, protection, &opened, delivered) {
         return Err(refused);
     }
     let Unwrapped { algorithm, material, .. } = opened;
     let id = &delivered.initial_key_id;
-    let engine = match suite {
-        Suite::P256Aes128 => {
+    let engine = match suite.dukpt() {
+        Dukpt::Aes128 => {
             let id = AesInitialKeyId::parse(id).map_err(|_| refused)?;
             Engine::load_aes(&material, id)
         }
-        Suite::P256Tdes2 => {
+        Dukpt::Tdes2 => {
             let id = TdesInitialKeyId::parse(id).map_err(|_| refused)?;
             Engine::load_tdes(&material, id)
         }
@@ -309,14 +317,19 @@ fn load(
 
 /// Whether the authenticated header says what the delivery says: an initial DUKPT key (`B1`) of the
 /// suite's algorithm that derives (`X`) and never leaves (`N`), with the same id in `IK` or `KS`.
-fn describes(suite: Suite, opened: &Unwrapped, delivered: &DeliveredKey) -> bool {
-    let id_block = match suite {
-        Suite::P256Aes128 => *b"IK",
-        Suite::P256Tdes2 => *b"KS",
+fn describes(
+    suite: Suite,
+    protection: &Key<KeyBlockProtection>,
+    opened: &Unwrapped,
+    delivered: &DeliveredKey,
+) -> bool {
+    let id_block = match suite.dukpt() {
+        Dukpt::Aes128 => *b"IK",
+        Dukpt::Tdes2 => *b"KS",
     };
     let id = data_encoding::HEXUPPER.encode(&delivered.initial_key_id);
     let header = &opened.header;
-    header.version == Version::D
+    Version::under(protection.algorithm()) == Some(header.version)
         && header.usage == *b"B1"
         && delivered.usage == header.usage
         && header.mode == b'X'

@@ -12,6 +12,7 @@ use crate::activation::payload::{
     TestTransactionAnswer,
 };
 use crate::activation::{ActivationCode, Parameters, Role, Step, Transcript};
+use crate::agreement::Dukpt;
 use crate::crypto::rng::SystemRng;
 use crate::keyblock::{Header, OptionalBlock};
 use crate::pin::{Pan, Pin, PinBlockFormat, verify_form};
@@ -27,7 +28,7 @@ fn begun(suite: Suite) -> (Terminal, Host) {
     let (mut terminal, mut host) = pair(suite);
     let code = ActivationCode::from_random_bits(&[5; 7]);
     let request = terminal.begin(Some(code), &SystemRng::new(), NOW).unwrap();
-    let reply = host.begin(&request, &terminal.device.key);
+    let reply = host.begin(&request, &terminal.device);
     let activation = terminal.accept_begin(reply.answer(), NOW).unwrap();
     assert_eq!(activation.as_str(), "terminals/t-1/activations/1");
     (terminal, host)
@@ -36,7 +37,7 @@ fn begun(suite: Suite) -> (Terminal, Host) {
 fn with_keys(suite: Suite) -> (Terminal, Host) {
     let (mut terminal, mut host) = begun(suite);
     let request = terminal.deliver().unwrap();
-    let reply = host.deliver(&request, &terminal.device.key);
+    let reply = host.deliver(&request, &terminal.device);
     let loaded = terminal.accept_keys(reply.answer()).unwrap();
     assert_eq!(loaded[0].check_value, initial_key(suite).check_value());
     assert!(!terminal.has_keys(), "keys do not serve before they are confirmed");
@@ -104,9 +105,9 @@ fn a_terminal_is_activated_and_pays() {
         let keys = host.keys(payment.ksn.bytes());
         let algorithm = mac_algorithm(suite);
         keys.mac_request.verify_mac(algorithm, &payment.message, &payment.mac).unwrap();
-        let format = match suite {
-            Suite::P256Aes128 => PinBlockFormat::Iso4,
-            Suite::P256Tdes2 => PinBlockFormat::Iso3,
+        let format = match suite.dukpt() {
+            Dukpt::Aes128 => PinBlockFormat::Iso4,
+            Dukpt::Tdes2 => PinBlockFormat::Iso3,
         };
         assert_eq!(payment.pin_block_format, format);
         verify_form(&keys.pin, format, &pan, &payment.pin_block).unwrap();
@@ -136,11 +137,11 @@ fn a_request_that_was_not_answered_is_the_same_again() {
     let (mut terminal, mut host) = pair(Suite::P256Aes128);
     let begin = terminal.begin(None, &SystemRng::new(), NOW).unwrap();
     assert!(terminal.begin_again() == Some(begin.clone()));
-    let reply = host.begin(&begin, &terminal.device.key);
+    let reply = host.begin(&begin, &terminal.device);
     terminal.accept_begin(reply.answer(), NOW).unwrap();
     let deliver = terminal.deliver().unwrap();
     assert!(terminal.deliver().unwrap() == deliver);
-    let reply = host.deliver(&deliver, &terminal.device.key);
+    let reply = host.deliver(&deliver, &terminal.device);
     terminal.accept_keys(reply.answer()).unwrap();
     let confirm = terminal.confirm().unwrap();
     assert!(terminal.confirm().unwrap() == confirm);
@@ -161,11 +162,11 @@ fn a_terminal_that_was_switched_off_goes_on() {
         let (mut terminal, mut host) = pair(suite);
         let request = terminal.begin(None, &SystemRng::new(), NOW).unwrap();
         let mut terminal = again(&terminal);
-        let reply = host.begin(&request, &terminal.device.key);
+        let reply = host.begin(&request, &terminal.device);
         terminal.accept_begin(reply.answer(), NOW).unwrap();
         let mut terminal = again(&terminal);
         let request = terminal.deliver().unwrap();
-        let reply = host.deliver(&request, &terminal.device.key);
+        let reply = host.deliver(&request, &terminal.device);
         let lost = again(&terminal).accept_keys(reply.answer());
         assert_eq!(lost, Err(TerminalError::OutOfStep), "the ephemeral key is not kept");
         terminal.accept_keys(reply.answer()).unwrap();
@@ -201,7 +202,7 @@ fn another_service_is_not_trusted() {
         let mut host = host;
         let mut terminal = terminal(Suite::P256Aes128, &root);
         let request = terminal.begin(None, &SystemRng::new(), NOW).unwrap();
-        let reply = host.begin(&request, &terminal.device.key);
+        let reply = host.begin(&request, &terminal.device);
         let accepted = terminal.accept_begin(reply.answer(), now);
         assert_eq!(accepted.err(), error.then_some(TerminalError::ServiceNotTrusted));
     }
@@ -210,7 +211,7 @@ fn another_service_is_not_trusted() {
     host.acquirer = AcquirerId::new("acquirer-2").unwrap();
     let mut terminal = terminal(Suite::P256Aes128, &root);
     let request = terminal.begin(None, &SystemRng::new(), NOW).unwrap();
-    let reply = host.begin(&request, &terminal.device.key);
+    let reply = host.begin(&request, &terminal.device);
     let refused = terminal.accept_begin(reply.answer(), NOW);
     assert_eq!(refused, Err(TerminalError::ServiceNotTrusted));
     assert_eq!(refused.unwrap_err().fault(), Some(Fault::ServiceNotTrusted));
@@ -222,7 +223,7 @@ fn another_service_is_not_trusted() {
 fn an_answer_that_was_changed_is_refused_and_changes_nothing() {
     let (mut terminal, mut host) = begun(Suite::P256Aes128);
     let request = terminal.deliver().unwrap();
-    let reply = host.deliver(&request, &terminal.device.key);
+    let reply = host.deliver(&request, &terminal.device);
     for at in (0..reply.payload.len()).step_by(7) {
         let mut payload = reply.payload.clone();
         payload[at] ^= 1;
@@ -252,9 +253,9 @@ fn an_answer_that_was_changed_is_refused_and_changes_nothing() {
 fn an_answer_of_another_session_is_refused() {
     let (mut terminal, mut host) = begun(Suite::P256Aes128);
     let request = terminal.deliver().unwrap();
-    let stale = host.deliver(&request, &terminal.device.key);
+    let stale = host.deliver(&request, &terminal.device);
     let request = terminal.begin(None, &SystemRng::new(), NOW).unwrap();
-    let reply = host.begin(&request, &terminal.device.key);
+    let reply = host.begin(&request, &terminal.device);
     terminal.accept_begin(reply.answer(), NOW).unwrap();
     terminal.deliver().unwrap();
     assert_eq!(terminal.accept_keys(stale.answer()), Err(TerminalError::Authentication));
@@ -280,7 +281,7 @@ fn a_key_block_must_say_what_the_delivery_says() {
     for (change, error) in changes {
         let (mut terminal, mut host) = begun(Suite::P256Aes128);
         let request = terminal.deliver().unwrap();
-        let reply = host.deliver_changed(&request, &terminal.device.key, change);
+        let reply = host.deliver_changed(&request, &terminal.device, change);
         assert_eq!(terminal.accept_keys(reply.answer()), Err(error));
         assert!(matches!(terminal.confirm(), Err(TerminalError::OutOfStep)));
         let report = terminal.report(Step::Deliver, Outcome::Fault(error.fault().unwrap()));
@@ -327,14 +328,14 @@ fn the_old_keys_serve_until_the_new_are_confirmed() {
     let (mut terminal, mut host) = with_keys(Suite::P256Aes128);
     apply(&mut terminal, &host, parameters(1)).unwrap();
     let request = terminal.begin(None, &SystemRng::new(), NOW).unwrap();
-    let reply = host.begin(&request, &terminal.device.key);
+    let reply = host.begin(&request, &terminal.device);
     terminal.accept_begin(reply.answer(), NOW).unwrap();
     let request = terminal.deliver().unwrap();
     let (pan, pin) = (Pan::parse(PAN).unwrap(), Pin::parse("1234").unwrap());
     let purchase = Purchase { amount_minor: 1, pan: &pan, pin: &pin };
     let before = terminal.purchase(purchase, &SystemRng::new(), NOW).unwrap();
     assert_eq!(before.ksn.bytes()[8..], [0, 0, 0, 2]);
-    let reply = host.deliver(&request, &terminal.device.key);
+    let reply = host.deliver(&request, &terminal.device);
     terminal.accept_keys(reply.answer()).unwrap();
     let reply = host.confirm(&terminal.confirm().unwrap());
     terminal.accept_confirmation(reply.answer()).unwrap();

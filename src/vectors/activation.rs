@@ -54,11 +54,8 @@ fn code_hash(vector: &Vector) -> Outcome {
 fn confirm(vector: &Vector) -> Outcome {
     let key = ConfirmationKey::from_bytes(exactly(&vector.bytes("key")?)?);
     let transcript = transcript(vector)?;
-    let mac = match role(vector)? {
-        Role::Service => confirmation::service_mac(&key, &transcript),
-        Role::Terminal => confirmation::terminal_mac(&key, &transcript),
-    };
-    Ok(Answer::text(&hex(&mac)))
+    let message = (role(vector)?, Step::Confirm);
+    Ok(Answer::text(&hex(&confirmation::mac(&key, message, &transcript))))
 }
 
 fn keys(vector: &Vector) -> Outcome {

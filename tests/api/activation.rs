@@ -14,7 +14,8 @@ use tonic::Code;
 
 use crate::hand::Hand;
 use crate::harness::{
-    BEGIN_SECONDS, HOUR, MINUTE, Service, Till, refused, retyped, serial_of, told,
+    BEGIN_SECONDS, HOUR, MINUTE, Service, Till, certified, refused, retyped, serial_of,
+    signature_of, told,
 };
 
 const AES: Suite = Suite::P256Aes128;
@@ -165,8 +166,9 @@ fn device_of(
     (authority, serial, validity): (&Authority, &str, Validity),
 ) -> Till {
     let mut device = service.device(&serial_of(id));
-    let certificate = authority.issue_device(&device.key.public(), serial, validity).unwrap();
-    device.certificate_chain = CertificateChain::new(vec![certificate]).unwrap();
+    let own = certified(&mut device);
+    let certificate = authority.issue_device(&own.key.public(), serial, validity).unwrap();
+    own.chain = CertificateChain::new(vec![certificate]).unwrap();
     Till { id: id.to_owned(), terminal: Terminal::new(device, AES) }
 }
 
@@ -203,16 +205,19 @@ async fn whoever_can_not_prove_the_device_learns_one_thing_and_spends_nothing() 
         till.terminal.begin(Some(retyped(&code)), &service.rng, service.device_time()).unwrap();
     let transcript = Transcript::new().with(&begin.payload);
     let other = service.device(&serial);
-    for (key, role, step, over) in [
-        (&other.key, Role::Terminal, Step::Begin, &transcript),
-        (&till.terminal.device().key, Role::Terminal, Step::Deliver, &transcript),
-        (&till.terminal.device().key, Role::Service, Step::Begin, &transcript),
-        (&till.terminal.device().key, Role::Terminal, Step::Begin, &Transcript::new()),
+    let own = till.terminal.device();
+    for (device, role, step, over) in [
+        (&other, Role::Terminal, Step::Begin, &transcript),
+        (own, Role::Terminal, Step::Deliver, &transcript),
+        (own, Role::Service, Step::Begin, &transcript),
+        (own, Role::Terminal, Step::Begin, &Transcript::new()),
     ] {
-        let signature = key.sign(&over.authenticated_input(role, step)).unwrap();
-        attempts.push(SignedRequest { payload: begin.payload.clone(), signature });
+        let proof = signature_of(device, &over.authenticated_input(role, step));
+        attempts.push(SignedRequest { payload: begin.payload.clone(), proof });
     }
-    attempts.push(SignedRequest { payload: begin.payload.clone(), signature: [0; 64] });
+    for proof in [vec![0; 64], vec![0; 32]] {
+        attempts.push(SignedRequest { payload: begin.payload.clone(), proof });
+    }
 
     let mut refusals: Vec<Refusal> = Vec::new();
     for attempt in &attempts {
@@ -439,7 +444,7 @@ async fn the_service_proves_itself_to_the_terminal() {
     // A terminal of another acquirer does not believe it.
     let pki = dev::Pki::generate(BEGIN_SECONDS).unwrap();
     let mut device = service.device(&serial_of("till"));
-    device.trust.acquirer_root = pki.acquirer.root_der().to_vec();
+    certified(&mut device).acquirer_root = pki.acquirer.root_der().to_vec();
     let mut other = Till { id: "till".to_owned(), terminal: Terminal::new(device, AES) };
     let code = service.reissue_code("till").await;
     let begin = other.terminal.begin(Some(code), &service.rng, service.device_time()).unwrap();

@@ -128,7 +128,7 @@ async fn a_captured_begin_is_worthless() {
     // The older one is a replay now, and the other form of a signature makes no other request.
     let refusal = service.send_begin(&early).await.unwrap_err();
     assert_eq!(refusal.reason, "ACTIVATION_REFUSED");
-    let other_form = SignedRequest { signature: negated(&good.signature), ..good.clone() };
+    let other_form = SignedRequest { proof: negated(&good.proof), ..good.clone() };
     let again = service.send_begin(&other_form).await.unwrap();
     assert!(again == answer && service.get("till").await == before);
 
@@ -141,11 +141,11 @@ async fn a_captured_begin_is_worthless() {
 }
 
 /// The other valid form of an ECDSA signature: (r, n - s).
-fn negated(signature: &[u8; 64]) -> [u8; 64] {
+fn negated(signature: &[u8]) -> Vec<u8> {
     // The order of P-256: SEC 2, 2.4.2.
     let order = "FFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551";
     let order = data_encoding::HEXUPPER.decode(order.as_bytes()).unwrap();
-    let mut negated = *signature;
+    let mut negated = signature.to_vec();
     let mut borrow = 0_i16;
     for place in (0..32).rev() {
         let difference = i16::from(order[place]) - i16::from(signature[32 + place]) - borrow;
@@ -173,9 +173,9 @@ async fn a_thousand_redemptions_at_once_make_one_activation_and_one_key_id() {
         let begin =
             till.terminal.begin(Some(retyped(&code)), &service.rng, service.device_time()).unwrap();
         let (client, gate) = (clients[number % clients.len()].clone(), Arc::clone(&gate));
-        let (payload, signature) = (begin.payload, begin.signature.to_vec());
+        let (payload, proof) = (begin.payload, begin.proof);
         calls.spawn(async move {
-            let request = proto::BeginActivationRequest { payload, signature };
+            let request = proto::BeginActivationRequest { payload, proof };
             gate.wait().await;
             let answered = client.activation().begin_activation(request).await;
             answered.map_err(firstkey::grpc::client::Refusal::from)

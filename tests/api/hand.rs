@@ -7,7 +7,7 @@ use firstkey::activation::payload::{
     PinBlockFormat as SentFormat, TestTransaction, TestTransactionAnswer,
 };
 use firstkey::activation::{Role, Step, Transcript};
-use firstkey::agreement::{AgreedKeys, Agreement, Suite};
+use firstkey::agreement::{Agreement, Dukpt, SessionKeys, Suite};
 use firstkey::crypto::ec::EphemeralKey;
 use firstkey::dukpt::{AesInitialKeyId, TdesInitialKeyId};
 use firstkey::grpc::client::Refusal;
@@ -26,7 +26,7 @@ pub(crate) struct Hand {
     pub(crate) initial_key_id: Vec<u8>,
     suite: Suite,
     transcript: Transcript,
-    agreed: AgreedKeys,
+    agreed: SessionKeys,
     engine: Engine,
 }
 
@@ -43,27 +43,30 @@ impl Hand {
 
         let ephemeral = EphemeralKey::generate().expect("randomness");
         let device_ephemeral = ephemeral.public();
-        let deliver = Deliver { activation: activation.clone(), device_ephemeral }.encode();
+        let deliver =
+            Deliver { activation: activation.clone(), device_ephemeral: Some(device_ephemeral) }
+                .encode();
         let deliver = till.signed(&transcript, deliver, Step::Deliver);
         let transcript = transcript.with(&deliver.payload);
         let sent = service.send_deliver(activation.as_str(), &deliver).await.expect("keys");
         let answer = DeliverAnswer::parse(&sent.payload).expect("an answer");
+        let service_ephemeral = answer.service_ephemeral.expect("an ephemeral key");
         let agreed = Agreement {
             suite,
             transcript_hash: &transcript.hash(),
             device_ephemeral: &device_ephemeral,
-            service_ephemeral: &answer.service_ephemeral,
+            service_ephemeral: &service_ephemeral,
         }
-        .derive(ephemeral.agree(&answer.service_ephemeral));
+        .derive(ephemeral.agree(&service_ephemeral));
         let [key] = answer.keys.as_slice() else { panic!("one key is delivered") };
         let opened = keyblock::unwrap(&agreed.key_block_protection, &key.key_block);
         let material = opened.expect("the block opens").material;
         let id = &key.initial_key_id;
-        let engine = match suite {
-            Suite::P256Aes128 => {
+        let engine = match suite.dukpt() {
+            Dukpt::Aes128 => {
                 Engine::load_aes(&material, AesInitialKeyId::parse(id).expect("an id"))
             }
-            Suite::P256Tdes2 => {
+            Dukpt::Tdes2 => {
                 Engine::load_tdes(&material, TdesInitialKeyId::parse(id).expect("an id"))
             }
         };
@@ -83,7 +86,8 @@ impl Hand {
     pub(crate) fn confirmation(&self, keys: Vec<ConfirmedKey>) -> ConfirmRequest {
         let payload = Confirm { activation: self.activation.clone(), keys }.encode();
         let transcript = self.transcript.with(&payload);
-        let mac = confirmation::terminal_mac(&self.agreed.confirm_terminal, &transcript);
+        let key = &self.agreed.confirm_terminal;
+        let mac = confirmation::mac(key, (Role::Terminal, Step::Confirm), &transcript);
         ConfirmRequest { payload, mac }
     }
 
@@ -131,9 +135,9 @@ impl Hand {
         payload: Vec<u8>,
     ) -> TransactionRequest {
         let input = Transcript::new().with(&payload).authenticated_input(Role::Terminal, step);
-        let algorithm = match self.suite {
-            Suite::P256Aes128 => MacAlgorithm::AesCmac,
-            Suite::P256Tdes2 => MacAlgorithm::TdesCmac,
+        let algorithm = match self.suite.dukpt() {
+            Dukpt::Aes128 => MacAlgorithm::AesCmac,
+            Dukpt::Tdes2 => MacAlgorithm::TdesCmac,
         };
         let mac = keys.mac_request.generate_mac(algorithm, &input, algorithm.len_bytes());
         let mac = mac.expect("a MAC").bytes().to_vec();
@@ -154,9 +158,9 @@ impl Hand {
     ) -> TestTransaction {
         let pan = Pan::parse(card).expect("a PAN");
         let pin = Pin::parse(CARD_PIN).expect("a PIN");
-        let (format, sent) = match self.suite {
-            Suite::P256Aes128 => (PinBlockFormat::Iso4, SentFormat::Iso4),
-            Suite::P256Tdes2 => (PinBlockFormat::Iso3, SentFormat::Iso3),
+        let (format, sent) = match self.suite.dukpt() {
+            Dukpt::Aes128 => (PinBlockFormat::Iso4, SentFormat::Iso4),
+            Dukpt::Tdes2 => (PinBlockFormat::Iso3, SentFormat::Iso3),
         };
         let fill = Fill::draw(&service.rng).expect("randomness");
         let block = pin::encipher(&keys.pin, format, &pin, &pan, &fill).expect("a PIN block");

@@ -19,7 +19,9 @@ use firstkey::pin::{Pan, Pin};
 use firstkey::server::dev::{self, Keys, Pki};
 use firstkey::server::simulation::simulated_device;
 use firstkey::server::{Settings, run_self_tests, serve};
-use firstkey::terminal::{Device, Payment, Purchase, Terminal, TerminalError};
+use firstkey::terminal::{
+    Certified, Credential, Device, Payment, Purchase, Terminal, TerminalError,
+};
 use firstkey::vault::store::{MemoryStore, SqliteStore, Store};
 use firstkey::vault::{Caller, Clock, Opening, UnixMillis, Vault};
 use tokio::net::TcpListener;
@@ -178,7 +180,7 @@ impl Service {
 
     /// Registers a terminal under a development profile and makes its device.
     pub(crate) async fn register(&self, id: &str, suite: Suite) -> Till {
-        self.register_under(id, suite, profile_of(suite)).await
+        self.register_under(id, suite, dev::profile_of(suite)).await
     }
 
     /// Registers a terminal under any profile of a suite.
@@ -347,11 +349,29 @@ pub(crate) fn development_keys() -> Keys {
     Keys::parse(&text).expect("they parse")
 }
 
-/// The development profile of a suite.
-pub(crate) fn profile_of(suite: Suite) -> &'static str {
-    match suite {
-        Suite::P256Aes128 => dev::PROFILE_AES,
-        Suite::P256Tdes2 => dev::PROFILE_TDES,
+/// The key of a device, its certificates, and whom it trusts.
+pub(crate) fn certified(device: &mut Device) -> &mut Certified {
+    match &mut device.credential {
+        Credential::Certificate(certified) => certified,
+        Credential::MasterKey(_) => panic!("the device has a master key"),
+    }
+}
+
+/// The certificate of a device.
+pub(crate) fn certificate_of(device: &Device) -> Vec<u8> {
+    match &device.credential {
+        Credential::Certificate(certified) => certified.chain.as_der()[0].clone(),
+        Credential::MasterKey(_) => panic!("the device has a master key"),
+    }
+}
+
+/// A signature of a device over whatever bytes.
+pub(crate) fn signature_of(device: &Device, input: &[u8]) -> Vec<u8> {
+    match &device.credential {
+        Credential::Certificate(certified) => {
+            certified.key.sign(input).expect("randomness").to_vec()
+        }
+        Credential::MasterKey(_) => panic!("the device has a master key"),
     }
 }
 
@@ -385,6 +405,7 @@ pub(crate) fn create_terminal_request(
         profile: format!("profiles/{profile}"),
         kind: proto::TerminalKind::DeviceCertificate.into(),
         device_authority: format!("deviceAuthorities/{}", dev::DEVICE_AUTHORITY),
+        master_key: String::new(),
     }
 }
 

@@ -58,13 +58,12 @@ async fn altered_bytes_of_a_signed_message_are_refused() {
     let begin = till.terminal.begin(Some(code), &service.rng, service.device_time()).unwrap();
     let before = service.get("till").await;
     for payload in altered(&begin.payload, 5) {
-        let signature = begin.signature;
-        assert_refused(service.send_begin(&SignedRequest { payload, signature }).await);
+        let proof = begin.proof.clone();
+        assert_refused(service.send_begin(&SignedRequest { payload, proof }).await);
     }
-    for signature in altered(&begin.signature, 9).into_iter().filter_map(|one| one.try_into().ok())
-    {
+    for proof in altered(&begin.proof, 9).into_iter().filter(|one| one.len() == 64) {
         let payload = begin.payload.clone();
-        assert_refused(service.send_begin(&SignedRequest { payload, signature }).await);
+        assert_refused(service.send_begin(&SignedRequest { payload, proof }).await);
     }
     assert!(service.get("till").await == before);
     till.begin(&service, None).await.unwrap();
@@ -72,8 +71,8 @@ async fn altered_bytes_of_a_signed_message_are_refused() {
     let deliver = till.terminal.deliver().unwrap();
     let before = service.get("till").await;
     for payload in altered(&deliver.payload, 1) {
-        let signature = deliver.signature;
-        assert_refused(service.send_deliver(name, &SignedRequest { payload, signature }).await);
+        let proof = deliver.proof.clone();
+        assert_refused(service.send_deliver(name, &SignedRequest { payload, proof }).await);
     }
     assert!(service.get("till").await == before);
     till.deliver(&service).await.unwrap();
@@ -248,15 +247,17 @@ async fn the_fields_around_a_payload_are_bounded() {
         refusal.fields[0].0.clone()
     };
     let mut activation = service.client.activation();
-    for (payload, signature, path) in [
+    for (payload, proof, path) in [
         (Vec::new(), vec![0; 64], "payload"),
         (vec![0; 24 * 1024 + 1], vec![0; 64], "payload"),
         (vec![0; 24 * 1024], vec![0; 64], "payload"),
-        (vec![1], vec![0; 63], "signature"),
-        (vec![1], vec![0; 65], "signature"),
-        (vec![1], Vec::new(), "signature"),
+        (vec![1], vec![0; 31], "proof"),
+        (vec![1], vec![0; 33], "proof"),
+        (vec![1], vec![0; 63], "proof"),
+        (vec![1], vec![0; 65], "proof"),
+        (vec![1], Vec::new(), "proof"),
     ] {
-        let request = proto::BeginActivationRequest { payload, signature };
+        let request = proto::BeginActivationRequest { payload, proof };
         assert_eq!(field(refusal(activation.begin_activation(request).await)), path);
     }
     for (payload, mac, path) in [

@@ -265,7 +265,7 @@ async fn terminals_in_service_get_the_new_limits_and_never_go_back() {
     let service = Service::start_durable().await;
     for (id, suite) in [("till-aes", AES), ("till-tdes", Suite::P256Tdes2)] {
         let mut till = service.active_till(id, suite).await;
-        let profile = crate::harness::profile_of(suite);
+        let profile = firstkey::server::dev::profile_of(suite);
         let asked = till.terminal.request_parameters(&service.rng).unwrap();
         let old = service.send_parameters(&asked).await.unwrap();
         let answered = Answer { payload: &old.payload, proof: &old.proof };

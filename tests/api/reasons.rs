@@ -83,9 +83,9 @@ async fn raised(reason: Reason) -> Status {
 /// Sends what a terminal begins with, its proof as it is or spoilt.
 async fn begin(service: &Service, till: &mut Till, code: ActivationCode, spoil: bool) -> Status {
     let mut request = till.terminal.begin(Some(code), &service.rng, service.device_time()).unwrap();
-    request.signature[0] ^= u8::from(spoil);
-    let (payload, signature) = (request.payload, request.signature.to_vec());
-    let request = BeginActivationRequest { payload, signature };
+    request.proof[0] ^= u8::from(spoil);
+    let (payload, proof) = (request.payload, request.proof);
+    let request = BeginActivationRequest { payload, proof };
     status_of(service.client.activation().begin_activation(request).await)
 }
 

@@ -152,21 +152,20 @@ impl ActivationService for Relay {
         &self,
         request: Request<proto::BeginActivationRequest>,
     ) -> Result<Response<proto::BeginActivationResponse>, Status> {
-        let proto::BeginActivationRequest { payload, signature: proof } = request.into_inner();
+        let proto::BeginActivationRequest { payload, proof } = request.into_inner();
         let message = Message { payload, proof, ..message_of(Step::Begin) };
-        let Reply { payload, proof: signature } = self.carry(message).await?;
-        Ok(Response::new(proto::BeginActivationResponse { payload, signature }))
+        let Reply { payload, proof } = self.carry(message).await?;
+        Ok(Response::new(proto::BeginActivationResponse { payload, proof }))
     }
 
     async fn deliver_keys(
         &self,
         request: Request<proto::DeliverKeysRequest>,
     ) -> Result<Response<proto::DeliverKeysResponse>, Status> {
-        let proto::DeliverKeysRequest { activation, payload, signature: proof } =
-            request.into_inner();
+        let proto::DeliverKeysRequest { activation, payload, proof } = request.into_inner();
         let message = Message { activation, payload, proof, ..message_of(Step::Deliver) };
-        let Reply { payload, proof: signature } = self.carry(message).await?;
-        Ok(Response::new(proto::DeliverKeysResponse { payload, signature }))
+        let Reply { payload, proof } = self.carry(message).await?;
+        Ok(Response::new(proto::DeliverKeysResponse { payload, proof }))
     }
 
     async fn confirm_keys(
@@ -205,7 +204,7 @@ impl ActivationService for Relay {
     ) -> Result<Response<proto::ReportStepResponse>, Status> {
         let proto::ReportStepRequest { activation, payload, proof } = request.into_inner();
         let (ksn, proof) = match proof {
-            Some(Proof::Signature(signature)) => (Vec::new(), signature),
+            Some(Proof::DeviceProof(proof)) => (Vec::new(), proof),
             Some(Proof::TransactionMac(proto::TransactionMac { ksn, mac })) => (ksn, mac),
             None => (Vec::new(), Vec::new()),
         };
@@ -362,7 +361,7 @@ async fn a_relay_that_does_its_worst_learns_no_key_and_can_only_delay() {
             let id = format!("till-{}-{number}", suite.name().to_lowercase().replace('_', "-"));
             let mut till = service.register(&id, suite).await;
             let code = service.issue_code(&id).await;
-            certificate.clone_from(&till.terminal.device().certificate_chain.as_der()[0]);
+            certificate = crate::harness::certificate_of(till.terminal.device());
             attempts.push(insist(&service, &line, &mut till, &code, &mut secrets).await);
             // Nobody had to help: no code was reissued, nothing was cancelled or released.
             let terminal = service.enable(&id).await.unwrap();
@@ -431,7 +430,7 @@ fn fault(error: ClientError) -> &'static str {
 #[tokio::test]
 async fn a_relay_in_the_middle_of_the_agreement_is_noticed_on_either_side() {
     let service = Service::start().await;
-    let mine = || EphemeralKey::generate().unwrap().public();
+    let mine = || Some(EphemeralKey::generate().unwrap().public());
 
     let to_service = once(Step::Deliver, move |_, _| {
         Deed::RewriteMessage(Box::new(move |message| {
@@ -460,7 +459,7 @@ async fn a_relay_that_poses_as_the_service_is_not_believed() {
             let begin = message.payload.clone();
             Deed::RewriteReply(Box::new(move |reply| {
                 let sent = BeginAnswer::parse(&reply.payload).unwrap();
-                let service_certificate_chain = CertificateChain::new(chain).unwrap();
+                let service_certificate_chain = CertificateChain::new(chain);
                 reply.payload = BeginAnswer { service_certificate_chain, ..sent }.encode();
                 let transcript = Transcript::new().with(&begin).with(&reply.payload);
                 let input = transcript.authenticated_input(Role::Service, Step::Begin);

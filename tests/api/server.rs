@@ -454,12 +454,12 @@ async fn what_the_service_was_told_in_confidence_stands_in_no_log_and_no_file() 
 /// is not here makes the test fail: whoever adds one says what it may hold.
 const ANSWERED: &[(&str, &str)] = &[
     ("BeginActivationResponse.payload", "public: signed"),
-    ("BeginActivationResponse.signature", "signature"),
+    ("BeginActivationResponse.proof", "signature or MAC"),
     ("ConfirmKeysResponse.mac", "MAC"),
     ("ConfirmKeysResponse.payload", "public: MACed"),
     ("CreateCertificateRequestResponse.certificate_request", "public: certificate request"),
     ("DeliverKeysResponse.payload", "key blocks, signed"),
-    ("DeliverKeysResponse.signature", "signature"),
+    ("DeliverKeysResponse.proof", "signature or MAC"),
     ("DeniedDevice.cause", "text of an officer"),
     ("DeniedDevice.serial", "name"),
     ("DeviceAuthority.certificate", "public: certificate"),
@@ -507,6 +507,7 @@ const ANSWERED: &[(&str, &str)] = &[
     ("Terminal.device_authority", "name"),
     ("Terminal.hold_cause", "text of an officer"),
     ("Terminal.initial_key_id", "name"),
+    ("Terminal.master_key", "name"),
     ("Terminal.model", "name"),
     ("Terminal.name", "name"),
     ("Terminal.profile", "name"),

@@ -4,6 +4,7 @@ use firstkey::activation::Call;
 use firstkey::agreement::Suite;
 use firstkey::grpc::client::{Refusal, request_id};
 use firstkey::grpc::proto;
+use firstkey::server::dev;
 use firstkey::vault::Caller;
 use firstkey::vault::store::SqliteStore;
 use prost_types::Duration;
@@ -88,7 +89,7 @@ const REGISTRATION_FAULTS: [(&str, Registering); 36] = [
     ("profile", |request| request.profile = "keys/dev-aes".into()),
     ("profile", |request| request.profile = "profiles/dev-aes/x".into()),
     ("kind", |request| request.kind = 0),
-    ("kind", |request| request.kind = 2),
+    ("kind", |request| request.kind = 3),
     ("kind", |request| request.kind = i32::MAX),
     ("device_authority", |request| request.device_authority.clear()),
     ("device_authority", |request| request.device_authority = "dev-vendor".into()),
@@ -180,7 +181,7 @@ const fn lasting(seconds: i64) -> Duration {
 /// What is wrong in a profile, and the field that is to be named.
 const PROFILE_FAULTS: [(&str, Profiling); 27] = [
     ("profile.suite", |profile| profile.suite = 0),
-    ("profile.suite", |profile| profile.suite = 3),
+    ("profile.suite", |profile| profile.suite = 6),
     ("profile.base_derivation_key", |profile| profile.base_derivation_key.clear()),
     ("profile.base_derivation_key", |profile| {
         profile.base_derivation_key = "dev-bdk-aes".into();
@@ -420,7 +421,11 @@ async fn pages_come_in_order_each_once_and_without_timelines() {
             break;
         }
     }
-    assert_eq!(names, ["profiles/another", "profiles/dev-aes", "profiles/dev-tdes"]);
+    let mut all = Suite::ALL.map(dev::profile_of).to_vec();
+    all.push("another");
+    all.sort_unstable();
+    let all: Vec<String> = all.iter().map(|id| format!("profiles/{id}")).collect();
+    assert_eq!(names, all);
 }
 
 #[tokio::test]

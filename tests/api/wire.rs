@@ -6,7 +6,7 @@ use firstkey::grpc::client::Refusal;
 use firstkey::grpc::proto;
 use firstkey::terminal::{ConfirmRequest, ReportRequest, SignedRequest, TransactionRequest};
 
-use crate::harness::{Service, Till};
+use crate::harness::{Service, Till, signature_of};
 
 /// An answer of the service: its payload and its signature or MAC.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,10 +19,10 @@ impl Service {
     pub(crate) async fn send_begin(&self, request: &SignedRequest) -> Result<Sent, Refusal> {
         let sent = proto::BeginActivationRequest {
             payload: request.payload.clone(),
-            signature: request.signature.to_vec(),
+            proof: request.proof.clone(),
         };
         let answer = self.client.activation().begin_activation(sent).await?.into_inner();
-        Ok(Sent { payload: answer.payload, proof: answer.signature })
+        Ok(Sent { payload: answer.payload, proof: answer.proof })
     }
 
     pub(crate) async fn send_deliver(
@@ -33,10 +33,10 @@ impl Service {
         let sent = proto::DeliverKeysRequest {
             activation: activation.to_owned(),
             payload: request.payload.clone(),
-            signature: request.signature.to_vec(),
+            proof: request.proof.clone(),
         };
         let answer = self.client.activation().deliver_keys(sent).await?.into_inner();
-        Ok(Sent { payload: answer.payload, proof: answer.signature })
+        Ok(Sent { payload: answer.payload, proof: answer.proof })
     }
 
     pub(crate) async fn send_confirm(
@@ -78,7 +78,7 @@ impl Service {
         let (payload, proof) = match request {
             ReportRequest::Signed(signed) => (
                 signed.payload.clone(),
-                proto::report_step_request::Proof::Signature(signed.signature.to_vec()),
+                proto::report_step_request::Proof::DeviceProof(signed.proof.clone()),
             ),
             ReportRequest::Transaction(request) => (
                 request.payload.clone(),
@@ -104,8 +104,8 @@ impl Till {
         step: Step,
     ) -> SignedRequest {
         let input = before.with(&payload).authenticated_input(Role::Terminal, step);
-        let signature = self.terminal.device().key.sign(&input).expect("randomness");
-        SignedRequest { payload, signature }
+        let proof = signature_of(self.terminal.device(), &input);
+        SignedRequest { payload, proof }
     }
 
     /// A fault that the device reports under its own key.

@@ -48,7 +48,7 @@ def with_other_proof(request: Message) -> Message:
         wrong = copy_of(request)
         wrong.transaction_mac.CopyFrom(proof)
         return wrong
-    field = "mac" if "mac" in request.DESCRIPTOR.fields_by_name else "signature"
+    field = "mac" if "mac" in request.DESCRIPTOR.fields_by_name else "proof"
     proof = getattr(request, field)
     return copy_of(request, **{field: proof[:-1] + bytes([proof[-1] ^ 1])})
 

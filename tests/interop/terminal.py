@@ -119,14 +119,14 @@ class Terminal:
         self._asked = Transcript().then(self._begin.SerializeToString())
         return activation.BeginActivationRequest(
             payload=self._asked.messages[-1],
-            signature=self.credential.prove(self._asked.covered("terminal", "begin")))
+            proof=self.credential.prove(self._asked.covered("terminal", "begin")))
 
     def begun(self, answer: Message) -> None:
         """Judges who answers, then whether it answers this."""
         said = parse(payload.BeginAnswer, answer.payload)
         session = self.credential.session(self._begin, said)
         transcript = self._asked.then(answer.payload)
-        session.verify(transcript.covered("service", "begin"), answer.signature)
+        session.verify(transcript.covered("service", "begin"), answer.proof)
         if said.acquirer_id != self._acquirer_id:
             raise Refused(payload.FAULT_SERVICE_NOT_TRUSTED)
         if len(said.service_nonce) != 32 or said.expires_at_seconds <= time.time():
@@ -144,12 +144,12 @@ class Terminal:
         return activation.DeliverKeysRequest(
             activation=self.activation,
             payload=self._asked.messages[-1],
-            signature=self._session.prove(self._asked.covered("terminal", "deliver")))
+            proof=self._session.prove(self._asked.covered("terminal", "deliver")))
 
     def delivered(self, answer: Message) -> None:
         """Agrees on keys with the service and opens the key block with them."""
         transcript = self._asked.then(answer.payload)
-        self._session.verify(transcript.covered("service", "deliver"), answer.signature)
+        self._session.verify(transcript.covered("service", "deliver"), answer.proof)
         said = parse(payload.DeliverAnswer, answer.payload)
         if said.activation != self.activation:
             raise Refused(payload.FAULT_PAYLOAD)
@@ -241,7 +241,7 @@ class Terminal:
             activation=self.activation, step=step, fault=fault).SerializeToString())
         return activation.ReportStepRequest(
             activation=self.activation, payload=report.messages[-1],
-            signature=self.credential.prove(report.covered("terminal", "report")))
+            proof=self.credential.prove(report.covered("terminal", "report")))
 
     # Step 7.
 

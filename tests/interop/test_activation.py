@@ -97,7 +97,7 @@ class Activation(TerminalCase):
         terminal = self.registered()
         terminal.begun(self.link.BeginActivation(terminal.begin(self.code)))
         answer = self.link.DeliverKeys(terminal.deliver())
-        answer.signature = bytes(64)
+        answer.proof = bytes(64)
         with self.assertRaises(Refused) as caught:
             terminal.delivered(answer)
         fault = caught.exception.fault

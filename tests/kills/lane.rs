@@ -296,6 +296,7 @@ impl Lane {
             profile: format!("profiles/{}", self.profile),
             kind: proto::TerminalKind::DeviceCertificate.into(),
             device_authority: format!("deviceAuthorities/{DEVICE_AUTHORITY}"),
+            master_key: String::new(),
         };
         let client = self.service.connect().await;
         let made =

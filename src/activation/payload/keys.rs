@@ -21,15 +21,15 @@ const SLOT_MAX: u32 = 15;
 pub struct Deliver {
     /// The activation.
     pub activation: ActivationName,
-    /// The device's ephemeral key.
-    pub device_ephemeral: Point,
+    /// The device's ephemeral key; none from a terminal with a master key.
+    pub device_ephemeral: Option<Point>,
 }
 
 impl Payload for Deliver {
     fn encode(&self) -> Vec<u8> {
         wire::Deliver {
             activation: self.activation.as_str().to_owned(),
-            device_ephemeral: self.device_ephemeral.bytes().to_vec(),
+            device_ephemeral: to_wire(self.device_ephemeral.as_ref()),
         }
         .encode_to_vec()
     }
@@ -48,8 +48,8 @@ impl Payload for Deliver {
 pub struct DeliverAnswer {
     /// The activation.
     pub activation: ActivationName,
-    /// The service's ephemeral key.
-    pub service_ephemeral: Point,
+    /// The service's ephemeral key; none to a terminal with a master key.
+    pub service_ephemeral: Option<Point>,
     /// The keys, 1 to 8, slots ascending.
     pub keys: Vec<DeliveredKey>,
 }
@@ -58,7 +58,7 @@ impl Payload for DeliverAnswer {
     fn encode(&self) -> Vec<u8> {
         wire::DeliverAnswer {
             activation: self.activation.as_str().to_owned(),
-            service_ephemeral: self.service_ephemeral.bytes().to_vec(),
+            service_ephemeral: to_wire(self.service_ephemeral.as_ref()),
             keys: self.keys.iter().map(DeliveredKey::to_wire).collect(),
         }
         .encode_to_vec()
@@ -205,8 +205,15 @@ impl Payload for ConfirmAnswer {
     }
 }
 
-fn point(bytes: &[u8], field: &'static str) -> Result<Point, PayloadInvalid> {
-    Point::parse(bytes).map_err(|_| PayloadInvalid { field })
+fn to_wire(point: Option<&Point>) -> Vec<u8> {
+    point.map(|point| point.bytes().to_vec()).unwrap_or_default()
+}
+
+fn point(bytes: &[u8], field: &'static str) -> Result<Option<Point>, PayloadInvalid> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    Point::parse(bytes).map(Some).map_err(|_| PayloadInvalid { field })
 }
 
 /// Slots must ascend, so that the same keys have one form.

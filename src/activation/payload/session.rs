@@ -19,8 +19,8 @@ pub struct Begin {
     pub activation_code: Option<ActivationCode>,
     /// The device's serial.
     pub serial: Serial,
-    /// The device's certificates.
-    pub certificate_chain: CertificateChain,
+    /// The device's certificates; none from a terminal with a master key.
+    pub certificate_chain: Option<CertificateChain>,
     /// Drawn at random by the device.
     pub device_nonce: [u8; 32],
     /// How the device finds itself.
@@ -35,7 +35,7 @@ impl Payload for Begin {
         let mut message = wire::Begin {
             activation_code: code.map(|code| code.expose_text().to_string()),
             serial: self.serial.0.clone(),
-            certificate_chain: self.certificate_chain.0.clone(),
+            certificate_chain: CertificateChain::to_wire(self.certificate_chain.as_ref()),
             device_nonce: self.device_nonce.to_vec(),
             readiness: Some(wire::Readiness {
                 hardware: self.readiness.hardware.0.clone(),
@@ -66,8 +66,8 @@ impl Payload for Begin {
                 network: required(Network::from_wire(readiness.network()), "readiness.network")?,
                 tampered: readiness.tampered,
             },
-            certificate_chain: required(
-                CertificateChain::new(message.certificate_chain),
+            certificate_chain: CertificateChain::from_wire(
+                message.certificate_chain,
                 "certificate_chain",
             )?,
             sequence: message.sequence,
@@ -149,8 +149,8 @@ pub struct BeginAnswer {
     pub activation: ActivationName,
     /// Drawn at random by the service.
     pub service_nonce: [u8; 32],
-    /// The service's certificates.
-    pub service_certificate_chain: CertificateChain,
+    /// The service's certificates; none to a terminal with a master key.
+    pub service_certificate_chain: Option<CertificateChain>,
     /// The acquirer.
     pub acquirer_id: AcquirerId,
     /// When the activation ends, in seconds since 1970 UTC.
@@ -162,7 +162,9 @@ impl Payload for BeginAnswer {
         wire::BeginAnswer {
             activation: self.activation.0.clone(),
             service_nonce: self.service_nonce.to_vec(),
-            service_certificate_chain: self.service_certificate_chain.0.clone(),
+            service_certificate_chain: CertificateChain::to_wire(
+                self.service_certificate_chain.as_ref(),
+            ),
             acquirer_id: self.acquirer_id.as_str().to_owned(),
             expires_at_seconds: self.expires_at_seconds,
         }
@@ -175,8 +177,8 @@ impl Payload for BeginAnswer {
         Ok(Self {
             activation: required(ActivationName::new(&message.activation), "activation")?,
             service_nonce: exactly(&message.service_nonce, "service_nonce")?,
-            service_certificate_chain: required(
-                CertificateChain::new(message.service_certificate_chain),
+            service_certificate_chain: CertificateChain::from_wire(
+                message.service_certificate_chain,
                 "service_certificate_chain",
             )?,
             acquirer_id: required(AcquirerId::new(&message.acquirer_id), "acquirer_id")?,
@@ -204,6 +206,20 @@ impl CertificateChain {
     #[must_use]
     pub fn as_der(&self) -> &[Vec<u8>] {
         &self.0
+    }
+
+    fn to_wire(chain: Option<&Self>) -> Vec<Vec<u8>> {
+        chain.map(|chain| chain.0.clone()).unwrap_or_default()
+    }
+
+    fn from_wire(
+        certificates: Vec<Vec<u8>>,
+        field: &'static str,
+    ) -> Result<Option<Self>, PayloadInvalid> {
+        if certificates.is_empty() {
+            return Ok(None);
+        }
+        required(Self::new(certificates), field).map(Some)
     }
 }
 

@@ -18,7 +18,7 @@ fn begin() -> Begin {
     Begin {
         activation_code: Some(ActivationCode::from_random_bits(&[9; 7])),
         serial: Serial::new("SN-0001").expect("a serial"),
-        certificate_chain: CertificateChain::new(vec![vec![0x30; 300]]).expect("a chain"),
+        certificate_chain: CertificateChain::new(vec![vec![0x30; 300]]),
         device_nonce: [7; 32],
         readiness: Readiness {
             hardware: Shown::new("rev B").expect("text"),
@@ -63,7 +63,7 @@ fn begin_comes_back() {
 #[test]
 fn each_field_of_begin_is_bounded() {
     type Change = fn(&mut wire::Begin);
-    let changes: [(&str, Change); 17] = [
+    let changes: [(&str, Change); 18] = [
         ("accepted", |_| ()),
         ("accepted", |begin| begin.activation_code = None),
         ("activation_code", |begin| begin.activation_code = Some(String::new())),
@@ -71,7 +71,8 @@ fn each_field_of_begin_is_bounded() {
         ("serial", |begin| begin.serial = "SN1".to_owned()),
         ("serial", |begin| begin.serial = "S".repeat(33)),
         ("serial", |begin| begin.serial = "SN 0001".to_owned()),
-        ("certificate_chain", |begin| begin.certificate_chain.clear()),
+        ("accepted", |begin| begin.certificate_chain.clear()),
+        ("certificate_chain", |begin| begin.certificate_chain = vec![Vec::new()]),
         ("certificate_chain", |begin| begin.certificate_chain = vec![vec![0x30]; 5]),
         ("certificate_chain", |begin| begin.certificate_chain = vec![vec![0x30; 4097]]),
         ("device_nonce", |begin| begin.device_nonce.truncate(31)),
@@ -103,7 +104,7 @@ fn begin_answer_comes_back() {
     let answer = BeginAnswer {
         activation: activation(),
         service_nonce: [8; 32],
-        service_certificate_chain: CertificateChain::new(vec![vec![1]]).expect("a chain"),
+        service_certificate_chain: CertificateChain::new(vec![vec![1]]),
         acquirer_id: AcquirerId::new("acquirer-1").expect("an id"),
         expires_at_seconds: 5,
     };
@@ -126,7 +127,7 @@ fn begin_answer_comes_back() {
 #[test]
 fn deliver_takes_points_of_the_curve_in_one_form() {
     let point = EphemeralKey::generate().unwrap().public();
-    let deliver = Deliver { activation: activation(), device_ephemeral: point };
+    let deliver = Deliver { activation: activation(), device_ephemeral: Some(point) };
     let bytes = deliver.encode();
     assert_eq!(Deliver::parse(&bytes).expect("our own").encode(), bytes);
 
@@ -139,9 +140,11 @@ fn deliver_takes_points_of_the_curve_in_one_form() {
     compressed[0] = 2;
     let mut off_curve = good.device_ephemeral.clone();
     off_curve[64] ^= 1;
-    for bad in [compressed, off_curve, vec![0], Vec::new(), vec![4; 65]] {
+    for bad in [compressed, off_curve, vec![0], vec![4; 65]] {
         assert_eq!(with(bad), "device_ephemeral");
     }
+    // A terminal with a master key has none.
+    assert_eq!(with(Vec::new()), "accepted");
 }
 
 #[test]
@@ -166,7 +169,7 @@ fn each_field_of_a_delivered_key_is_bounded() {
         change(&mut key);
         let answer = DeliverAnswer {
             activation: activation(),
-            service_ephemeral: EphemeralKey::generate().unwrap().public(),
+            service_ephemeral: Some(EphemeralKey::generate().unwrap().public()),
             keys: vec![key],
         };
         let told = DeliverAnswer::parse(&answer.encode()).map_or_else(|e| e.field, |_| "accepted");

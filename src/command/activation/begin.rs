@@ -3,7 +3,7 @@
 use super::code;
 use super::lifecycle::terminal_of_serial;
 use super::profile::Profile;
-use super::proof::{Disbelief, disbelieve, prove};
+use super::proof::{Disbelief, Message, Proven, Voice, disbelieve, prove};
 use super::record::{Activation, Answer, LastBegin, Phase, Terminal};
 use super::step::{
     Happened, advance, check, check_again, fail, profile_of, unless_worse, with_remedy,
@@ -11,9 +11,8 @@ use super::step::{
 use super::{Signed, payload_field};
 use crate::activation::parameters::AcquirerId;
 use crate::activation::payload::{ActivationName, Begin, BeginAnswer, CertificateChain, Payload};
-use crate::activation::{Call, Role, State, Step, Transcript};
+use crate::activation::{Call, State, Step, Transcript};
 use crate::command::initial_key::InitialKeyId;
-use crate::command::manage_trust::Signer;
 use crate::command::{Error, give_up, manage_trust, refuse, retrying};
 use crate::crypto::{constant_time_eq, digest};
 use crate::key::usage::BaseDerivation;
@@ -40,22 +39,23 @@ async fn begin_once(vault: &Vault, caller: &Caller, request: &Signed) -> Result<
     let begin = Begin::parse(&request.payload).map_err(payload_field)?;
     let serial = begin.serial.as_str();
     let work = vault.begin(caller, Action::BeginActivation, "terminals").await?;
-    let transcript = Transcript::new().with(&request.payload);
     // A serial that nobody registered looks like a wrong signature.
     let Some(terminal) = terminal_of_serial(vault, serial).await? else {
         return Err(refuse(work, Disbelief::Unproven).await);
     };
-    let (chain, proof) = (begin.certificate_chain.as_der(), &request.proof);
-    let (step, now) = (Step::Begin, work.now());
+    let now = work.now();
     let freshness = Freshness::of(&terminal.record, &begin, request, now);
-    match prove(vault, &terminal.record, chain, &transcript, step, proof, now).await {
-        Ok(()) => {}
+    let chain = begin.certificate_chain.as_ref().map_or(&[][..], CertificateChain::as_der);
+    let before = &Transcript::new();
+    let message = Message { chain, before, step: Step::Begin, signed: request };
+    let device = match prove(vault, &terminal.record, &message, now).await {
+        Ok(device) => device,
         // The device proved itself once; nobody writes its timeline by a replay of that.
         Err(disbelief) if freshness != Freshness::New => {
             return Err(give_up(work, disbelief).await);
         }
         Err(disbelief) => return Err(disbelieve(work, terminal, disbelief).await),
-    }
+    };
     let before = last_activation(vault, &terminal.record).await?;
     // What was proven is the payload. A signature has two forms, which make no two requests.
     let request = &Signed { payload: request.payload.clone(), proof: Vec::new() };
@@ -75,8 +75,8 @@ async fn begin_once(vault: &Vault, caller: &Caller, request: &Signed) -> Result<
     if let Err(error) = allowed {
         return Err(give_up(work, error).await);
     }
-    let attempt = Attempt { work, terminal, before, profile, begin: &begin, transcript };
-    attempt.go_on(vault, request).await
+    let attempt = Attempt { work, terminal, before, profile, begin: &begin };
+    attempt.go_on(vault, &device, request).await
 }
 
 /// How far a device's clock may be ahead, in seconds: a day.
@@ -132,10 +132,35 @@ pub(super) const NO_KEYS: &str = "the base derivation key gives out no keys: ask
 pub(super) const NO_IDENTITY: &str = "the service has no certified identity: ask the acquirer";
 
 /// What an activation needs of the service.
-struct Means {
+struct Means<'a> {
     bdk: StoredKey<BaseDerivation>,
-    signer: Signer,
+    acquirer_id: String,
+    voice: Voice<'a>,
     activation: Versioned<Activation>,
+}
+
+impl Means<'_> {
+    /// The answer, and the transcript through it.
+    fn answer(
+        &self,
+        vault: &Vault,
+        request: &Signed,
+        now: UnixMillis,
+    ) -> Result<(Transcript, Answer), Error> {
+        let activation = &self.activation.record;
+        let payload = BeginAnswer {
+            activation: name(activation)?,
+            service_nonce: nonce(vault)?,
+            service_certificate_chain: self.voice.chain()?,
+            acquirer_id: AcquirerId::new(&self.acquirer_id)
+                .ok_or_else(|| broken("the acquirer id is none"))?,
+            expires_at_seconds: activation.expires.seconds(),
+        }
+        .encode();
+        let transcript = Transcript::new().with(&request.payload).with(&payload);
+        let proof = self.voice.prove(&transcript.hash(), &transcript, Step::Begin)?;
+        Ok((transcript, Answer::to(request, payload, proof, now)))
+    }
 }
 
 /// A device that proved itself, in a state that allows it to begin.
@@ -145,11 +170,15 @@ struct Attempt<'a> {
     before: Option<Versioned<Activation>>,
     profile: Profile,
     begin: &'a Begin,
-    transcript: Transcript,
 }
 
 impl Attempt<'_> {
-    async fn go_on(mut self, vault: &Vault, request: &Signed) -> Result<Answer, Error> {
+    async fn go_on(
+        mut self,
+        vault: &Vault,
+        device: &Proven,
+        request: &Signed,
+    ) -> Result<Answer, Error> {
         let last_begin = self.terminal.record.last_begin.replace(LastBegin {
             sequence: self.begin.sequence,
             payload: digest::sha256(&[&request.payload]),
@@ -163,7 +192,7 @@ impl Attempt<'_> {
         if code_required && !self.code_is_right(vault) {
             return Err(self.refuse_code().await);
         }
-        let Means { bdk, signer, mut activation } = match self.means(vault).await {
+        let means = match self.means(vault, device).await {
             Ok(means) => means,
             Err(error) => {
                 // What the service lacks says nothing of the request: it may come again as it is.
@@ -171,25 +200,13 @@ impl Attempt<'_> {
                 return Err(fail(self.work, self.terminal, error).await);
             }
         };
-        let answer = BeginAnswer {
-            activation: name(&activation.record)?,
-            service_nonce: nonce(vault)?,
-            service_certificate_chain: CertificateChain::new(signer.chain)
-                .ok_or_else(|| broken("the service's chain does not fit an answer"))?,
-            acquirer_id: AcquirerId::new(&signer.acquirer_id)
-                .ok_or_else(|| broken("the acquirer id is none"))?,
-            expires_at_seconds: activation.record.expires.seconds(),
-        }
-        .encode();
-        self.transcript.absorb(&answer);
-        let input = self.transcript.authenticated_input(Role::Service, Step::Begin);
-        let signature = signer.key.sign(&input).map_err(|_| broken("no randomness to sign"))?;
-        let answer = Answer::to(request, answer, signature.to_vec(), self.work.now());
-        activation.record.transcript = self.transcript.state().to_vec();
+        let (transcript, answer) = means.answer(vault, request, self.work.now())?;
+        let Means { bdk, mut activation, .. } = means;
+        activation.record.transcript = transcript.state().to_vec();
         activation.record.begun = Some(answer.clone());
         self.note(&activation.record);
         self.work.uses(&bdk);
-        manage_trust::expect_allowed(&mut self.work, &self.terminal.record.serial);
+        device.expected_by(&mut self.work, &self.terminal.record);
         self.work.put(&activation)?;
         self.work.put(&self.terminal)?;
         self.work.commit().await?;
@@ -197,15 +214,16 @@ impl Attempt<'_> {
     }
 
     /// The base derivation key, the identity, and the activation with its initial key id.
-    async fn means(&mut self, vault: &Vault) -> Result<Means, Error> {
+    async fn means<'a>(&mut self, vault: &Vault, device: &'a Proven) -> Result<Means<'a>, Error> {
         let bdk_name = &self.profile.base_derivation_key;
         let bdk = vault.key::<BaseDerivation>(bdk_name, Operation::DeriveInitial).await;
         let bdk = bdk.map_err(|error| with_remedy(error, NO_KEYS))?;
-        let signer = manage_trust::signer(vault).await;
-        let signer = signer.map_err(|error| with_remedy(error, NO_IDENTITY))?;
+        let acquirer_id = manage_trust::acquirer_id(vault).await;
+        let acquirer_id = acquirer_id.map_err(|error| with_remedy(error, NO_IDENTITY))?;
+        let voice = device.voice(vault).await.map_err(|error| with_remedy(error, NO_IDENTITY))?;
         let activation = self.activation(&bdk).await;
         let activation = activation.map_err(|error| with_remedy(error, NO_KEYS))?;
-        Ok(Means { bdk, signer, activation })
+        Ok(Means { bdk, acquirer_id, voice, activation })
     }
 
     /// The activation that goes on in a new session, or a new one with a key id of its own.
@@ -232,7 +250,9 @@ impl Attempt<'_> {
             None => self.fresh(bdk).await?,
         };
         activation.record.phase = Phase::Begun;
-        activation.record.certificate_chain = self.begin.certificate_chain.as_der().to_vec();
+        let chain = self.begin.certificate_chain.as_ref();
+        activation.record.certificate_chain =
+            chain.map_or(&[][..], |chain| chain.as_der()).to_vec();
         Ok(activation)
     }
 

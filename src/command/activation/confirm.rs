@@ -7,9 +7,9 @@ use super::record::{Activation, Answer, ConfirmationKeys, KeyIndex, KeySet, Phas
 use super::step::{Happened, advance, check, profile_of};
 use super::{Signed, payload_field};
 use crate::activation::payload::{Confirm, ConfirmAnswer, Payload};
-use crate::activation::{Call, State, Transcript, confirmation};
+use crate::activation::{Call, Role, State, Step, Transcript, confirmation};
 use crate::agreement::ConfirmationKey;
-use crate::command::{Error, give_up, manage_trust, refuse, retrying};
+use crate::command::{Error, give_up, refuse, retrying};
 use crate::vault::{Action, Caller, Reason, Vault, Versioned, Work};
 
 /// Confirms the keys of an activation.
@@ -38,10 +38,10 @@ async fn confirm_once(
         return Err(refuse(work, Reason::ActivationRefused).await);
     };
     let now = work.now();
-    let chain = &activation.record.certificate_chain;
-    if let Err(disbelief) = judge_again(vault, &terminal.record, chain, now).await {
-        return Err(disbelieve(work, terminal, disbelief).await);
-    }
+    let device = match judge_again(vault, &terminal.record, &activation.record, now).await {
+        Ok(device) => device,
+        Err(disbelief) => return Err(disbelieve(work, terminal, disbelief).await),
+    };
     let profile = profile_of(vault, &terminal.record).await?;
     if let Err(error) = check(&terminal.record, Call::ConfirmKeys, profile.code_required) {
         return Err(give_up(work, error).await);
@@ -58,6 +58,7 @@ async fn confirm_once(
         }
         return Err(fail_session(work, terminal, error).await);
     }
+    device.expected_by(&mut work, &terminal.record);
     let grace_ms = profile.rekey_grace_ms;
     let parts = (terminal, activation);
     serve(work, parts, &keys, transcript, request, grace_ms).await
@@ -80,7 +81,8 @@ fn prove(activation: &Activation, request: &Signed) -> Result<Option<Proven>, Er
     let before = activation.transcript().map_err(|_| broken("a transcript is none"))?;
     let transcript = before.with(&request.payload);
     let key = ConfirmationKey::from_bytes(keys.terminal);
-    let verified = confirmation::verify_terminal_mac(&key, &transcript, &request.proof);
+    let message = (Role::Terminal, Step::Confirm);
+    let verified = confirmation::verify(&key, message, &transcript, &request.proof);
     Ok(verified.is_ok().then_some(Proven::Now(keys, transcript)))
 }
 
@@ -120,7 +122,7 @@ async fn serve(
     let payload = ConfirmAnswer { activation: name(&activation.record)? }.encode();
     transcript.absorb(&payload);
     let key = ConfirmationKey::from_bytes(keys.service);
-    let mac = confirmation::service_mac(&key, &transcript);
+    let mac = confirmation::mac(&key, (Role::Service, Step::Confirm), &transcript);
     let answer = Answer::to(request, payload, mac.to_vec(), work.now());
 
     let check_value = activation.record.check_values.first().map(|(_, value)| value.clone());
@@ -149,7 +151,6 @@ async fn serve(
     let until = work.now().plus_ms(grace_ms);
     terminal.record.keys_before = terminal.record.keys.replace(keys).map(|keys| (keys, until));
     advance(&mut work, &mut terminal.record, to, Happened::done("ConfirmKeys", note));
-    manage_trust::expect_allowed(&mut work, &terminal.record.serial);
     work.put(&activation)?;
     work.put(&terminal)?;
     work.commit().await?;

@@ -1,16 +1,16 @@
-//! Step 4: the agreement, and the keys as key blocks under it.
+//! Step 4: the keys of the session, and the delivered keys as key blocks under them.
 
 use super::begin::{NO_IDENTITY, NO_KEYS, broken, name};
-use super::proof::{disbelieve, judge_again, prove};
+use super::proof::{Message, Proven, disbelieve, judge_again, prove};
 use super::record::{Activation, Answer, ConfirmationKeys, Phase, Terminal};
 use super::step::{Happened, advance, check, fail, profile_of, read_terminal, with_remedy};
 use super::{Signed, payload_field};
 use crate::activation::payload::{Deliver, DeliverAnswer, DeliveredKey, Payload};
-use crate::activation::{Call, Role, State, Step, Transcript};
-use crate::agreement::{AgreedKeys, Agreement};
+use crate::activation::{Call, State, Step, Transcript};
+use crate::agreement::{Agreement, SessionKeys};
 use crate::command::initial_key::InitialKeyId;
-use crate::command::{Error, give_up, manage_trust, refuse, retrying};
-use crate::crypto::ec::EphemeralKey;
+use crate::command::{Error, give_up, refuse, retrying};
+use crate::crypto::ec::{EphemeralKey, Point};
 use crate::key::usage::BaseDerivation;
 use crate::keyblock::{self, Version};
 use crate::vault::{
@@ -47,18 +47,18 @@ async fn deliver_once(
     };
     let kept = Activation::answered(activation.record.delivered.as_ref(), request);
     let before = activation.record.transcript().map_err(|_| broken("a transcript is none"))?;
-    let transcript = before.with(&request.payload);
     let chain = &activation.record.certificate_chain;
-    let step = Step::Deliver;
+    let message = Message { chain, before: &before, step: Step::Deliver, signed: request };
     let now = work.now();
     let proven = match &kept {
         // The very bytes that were proven before; the device may be denied since.
-        Some(_) => judge_again(vault, &terminal.record, chain, now).await,
-        None => prove(vault, &terminal.record, chain, &transcript, step, &request.proof, now).await,
+        Some(_) => judge_again(vault, &terminal.record, &activation.record, now).await,
+        None => prove(vault, &terminal.record, &message, now).await,
     };
-    if let Err(disbelief) = proven {
-        return Err(disbelieve(work, terminal, disbelief).await);
-    }
+    let device = match proven {
+        Ok(device) => device,
+        Err(disbelief) => return Err(disbelieve(work, terminal, disbelief).await),
+    };
     let profile = profile_of(vault, &terminal.record).await?;
     if let Err(error) = check(&terminal.record, Call::DeliverKeys, profile.code_required) {
         return Err(give_up(work, error).await);
@@ -69,7 +69,8 @@ async fn deliver_once(
     if let Err(error) = check_session(&terminal.record, &activation.record, &deliver, now) {
         return Err(fail_session(work, terminal, error).await);
     }
-    hand_out(vault, work, terminal, activation, deliver, transcript, request).await
+    let session = Session { device, deliver, begun: before };
+    hand_out(vault, work, terminal, activation, session, request).await
 }
 
 /// Reads a terminal and the activation that it is in; none if that is another or there is none.
@@ -151,13 +152,49 @@ fn check_session(
     Ok(())
 }
 
+/// A session whose device asks for its keys.
+struct Session {
+    device: Proven,
+    deliver: Deliver,
+    /// The transcript through `BeginAnswer`.
+    begun: Transcript,
+}
+
+impl Session {
+    /// The keys of the session, and the service's ephemeral key where they are agreed.
+    fn keys(
+        &self,
+        activation: &Activation,
+        transcript: &Transcript,
+    ) -> Result<(Option<Point>, SessionKeys), Error> {
+        match (&self.device, &self.deliver.device_ephemeral) {
+            (Proven::Certificate, Some(device_ephemeral)) => {
+                let ephemeral = EphemeralKey::generate();
+                let ephemeral = ephemeral.map_err(|_| broken("no ephemeral key"))?;
+                let service_ephemeral = ephemeral.public();
+                let secret = ephemeral.agree(device_ephemeral);
+                let agreement = Agreement {
+                    suite: activation.suite,
+                    transcript_hash: &transcript.hash(),
+                    device_ephemeral,
+                    service_ephemeral: &service_ephemeral,
+                };
+                Ok((Some(service_ephemeral), agreement.derive(secret)))
+            }
+            (Proven::MasterKey(held), None) => Ok((None, held.session_keys(&self.begun.hash())?)),
+            (Proven::Certificate, None) | (Proven::MasterKey(_), Some(_)) => {
+                Err(Error::field("payload.device_ephemeral", "is missing or invalid"))
+            }
+        }
+    }
+}
+
 async fn hand_out(
     vault: &Vault,
     mut work: Work,
     mut terminal: Versioned<Terminal>,
     mut activation: Versioned<Activation>,
-    deliver: Deliver,
-    mut transcript: Transcript,
+    session: Session,
     request: &Signed,
 ) -> Result<Answer, Error> {
     let name_of_bdk = activation.record.base_derivation_key.clone();
@@ -165,35 +202,28 @@ async fn hand_out(
         Ok(bdk) => bdk,
         Err(error) => return Err(fail(work, terminal, with_remedy(error, NO_KEYS)).await),
     };
-    let signer = match manage_trust::signer(vault).await {
-        Ok(signer) => signer,
+    let voice = match session.device.voice(vault).await {
+        Ok(voice) => voice,
         Err(error) => return Err(fail(work, terminal, with_remedy(error, NO_IDENTITY)).await),
     };
-    let suite = activation.record.suite;
-    let ephemeral = EphemeralKey::generate().map_err(|_| broken("no ephemeral key"))?;
-    let service_ephemeral = ephemeral.public();
-    let secret = ephemeral.agree(&deliver.device_ephemeral);
-    let agreed = Agreement {
-        suite,
-        transcript_hash: &transcript.hash(),
-        device_ephemeral: &deliver.device_ephemeral,
-        service_ephemeral: &service_ephemeral,
-    }
-    .derive(secret);
-    let key = initial_key(vault, &bdk, &activation.record, &agreed)?;
+    let mut transcript = session.begun.with(&request.payload);
+    let (service_ephemeral, keys) = match session.keys(&activation.record, &transcript) {
+        Ok(established) => established,
+        Err(error) => return Err(give_up(work, error).await),
+    };
+    let key = initial_key(vault, &bdk, &activation.record, &keys)?;
     let check_value = data_encoding::HEXUPPER.encode(&key.check_value);
     activation.record.check_values = vec![(key.slot, key.check_value.clone())];
     activation.record.confirmation_keys = Some(ConfirmationKeys {
-        terminal: *agreed.confirm_terminal.expose_bytes(),
-        service: *agreed.confirm_service.expose_bytes(),
+        terminal: *keys.confirm_terminal.expose_bytes(),
+        service: *keys.confirm_service.expose_bytes(),
     });
     let activation_name = name(&activation.record)?;
     let payload =
         DeliverAnswer { activation: activation_name, service_ephemeral, keys: vec![key] }.encode();
     transcript.absorb(&payload);
-    let input = transcript.authenticated_input(Role::Service, Step::Deliver);
-    let signature = signer.key.sign(&input).map_err(|_| broken("no randomness to sign"))?;
-    let answer = Answer::to(request, payload, signature.to_vec(), work.now());
+    let proof = voice.prove(&session.begun.hash(), &transcript, Step::Deliver)?;
+    let answer = Answer::to(request, payload, proof, work.now());
     activation.record.transcript = transcript.state().to_vec();
     activation.record.phase = Phase::Delivered;
     activation.record.delivered = Some(answer.clone());
@@ -201,31 +231,32 @@ async fn hand_out(
         State::Rekeying => State::Rekeying,
         _ => State::KeysDelivered,
     };
-    let note = format!("initial key, check value {check_value}, version D key block");
+    let version = char::from(block_version(&keys)?.letter());
+    let note = format!("initial key, check value {check_value}, version {version} key block");
     advance(&mut work, &mut terminal.record, to, Happened::done("DeliverKeys", note));
     work.uses(&bdk);
-    manage_trust::expect_allowed(&mut work, &terminal.record.serial);
+    session.device.expected_by(&mut work, &terminal.record);
     work.put(&activation)?;
     work.put(&terminal)?;
     work.commit().await?;
     Ok(answer)
 }
 
-/// Derives the initial key of the allocated id and wraps it under the agreed key.
+/// Derives the initial key of the allocated id and wraps it under the session's key.
 fn initial_key(
     vault: &Vault,
     bdk: &StoredKey<BaseDerivation>,
     activation: &Activation,
-    agreed: &AgreedKeys,
+    keys: &SessionKeys,
 ) -> Result<DeliveredKey, Error> {
     let id = InitialKeyId::parse(&activation.initial_key_id);
     let id = id.ok_or_else(|| broken("no initial key id"))?;
     let key = id.derive(bdk.key())?;
-    if !activation.suite.carries(key.algorithm()) {
+    if !keys.carry(key.algorithm()) {
         return Err(Error::refused(Reason::WrappingKeyTooWeak));
     }
-    let header = id.header(Version::D, &key)?;
-    let wrapped = keyblock::wrap_key(&agreed.key_block_protection, &header, &key, vault.rng())
+    let header = id.header(block_version(keys)?, &key)?;
+    let wrapped = keyblock::wrap_key(&keys.key_block_protection, &header, &key, vault.rng())
         .map_err(|_| broken("the initial key does not wrap"))?;
     Ok(DeliveredKey {
         slot: SLOT,
@@ -234,4 +265,10 @@ fn initial_key(
         initial_key_id: id.bytes().to_vec(),
         check_value: key.check_value().bytes().to_vec(),
     })
+}
+
+/// The version of key blocks that the session's key wraps.
+fn block_version(keys: &SessionKeys) -> Result<Version, Error> {
+    Version::under(keys.key_block_protection.algorithm())
+        .ok_or_else(|| broken("the session's key wraps no key blocks"))
 }

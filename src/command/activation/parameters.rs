@@ -32,11 +32,11 @@ async fn get_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Result<
         Opening::Fresh(opened) => opened,
     };
     let profile = profile_of(vault, &opened.terminal.record).await?;
-    let signer = match manage_trust::signer(vault).await {
-        Ok(signer) => signer,
+    let acquirer_id = match manage_trust::acquirer_id(vault).await {
+        Ok(acquirer_id) => acquirer_id,
         Err(error) => return Err(opened.refuse(with_remedy(error, NO_IDENTITY)).await),
     };
-    let parameters = parameters(&opened.terminal.record, &profile, &signer.acquirer_id)?;
+    let parameters = parameters(&opened.terminal.record, &profile, &acquirer_id)?;
     let version = profile.parameters_version;
     let digest = parameters.digest();
     let terminal = &mut opened.terminal.record;

@@ -16,10 +16,26 @@ const ANSWER_KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
 const TIMELINE_LEN_MAX: usize = 100;
 
 /// How a terminal proves itself, fixed at registration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TerminalKind {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Credential {
     /// By a device key with a certificate.
-    DeviceCertificate,
+    DeviceCertificate {
+        /// The id in `deviceAuthorities/{id}` of who signs it.
+        authority: String,
+    },
+    /// By a master key that the service holds too.
+    MasterKey {
+        /// The id in `keys/{id}`.
+        key: String,
+    },
+}
+
+impl Credential {
+    /// Whether what is delivered stays secret from whoever comes to know the long-lived key later.
+    #[must_use]
+    pub const fn forward_secrecy(&self) -> bool {
+        matches!(self, Self::DeviceCertificate { .. })
+    }
 }
 
 /// Where a merchant stands with the acquirer.
@@ -58,9 +74,7 @@ pub struct Terminal {
     /// The id in `profiles/{id}`.
     pub profile: String,
     /// How it proves itself.
-    pub kind: TerminalKind,
-    /// The id in `deviceAuthorities/{id}`.
-    pub device_authority: String,
+    pub credential: Credential,
     /// Counts the key sets of the same serial, from 1.
     pub generation: u32,
     /// When it was registered.
@@ -230,6 +244,24 @@ impl Record for SerialIndex {
 
     fn id(&self) -> String {
         self.serial.clone()
+    }
+}
+
+/// Which device has a master key, for good: whoever had it in another device would open what is
+/// delivered to this one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MasterKeyIndex {
+    /// The id in `keys/{id}`.
+    pub key: String,
+    /// The serial of the device.
+    pub serial: String,
+}
+
+impl Record for MasterKeyIndex {
+    const KIND: Kind = Kind::new("terminal_master_key");
+
+    fn id(&self) -> String {
+        self.key.clone()
     }
 }
 

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::profile;
-use super::record::{Merchant, MerchantStanding, SerialIndex, Terminal, TerminalKind, index_of};
+use super::record::{
+    Credential, MasterKeyIndex, Merchant, MerchantStanding, SerialIndex, Terminal, index_of,
+};
 use super::step::{Happened, advance, read_terminal};
 use crate::activation::State;
 use crate::command::{
     Error, Page, RequestId, give_up, manage_trust, recall, refuse, remember, retrying,
 };
-use crate::vault::{self, Action, Caller, Reason, Vault, Versioned};
+use crate::key::usage::KeyDerivation;
+use crate::vault::{self, Action, Caller, Operation, Reason, StoredKey, Vault, Versioned, Work};
 
 /// A terminal that is to be registered; see [`Terminal`].
 #[derive(Debug, Clone)]
@@ -30,9 +33,7 @@ pub struct NewTerminal {
     /// The id in `profiles/{id}`.
     pub profile: String,
     /// How it proves itself.
-    pub kind: TerminalKind,
-    /// The id in `deviceAuthorities/{id}`.
-    pub device_authority: String,
+    pub credential: Credential,
 }
 
 /// Registers a terminal. A serial whose terminal is retired opens a new generation.
@@ -116,9 +117,10 @@ async fn create_once(
     if let Some(answer) = recall(vault, caller, action, request).await? {
         return Ok(answer);
     }
-    if let Err(error) = check_references(vault, new).await {
-        return Err(give_up(work, error).await);
-    }
+    let master_key = match check_references(vault, new).await {
+        Ok(master_key) => master_key,
+        Err(error) => return Err(give_up(work, error).await),
+    };
     if vault.get::<Terminal>(&new.id).await?.is_some() {
         return Err(refuse(work, Reason::TerminalAlreadyExists).await);
     }
@@ -136,6 +138,11 @@ async fn create_once(
             return Err(refuse(work, Reason::TerminalAlreadyExists).await);
         }
     }
+    if let Some(key) = &master_key
+        && let Err(error) = take_master_key(vault, &mut work, key, &new.serial).await
+    {
+        return Err(give_up(work, error).await);
+    }
     serial.record.terminal.clone_from(&new.id);
     serial.record.generation = serial.record.generation.saturating_add(1);
     let mut terminal = fresh(new, serial.record.generation, work.now());
@@ -149,14 +156,50 @@ async fn create_once(
     Ok(terminal)
 }
 
-/// Profile and authority are there, and the authority signs devices of the model.
-async fn check_references(vault: &Vault, new: &NewTerminal) -> Result<(), Error> {
-    profile::read_profile(vault, &new.profile).await?;
-    let authority = manage_trust::read_device_authority(vault, &new.device_authority).await?;
-    if authority.model == new.model {
-        Ok(())
-    } else {
-        Err(Error::field("model", "is not the model of the device authority"))
+/// The profile is there, its suite is for terminals that prove themselves so, and what they prove
+/// themselves by is there and fits. Gives the master key, if it is that.
+async fn check_references(
+    vault: &Vault,
+    new: &NewTerminal,
+) -> Result<Option<StoredKey<KeyDerivation>>, Error> {
+    let suite = profile::read_profile(vault, &new.profile).await?.suite;
+    match &new.credential {
+        Credential::DeviceCertificate { authority } if !suite.has_master_key() => {
+            let authority = manage_trust::read_device_authority(vault, authority).await?;
+            if authority.model != new.model {
+                return Err(Error::field("model", "is not the model of the device authority"));
+            }
+            Ok(None)
+        }
+        Credential::MasterKey { key } if suite.has_master_key() => {
+            let key = vault.key::<KeyDerivation>(key, Operation::DeriveInitial).await?;
+            if !suite.takes_master_key(key.key().algorithm()) {
+                return Err(Error::refused(Reason::KeyUsageMismatch));
+            }
+            Ok(Some(key))
+        }
+        Credential::DeviceCertificate { .. } | Credential::MasterKey { .. } => {
+            Err(Error::field("kind", "is not what the suite of the profile is for"))
+        }
+    }
+}
+
+/// Binds a master key to the serial of its one device.
+async fn take_master_key(
+    vault: &Vault,
+    work: &mut Work,
+    key: &StoredKey<KeyDerivation>,
+    serial: &str,
+) -> Result<(), Error> {
+    work.uses(key);
+    let name = &key.record().name;
+    match vault.get::<MasterKeyIndex>(name).await? {
+        None => {
+            let index = MasterKeyIndex { key: name.clone(), serial: serial.to_owned() };
+            Ok(work.put(&Versioned::absent(index))?)
+        }
+        Some(taken) if taken.record.serial == serial => Ok(()),
+        Some(_) => Err(Error::refused(Reason::ResourceAlreadyExists)),
     }
 }
 
@@ -199,8 +242,7 @@ fn fresh(new: &NewTerminal, generation: u32, now: crate::vault::UnixMillis) -> T
         model: new.model.clone(),
         merchant: new.merchant.clone(),
         profile: new.profile.clone(),
-        kind: new.kind,
-        device_authority: new.device_authority.clone(),
+        credential: new.credential.clone(),
         generation,
         created: now,
         state: State::Registered,

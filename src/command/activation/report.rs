@@ -2,7 +2,7 @@
 
 use super::deliver::read;
 use super::exchange::{Exchange, Opening, open};
-use super::proof::{disbelieve, prove};
+use super::proof::{Message, disbelieve, prove};
 use super::record::{ParametersSent, Terminal};
 use super::step::{Happened, advance, check, enable_if_automatic, profile_of};
 use super::{Signed, payload_field};
@@ -14,7 +14,7 @@ use crate::vault::{Action, Caller, Reason, Vault};
 /// What vouches for a report.
 #[derive(Clone)]
 pub enum Voucher {
-    /// Before the keys are confirmed: the device key.
+    /// Before the keys are confirmed: the device itself, by its key or its master key.
     Device,
     /// After: a transaction key.
     Transaction(Ksn),
@@ -60,13 +60,12 @@ async fn by_device(
     let Some((mut terminal, activation)) = read(vault, terminal_id, number).await? else {
         return Err(refuse(work, Reason::ActivationRefused).await);
     };
-    let transcript = Transcript::new().with(&signed.payload);
     let chain = &activation.record.certificate_chain;
-    let (step, now) = (Step::Report, work.now());
-    let proven = prove(vault, &terminal.record, chain, &transcript, step, &signed.proof, now).await;
-    if let Err(disbelief) = proven {
-        return Err(disbelieve(work, terminal, disbelief).await);
-    }
+    let message = Message { chain, before: &Transcript::new(), step: Step::Report, signed };
+    let device = match prove(vault, &terminal.record, &message, work.now()).await {
+        Ok(device) => device,
+        Err(disbelief) => return Err(disbelieve(work, terminal, disbelief).await),
+    };
     let profile = profile_of(vault, &terminal.record).await?;
     let allowed = check(&terminal.record, Call::ReportStep, profile.code_required)
         .and_then(|()| same_activation(&terminal.record, report));
@@ -80,6 +79,7 @@ async fn by_device(
     if is_repetition(&terminal.record, report, fault) {
         return Ok(());
     }
+    device.expected_by(&mut work, &terminal.record);
     tell_fault(&mut work, &mut terminal.record, report, fault);
     work.put(&terminal)?;
     work.commit().await?;

@@ -37,7 +37,7 @@ impl Message {
             activation: activation.to_owned(),
             ksn: Vec::new(),
             payload: request.payload,
-            proof: request.signature.to_vec(),
+            proof: request.proof,
         }
     }
 
@@ -110,14 +110,14 @@ async fn deliver(client: &Client, message: Message) -> Result<Reply, Status> {
     let mut calls = client.activation();
     match step {
         Step::Begin => {
-            let request = proto::BeginActivationRequest { payload, signature: proof };
+            let request = proto::BeginActivationRequest { payload, proof };
             let answer = calls.begin_activation(request).await?.into_inner();
-            Ok(Reply { payload: answer.payload, proof: answer.signature })
+            Ok(Reply { payload: answer.payload, proof: answer.proof })
         }
         Step::Deliver => {
-            let request = proto::DeliverKeysRequest { activation, payload, signature: proof };
+            let request = proto::DeliverKeysRequest { activation, payload, proof };
             let answer = calls.deliver_keys(request).await?.into_inner();
-            Ok(Reply { payload: answer.payload, proof: answer.signature })
+            Ok(Reply { payload: answer.payload, proof: answer.proof })
         }
         Step::Confirm => {
             let request = proto::ConfirmKeysRequest { activation, payload, mac: proof };
@@ -131,7 +131,7 @@ async fn deliver(client: &Client, message: Message) -> Result<Reply, Status> {
         }
         Step::Report => {
             let proof = if ksn.is_empty() {
-                Proof::Signature(proof)
+                Proof::DeviceProof(proof)
             } else {
                 Proof::TransactionMac(proto::TransactionMac { ksn, mac: proof })
             };

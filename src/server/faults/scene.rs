@@ -93,10 +93,6 @@ impl Scene<'_> {
         drawn.map_err(|_| PlayError::Otherwise("there is no randomness"))?;
         let id = format!("fault-{}", data_encoding::HEXLOWER.encode(&random));
         let serial = id.to_uppercase();
-        let profile = match suite {
-            Suite::P256Aes128 => dev::PROFILE_AES,
-            Suite::P256Tdes2 => dev::PROFILE_TDES,
-        };
         let request = proto::CreateTerminalRequest {
             request_id: request_id(),
             terminal_id: id.clone(),
@@ -108,9 +104,10 @@ impl Scene<'_> {
                 display_name: "Corner Shop".to_owned(),
             }),
             merchant_standing: proto::MerchantStanding::Approved.into(),
-            profile: format!("profiles/{profile}"),
+            profile: format!("profiles/{}", dev::profile_of(suite)),
             kind: proto::TerminalKind::DeviceCertificate.into(),
             device_authority: format!("deviceAuthorities/{}", dev::DEVICE_AUTHORITY),
+            master_key: String::new(),
         };
         self.client.terminals().create_terminal(request).await?;
         let device = simulated_device(self.pki, &serial, self.rng, (self.now)())?;

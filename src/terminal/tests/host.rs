@@ -8,16 +8,16 @@ use crate::activation::payload::{
     DeliveredKey, Network, Payload, Readiness, Serial, Shown,
 };
 use crate::activation::{Role, Step, Transcript};
-use crate::agreement::{AgreedKeys, Agreement};
+use crate::agreement::{Agreement, Dukpt, MasterKey, SessionKeys};
 use crate::crypto::certificate::for_dev_only::{Authority, Validity};
 use crate::crypto::certificate::signing_request;
-use crate::crypto::ec::{self, EphemeralKey, SigningKey};
+use crate::crypto::ec::{self, EphemeralKey, Point, SigningKey};
 use crate::crypto::rng::SystemRng;
 use crate::dukpt::{
     AesInitialKey, AesInitialKeyId, AesKsn, KeyKind, TdesInitialKey, TdesInitialKeyId, TdesKsn,
 };
 use crate::key::usage::{InitialDukpt, MacGeneration, MacVerification, PinEncryption};
-use crate::key::{Key, Material};
+use crate::key::{Algorithm, Key, Material};
 use crate::keyblock::{self, Header, OptionalBlock, Version};
 use exchange::mac_algorithm;
 
@@ -32,7 +32,8 @@ pub(super) struct Host {
     pub(super) chain: CertificateChain,
     pub(super) acquirer: AcquirerId,
     pub(super) transcript: Transcript,
-    pub(super) agreed: Option<AgreedKeys>,
+    begun: [u8; 32],
+    pub(super) agreed: Option<SessionKeys>,
     pub(super) delivered: Vec<DeliveredKey>,
 }
 
@@ -66,60 +67,85 @@ impl Host {
             chain: CertificateChain::new(vec![leaf]).unwrap(),
             acquirer: AcquirerId::new(organization).unwrap(),
             transcript: Transcript::new(),
+            begun: [0; 32],
             agreed: None,
             delivered: Vec::new(),
         }
     }
 
-    pub(super) fn sign(&mut self, payload: Vec<u8>, step: Step) -> Reply {
+    /// Proves an answer that ends the transcript: by its key, or under the master key.
+    fn prove(&mut self, payload: Vec<u8>, step: Step, device: &Device) -> Reply {
         self.transcript.absorb(&payload);
-        let input = self.transcript.authenticated_input(Role::Service, step);
-        let proof = self.key.sign(&input).unwrap().to_vec();
+        if step == Step::Begin {
+            self.begun = self.transcript.hash();
+        }
+        let proof = match &device.credential {
+            Credential::Certificate(_) => {
+                let input = self.transcript.authenticated_input(Role::Service, step);
+                self.key.sign(&input).unwrap().to_vec()
+            }
+            Credential::MasterKey(key) => {
+                let master = MasterKey::new(key, self.suite).unwrap();
+                let key = master.session_keys(&self.begun).confirm_service;
+                confirmation::mac(&key, (Role::Service, step), &self.transcript).to_vec()
+            }
+        };
         Reply { payload, proof }
     }
 
-    pub(super) fn begin(&mut self, request: &SignedRequest, device: &SigningKey) -> Reply {
+    fn verify(&self, request: &SignedRequest, step: Step, device: &Device) {
+        match &device.credential {
+            Credential::Certificate(certified) => {
+                let input = self.transcript.authenticated_input(Role::Terminal, step);
+                let proof = request.proof.as_slice().try_into().unwrap();
+                ec::verify(&certified.key.public(), &input, proof).unwrap();
+            }
+            Credential::MasterKey(key) => {
+                let master = MasterKey::new(key, self.suite).unwrap();
+                let key = match step {
+                    Step::Deliver => master.session_keys(&self.begun).confirm_terminal,
+                    _ => master.device_key(device.serial.as_str()),
+                };
+                let message = (Role::Terminal, step);
+                confirmation::verify(&key, message, &self.transcript, &request.proof).unwrap();
+            }
+        }
+    }
+
+    pub(super) fn begin(&mut self, request: &SignedRequest, device: &Device) -> Reply {
         self.transcript = Transcript::new().with(&request.payload);
-        let input = self.transcript.authenticated_input(Role::Terminal, Step::Begin);
-        ec::verify(&device.public(), &input, &request.signature).unwrap();
-        Begin::parse(&request.payload).unwrap();
+        self.verify(request, Step::Begin, device);
+        let begin = Begin::parse(&request.payload).unwrap();
+        let is_certified = matches!(device.credential, Credential::Certificate(_));
+        assert_eq!(begin.certificate_chain.is_some(), is_certified);
         let answer = BeginAnswer {
             activation: ActivationName::new("terminals/t-1/activations/1").unwrap(),
             service_nonce: [3; 32],
-            service_certificate_chain: self.chain.clone(),
+            service_certificate_chain: is_certified.then(|| self.chain.clone()),
             acquirer_id: self.acquirer.clone(),
             expires_at_seconds: NOW + 3_600,
         };
-        self.sign(answer.encode(), Step::Begin)
+        self.prove(answer.encode(), Step::Begin, device)
     }
 
-    pub(super) fn deliver(&mut self, request: &SignedRequest, device: &SigningKey) -> Reply {
+    pub(super) fn deliver(&mut self, request: &SignedRequest, device: &Device) -> Reply {
         self.deliver_changed(request, device, |_, _| ())
     }
 
     pub(super) fn deliver_changed(
         &mut self,
         request: &SignedRequest,
-        device: &SigningKey,
+        device: &Device,
         change: impl Fn(&mut Header, &mut DeliveredKey),
     ) -> Reply {
         self.transcript.absorb(&request.payload);
-        let input = self.transcript.authenticated_input(Role::Terminal, Step::Deliver);
-        ec::verify(&device.public(), &input, &request.signature).unwrap();
+        self.verify(request, Step::Deliver, device);
         let deliver = Deliver::parse(&request.payload).unwrap();
-        let ephemeral = EphemeralKey::generate().unwrap();
-        let service_ephemeral = ephemeral.public();
-        let agreed = Agreement {
-            suite: self.suite,
-            transcript_hash: &self.transcript.hash(),
-            device_ephemeral: &deliver.device_ephemeral,
-            service_ephemeral: &service_ephemeral,
-        }
-        .derive(ephemeral.agree(&deliver.device_ephemeral));
+        let (service_ephemeral, agreed) = self.establish(deliver.device_ephemeral, device);
 
-        let (id, id_block, letter) = match self.suite {
-            Suite::P256Aes128 => (aes_id().bytes().to_vec(), *b"IK", b'A'),
-            Suite::P256Tdes2 => (tdes_id().bytes().to_vec(), *b"KS", b'T'),
+        let (id, id_block, letter) = match self.suite.dukpt() {
+            Dukpt::Aes128 => (aes_id().bytes().to_vec(), *b"IK", b'A'),
+            Dukpt::Tdes2 => (tdes_id().bytes().to_vec(), *b"KS", b'T'),
         };
         let mut key = DeliveredKey {
             slot: 0,
@@ -128,7 +154,12 @@ impl Host {
             check_value: initial_key(self.suite).check_value().bytes().to_vec(),
             initial_key_id: id,
         };
-        let mut header = Header::new(Version::D, *b"B1", letter, b'X');
+        let mut header = Header::new(
+            Version::under(agreed.key_block_protection.algorithm()).unwrap(),
+            *b"B1",
+            letter,
+            b'X',
+        );
         header.exportability = b'N';
         change(&mut header, &mut key);
         let id = data_encoding::HEXUPPER.encode(&key.initial_key_id);
@@ -143,26 +174,52 @@ impl Host {
         self.delivered = vec![key.clone()];
         let answer =
             DeliverAnswer { activation: deliver.activation, service_ephemeral, keys: vec![key] };
-        self.sign(answer.encode(), Step::Deliver)
+        self.prove(answer.encode(), Step::Deliver, device)
+    }
+
+    fn establish(
+        &self,
+        device_ephemeral: Option<Point>,
+        device: &Device,
+    ) -> (Option<Point>, SessionKeys) {
+        match (&device.credential, device_ephemeral) {
+            (Credential::Certificate(_), Some(device_ephemeral)) => {
+                let ephemeral = EphemeralKey::generate().unwrap();
+                let service_ephemeral = ephemeral.public();
+                let agreement = Agreement {
+                    suite: self.suite,
+                    transcript_hash: &self.transcript.hash(),
+                    device_ephemeral: &device_ephemeral,
+                    service_ephemeral: &service_ephemeral,
+                };
+                (Some(service_ephemeral), agreement.derive(ephemeral.agree(&device_ephemeral)))
+            }
+            (Credential::MasterKey(key), None) => {
+                let master = MasterKey::new(key, self.suite).unwrap();
+                (None, master.session_keys(&self.begun))
+            }
+            _ => panic!("an ephemeral key goes with a certificate"),
+        }
     }
 
     pub(super) fn confirm(&mut self, request: &ConfirmRequest) -> Reply {
         let agreed = self.agreed.as_ref().unwrap();
         let transcript = self.transcript.with(&request.payload);
-        confirmation::verify_terminal_mac(&agreed.confirm_terminal, &transcript, &request.mac)
-            .unwrap();
+        let (key, message) = (&agreed.confirm_terminal, (Role::Terminal, Step::Confirm));
+        confirmation::verify(key, message, &transcript, &request.mac).unwrap();
         let confirm = Confirm::parse(&request.payload).unwrap();
         assert_eq!(confirm.keys.len(), self.delivered.len());
         assert_eq!(confirm.keys[0].check_value, self.delivered[0].check_value);
         let payload = ConfirmAnswer { activation: confirm.activation }.encode();
         let transcript = transcript.with(&payload);
-        let proof = confirmation::service_mac(&agreed.confirm_service, &transcript).to_vec();
+        let message = (Role::Service, Step::Confirm);
+        let proof = confirmation::mac(&agreed.confirm_service, message, &transcript).to_vec();
         Reply { payload, proof }
     }
 
     pub(super) fn keys(&self, ksn: &[u8]) -> TransactionKeys {
-        match self.suite {
-            Suite::P256Aes128 => {
+        match self.suite.dukpt() {
+            Dukpt::Aes128 => {
                 let ksn = AesKsn::parse(ksn).unwrap();
                 let host = AesInitialKey::new(initial_key(self.suite), aes_id()).unwrap();
                 let aes = KeyKind::Aes128;
@@ -173,7 +230,7 @@ impl Host {
                     mac_response: host.working_key::<MacVerification>(&ksn, aes).unwrap(),
                 }
             }
-            Suite::P256Tdes2 => {
+            Dukpt::Tdes2 => {
                 let ksn = TdesKsn::parse(ksn).unwrap();
                 let host = TdesInitialKey::new(initial_key(self.suite), tdes_id()).unwrap();
                 TransactionKeys {
@@ -216,10 +273,8 @@ pub(super) fn initial_key(suite: Suite) -> Key<InitialDukpt> {
 }
 
 pub(super) fn terminal(suite: Suite, root: &Authority) -> Terminal {
-    let key = SigningKey::generate().unwrap();
-    let leaf = root.issue_device(&key.public(), "SN-0001", validity()).unwrap();
     let device = Device {
-        certificate_chain: CertificateChain::new(vec![leaf]).unwrap(),
+        credential: credential(suite, root),
         serial: Serial::new("SN-0001").unwrap(),
         readiness: Readiness {
             hardware: Shown::new("rev A").unwrap(),
@@ -227,11 +282,22 @@ pub(super) fn terminal(suite: Suite, root: &Authority) -> Terminal {
             network: Network::Ethernet,
             tampered: false,
         },
-        trust: Trust {
-            acquirer_root: root.root_der().to_vec(),
-            acquirer_id: AcquirerId::new("acquirer-1").unwrap(),
-        },
-        key,
+        acquirer_id: AcquirerId::new("acquirer-1").unwrap(),
     };
     Terminal::new(device, suite)
+}
+
+fn credential(suite: Suite, root: &Authority) -> Credential {
+    if suite.has_master_key() {
+        let mut taken = Algorithm::ALL.into_iter().filter(|one| suite.takes_master_key(*one));
+        let algorithm = taken.next_back().unwrap();
+        return Credential::MasterKey(Key::generate(algorithm, &SystemRng::new()).unwrap());
+    }
+    let key = SigningKey::generate().unwrap();
+    let leaf = root.issue_device(&key.public(), "SN-0001", validity()).unwrap();
+    Credential::Certificate(Certified {
+        key,
+        chain: CertificateChain::new(vec![leaf]).unwrap(),
+        acquirer_root: root.root_der().to_vec(),
+    })
 }

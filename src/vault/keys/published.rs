@@ -16,7 +16,8 @@ pub const PUBLISHED_CHECK_VALUES: &[&str] = &[
     "F7BAA8",
     "2331550BC9",
     // The keys for development that are no samples of the above, in the order of their file: the
-    // master key, dev-kek, -kek-tdes, -bdk-aes, -bdk-tdes, -zone-pin-aes, -zone-pin-tdes, -mac.
+    // master key, dev-kek, -kek-tdes, -bdk-aes, -bdk-tdes, -zone-pin-aes, -zone-pin-tdes, -mac,
+    // -master-aes, -master-tdes.
     "22D1F2AE0C",
     "D4BA600F4E",
     "953AE7",
@@ -25,6 +26,8 @@ pub const PUBLISHED_CHECK_VALUES: &[&str] = &[
     "9270568692",
     "1A065B",
     "3436296062",
+    "EACEF98B59",
+    "7D5E0C",
 ];
 
 /// Whether a key of this check value was published.

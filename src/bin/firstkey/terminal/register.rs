@@ -40,6 +40,7 @@ async fn one(arguments: Register, output: Output) -> anyhow::Result<()> {
         profile: format!("profiles/{}", arguments.profile),
         kind: proto::TerminalKind::DeviceCertificate.into(),
         device_authority: format!("deviceAuthorities/{}", arguments.authority),
+        master_key: String::new(),
     };
     let made = client.terminals().create_terminal(request).await.map_err(ClientError::from)?;
     print_one(made.into_inner().terminal.as_ref(), output)

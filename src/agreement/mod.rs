@@ -1,4 +1,7 @@
-//! P-256 key agreement, its key derivation, and the one registry of labels.
+//! How a terminal and the service come to the keys of a session: by P-256 agreement, or from the
+//! master key that the terminal holds. And the one registry of labels.
+
+mod master;
 
 use std::fmt;
 
@@ -9,6 +12,8 @@ use crate::crypto::ec::{Point, SharedSecret};
 use crate::crypto::kdf::hkdf_sha256;
 use crate::key::usage::KeyBlockProtection;
 use crate::key::{Algorithm, Key, Material};
+
+pub use master::{MasterKey, MasterKeyUnfit};
 
 /// The labels that keep one use of a derivation, hash or signature apart from every other.
 ///
@@ -28,9 +33,17 @@ pub mod label {
     pub const CONFIRM_TERMINAL: &str = "firstkey/v1/confirm-terminal";
     /// The agreed key block protection key.
     pub const KBPK: &str = "firstkey/v1/kbpk";
+    /// The key by which a terminal with a master key proves itself before a session has keys.
+    pub const MASTER_DEVICE: &str = "firstkey/v1/master-device";
+    /// The key block protection key of a session under a master key.
+    pub const MASTER_KBPK: &str = "firstkey/v1/master-kbpk";
+    /// The key by which the service proves itself in a session under a master key.
+    pub const MASTER_SERVICE: &str = "firstkey/v1/master-service";
+    /// The key by which the terminal proves itself in a session under a master key.
+    pub const MASTER_TERMINAL: &str = "firstkey/v1/master-terminal";
 
     /// All labels.
-    pub const ALL: [&str; 7] = [
+    pub const ALL: [&str; 11] = [
         ACTIVATION,
         AT_REST_HASH,
         AT_REST_KEY_BLOCK,
@@ -38,12 +51,25 @@ pub mod label {
         CONFIRM_SERVICE,
         CONFIRM_TERMINAL,
         KBPK,
+        MASTER_DEVICE,
+        MASTER_KBPK,
+        MASTER_SERVICE,
+        MASTER_TERMINAL,
     ];
 }
 
 /// What a terminal agrees and computes with. Registration fixes it; nothing is negotiated.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, serde::Deserialize, serde::Serialize)]
 pub enum Suite {
+    /// AES master key, AES-128 DUKPT (ANSI X9.24-3:2017).
+    #[serde(rename = "MASTER_AES_AES128")]
+    MasterAesAes128,
+    /// AES master key, TDES DUKPT (ANSI X9.24-1:2009).
+    #[serde(rename = "MASTER_AES_TDES2")]
+    MasterAesTdes2,
+    /// TDES master key, TDES DUKPT (ANSI X9.24-1:2009).
+    #[serde(rename = "MASTER_TDES_TDES2")]
+    MasterTdesTdes2,
     /// P-256 agreement, AES-128 DUKPT (ANSI X9.24-3:2017).
     #[serde(rename = "P256_AES128")]
     P256Aes128,
@@ -52,17 +78,32 @@ pub enum Suite {
     P256Tdes2,
 }
 
+/// The DUKPT of a suite: what its terminals compute with once they have their initial key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Dukpt {
+    /// ANSI X9.24-3:2017 with AES-128 keys.
+    Aes128,
+    /// ANSI X9.24-1:2009, double-length keys.
+    Tdes2,
+}
+
 impl Suite {
     /// All suites.
-    pub const ALL: [Self; 2] = [Self::P256Aes128, Self::P256Tdes2];
-
-    /// The strength of P-256 agreement in bits: NIST SP 800-57 part 1 rev. 5, table 2.
-    pub const AGREEMENT_STRENGTH_BITS: u16 = 128;
+    pub const ALL: [Self; 5] = [
+        Self::MasterAesAes128,
+        Self::MasterAesTdes2,
+        Self::MasterTdesTdes2,
+        Self::P256Aes128,
+        Self::P256Tdes2,
+    ];
 
     /// The name, as it enters the derivation.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::MasterAesAes128 => "MASTER_AES_AES128",
+            Self::MasterAesTdes2 => "MASTER_AES_TDES2",
+            Self::MasterTdesTdes2 => "MASTER_TDES_TDES2",
             Self::P256Aes128 => "P256_AES128",
             Self::P256Tdes2 => "P256_TDES2",
         }
@@ -74,20 +115,43 @@ impl Suite {
         Self::ALL.into_iter().find(|suite| suite.name() == name)
     }
 
-    /// The algorithm of the initial DUKPT key.
+    /// The DUKPT of its terminals.
     #[must_use]
-    pub fn initial_key_algorithm(self) -> Algorithm {
+    pub fn dukpt(self) -> Dukpt {
         match self {
-            Self::P256Aes128 => Algorithm::Aes128,
-            Self::P256Tdes2 => Algorithm::Tdes2,
+            Self::MasterAesAes128 | Self::P256Aes128 => Dukpt::Aes128,
+            Self::MasterAesTdes2 | Self::MasterTdesTdes2 | Self::P256Tdes2 => Dukpt::Tdes2,
         }
     }
 
-    /// Whether the agreement is strong enough to carry a key: strength counts, not length, so it
-    /// carries TDES and AES-128 although the agreed protection key has 256 bits. See SEC-12.
+    /// The algorithm of the initial DUKPT key.
     #[must_use]
-    pub fn carries(self, algorithm: Algorithm) -> bool {
-        algorithm.strength_bits() <= Self::AGREEMENT_STRENGTH_BITS
+    pub fn initial_key_algorithm(self) -> Algorithm {
+        match self.dukpt() {
+            Dukpt::Aes128 => Algorithm::Aes128,
+            Dukpt::Tdes2 => Algorithm::Tdes2,
+        }
+    }
+
+    /// Whether its terminals hold a master key; the others agree by P-256 and have certificates.
+    #[must_use]
+    pub fn has_master_key(self) -> bool {
+        match self {
+            Self::MasterAesAes128 | Self::MasterAesTdes2 | Self::MasterTdesTdes2 => true,
+            Self::P256Aes128 | Self::P256Tdes2 => false,
+        }
+    }
+
+    /// Whether a master key of this algorithm is one of the suite, and strong enough for its
+    /// initial key: SEC-12.
+    #[must_use]
+    pub fn takes_master_key(self, algorithm: Algorithm) -> bool {
+        let is_of_family = match self {
+            Self::MasterAesAes128 | Self::MasterAesTdes2 => algorithm.is_aes(),
+            Self::MasterTdesTdes2 => algorithm.is_tdes(),
+            Self::P256Aes128 | Self::P256Tdes2 => false,
+        };
+        is_of_family && algorithm.strength_bits() >= self.initial_key_algorithm().strength_bits()
     }
 }
 
@@ -116,7 +180,7 @@ impl Agreement<'_> {
     ///
     /// See NIST SP 800-56A rev. 3, 5.8.2, and RFC 5869.
     #[must_use]
-    pub fn derive(&self, secret: SharedSecret) -> AgreedKeys {
+    pub fn derive(&self, secret: SharedSecret) -> SessionKeys {
         // HKDF extracts from the secret; it is wiped when this call returns.
         let agreed = self.derive_from_bytes(secret.expose_bytes());
         drop(secret);
@@ -124,11 +188,11 @@ impl Agreement<'_> {
     }
 
     /// As [`Self::derive`], of a shared secret that stands in a test vector.
-    pub(crate) fn derive_from_bytes(&self, shared_secret: &[u8]) -> AgreedKeys {
+    pub(crate) fn derive_from_bytes(&self, shared_secret: &[u8]) -> SessionKeys {
         let kbpk = self.derive_one(shared_secret, label::KBPK);
         let kbpk = Key::from_material(Algorithm::Aes256, Material::copied_from(&*kbpk))
             .expect("an AES-256 key has 32 bytes");
-        AgreedKeys {
+        SessionKeys {
             confirm_service: ConfirmationKey(
                 self.derive_one(shared_secret, label::CONFIRM_SERVICE),
             ),
@@ -136,6 +200,7 @@ impl Agreement<'_> {
                 self.derive_one(shared_secret, label::CONFIRM_TERMINAL),
             ),
             key_block_protection: kbpk,
+            strength_bits: AGREEMENT_STRENGTH_BITS,
         }
     }
 
@@ -157,17 +222,31 @@ impl Agreement<'_> {
     }
 }
 
-/// The keys of an agreement. Each is wiped on drop.
-pub struct AgreedKeys {
-    /// Under it the service confirms.
+/// The strength of P-256 agreement in bits: NIST SP 800-57 part 1 rev. 5, table 2.
+const AGREEMENT_STRENGTH_BITS: u16 = 128;
+
+/// The keys of a session. Each is wiped on drop.
+pub struct SessionKeys {
+    /// Under it the service confirms; with a master key it proves all its answers under it.
     pub confirm_service: ConfirmationKey,
-    /// Under it the terminal confirms.
+    /// Under it the terminal confirms; with a master key it asks for its keys under it too.
     pub confirm_terminal: ConfirmationKey,
-    /// Wraps the delivered keys: AES-256, X9.143 version D.
+    /// Wraps the delivered keys. By agreement AES-256 (X9.143 version D), from a master key of its
+    /// algorithm: AES (version D) or TDES (version B).
     pub key_block_protection: Key<KeyBlockProtection>,
+    strength_bits: u16,
 }
 
-/// A key that confirms an agreement, in one direction. Wiped on drop.
+impl SessionKeys {
+    /// Whether what they come from is strong enough to carry a key. Strength counts, not length:
+    /// P-256 carries TDES and AES-128, although the protection key has 256 bits. See SEC-12.
+    #[must_use]
+    pub fn carry(&self, algorithm: Algorithm) -> bool {
+        algorithm.strength_bits() <= self.strength_bits
+    }
+}
+
+/// A key by which one side proves itself to the other, by HMAC-SHA-256. Wiped on drop.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct ConfirmationKey(Zeroizing<[u8; 32]>);
 
@@ -210,13 +289,45 @@ mod tests {
 
     #[test]
     fn p256_carries_what_has_128_bits_of_strength() {
+        let point = crate::crypto::ec::EphemeralKey::generate().unwrap().public();
+        let agreement = Agreement {
+            suite: Suite::P256Aes128,
+            transcript_hash: &[1; 32],
+            device_ephemeral: &point,
+            service_ephemeral: &point,
+        };
+        let keys = agreement.derive_from_bytes(&[2; 32]);
         let carried: Vec<Algorithm> =
-            Algorithm::ALL.into_iter().filter(|each| Suite::P256Aes128.carries(*each)).collect();
+            Algorithm::ALL.into_iter().filter(|each| keys.carry(*each)).collect();
         assert!(carried.contains(&Algorithm::Tdes2) && carried.contains(&Algorithm::Aes128));
         assert!(!carried.contains(&Algorithm::Aes192) && !carried.contains(&Algorithm::Aes256));
         for suite in Suite::ALL {
-            assert!(suite.carries(suite.initial_key_algorithm()));
+            assert!(suite.has_master_key() || keys.carry(suite.initial_key_algorithm()));
+        }
+    }
+
+    #[test]
+    fn a_suite_is_found_by_its_name() {
+        for suite in Suite::ALL {
             assert_eq!(Suite::from_name(suite.name()), Some(suite));
+        }
+        assert_eq!(Suite::from_name("P256"), None);
+    }
+
+    #[test]
+    fn a_suite_takes_master_keys_of_its_family_alone() {
+        use Algorithm::{Aes128, Aes192, Aes256, Tdes2, Tdes3};
+        for (suite, expected) in [
+            (Suite::MasterAesAes128, &[Aes128, Aes192, Aes256][..]),
+            (Suite::MasterAesTdes2, &[Aes128, Aes192, Aes256]),
+            (Suite::MasterTdesTdes2, &[Tdes2, Tdes3]),
+            (Suite::P256Aes128, &[]),
+            (Suite::P256Tdes2, &[]),
+        ] {
+            let taken: Vec<Algorithm> =
+                Algorithm::ALL.into_iter().filter(|each| suite.takes_master_key(*each)).collect();
+            assert_eq!(taken, expected, "{suite:?}");
+            assert_eq!(suite.has_master_key(), !taken.is_empty());
         }
     }
 }
