@@ -197,6 +197,35 @@ fn a_played_terminal_tells_programs_fields_and_no_prose() {
     assert!(!checks.is_empty() && checks.iter().all(|check| check["passed"] == true));
 }
 
+#[test]
+fn a_fleet_is_reported_and_its_soundness_is_the_exit_code() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.path("data"));
+    let pki = folder.path("data/dev-pki");
+    let fleet = ["terminal", "simulate", "--count", "6", "--lose", "20", "--pki", &pki];
+    let told = firstkey(&[&fleet[..], &["--seed", "7"]].concat(), Some(&service.url));
+    let table = text(&told.stdout);
+    assert!(told.status.success() && told.stderr.is_empty(), "{table}");
+    assert!(table.contains("6 active, 6 different initial key ids"), "{table}");
+    assert!(table.ends_with("each is active exactly once, with an initial key id of its own\n"));
+
+    // Another seed is another fleet.
+    let json = [&["--output", "json"], &fleet[..], &["--seed", "8"]].concat();
+    let report: Value = serde_json::from_str(&succeed(&json, &service.url)).unwrap();
+    assert_eq!((&report["sound"], &report["terminals"]), (&true.into(), &6.into()));
+    let calls = report["calls"].as_array().unwrap();
+    let retries: u64 = calls.iter().filter_map(|call| call["retries"].as_u64()).sum();
+    assert_eq!(report["replies_lost"].as_u64().unwrap(), retries);
+    assert!(calls.iter().all(|call| call["p99_us"].as_u64() >= call["p50_us"].as_u64()));
+
+    // The same one has devices whose keys nobody has any more: the service does not begin again.
+    let again = firstkey(&[&fleet[..], &["--seed", "7"]].concat(), Some(&service.url));
+    assert_eq!(again.status.code(), Some(6));
+    assert!(text(&again.stdout).contains("6 ACTIVATION_STATE"), "{}", text(&again.stdout));
+    let neither = firstkey(&["terminal", "simulate", "--pki", &pki], Some(&service.url));
+    assert_eq!(neither.status.code(), Some(2), "one terminal, or a fleet");
+}
+
 const MANIFEST: &str = "\
 id,serial,model,merchant_id,terminal_id,merchant_name,standing,profile,device_authority
 lane-1,LN-0001,simulator,000000000000001,00000001,Café am Markt,,dev-aes,dev-vendor

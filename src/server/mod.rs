@@ -3,6 +3,7 @@
 pub mod demonstration;
 pub mod dev;
 pub mod faults;
+pub mod fleet;
 pub mod manifest;
 mod self_test;
 pub mod simulation;

@@ -8,6 +8,7 @@ mod batch;
 mod codes;
 mod facility;
 mod faults;
+mod fleet;
 mod hand;
 mod harness;
 mod keys;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use firstkey::activation::State;
 
 /// The tool of firstkey: try it, drive terminals, hold it against vectors.
@@ -99,11 +99,16 @@ lines are well-formed. The same file again, within 24 hours, registers nothing t
     List(List),
     /// Follow transitions as they happen.
     Watch(Watch),
-    /// Play a terminal: activate it, test it, make purchases; its state lives in a file.
+    /// Play a terminal: activate it, test it, make purchases; its state lives in a file. Or play a
+    /// fleet of them.
     #[command(after_help = "Examples:
   firstkey terminal simulate --state till-7.json --pki DATA/dev-pki --serial SN-0007 \
       --code XXXX-XXXX-XXXX
-  firstkey terminal simulate --state till-7.json --purchase 1250")]
+  firstkey terminal simulate --state till-7.json --purchase 1250
+  firstkey terminal simulate --count 1000 --lose 5 --pki DATA/dev-pki
+
+A fleet is for development services. Its report tells how long each call took, and the status is 0
+only when each terminal is active, once, with an initial key id that no other has.")]
     Simulate(Simulate),
 }
 
@@ -194,28 +199,79 @@ pub(crate) struct Watch {
 
 /// `firstkey terminal simulate`.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("played").required(true).args(["state", "count"])))]
 pub(crate) struct Simulate {
+    /// The folder of the development authorities, which make the certificates of new devices.
+    #[arg(long, value_name = "DIR", required_unless_present = "state")]
+    pub(crate) pki: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: Device,
+    #[command(flatten)]
+    pub(crate) fleet: Fleet,
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
+/// One terminal, played step by step.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "One terminal")]
+pub(crate) struct Device {
     /// The file that stands for the device's memory; made at the first run.
     #[arg(long, value_name = "FILE")]
-    pub(crate) state: PathBuf,
-    /// First run: the folder of the development authorities, to make the device's certificate.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) pki: Option<PathBuf>,
+    pub(crate) state: Option<PathBuf>,
     /// First run: the device's serial.
-    #[arg(long)]
+    #[arg(long, requires = "state")]
     pub(crate) serial: Option<String>,
     /// The activation code, as the merchant would type it.
-    #[arg(long)]
+    #[arg(long, requires = "state")]
     pub(crate) code: Option<String>,
     /// Take new keys although there are some: in a re-key, or with another code after an activation
     /// was cancelled.
-    #[arg(long)]
+    #[arg(long, requires = "state")]
     pub(crate) renew: bool,
     /// After activation: make a purchase of this amount in minor units.
-    #[arg(long, value_name = "AMOUNT", conflicts_with_all = ["code", "renew"])]
+    #[arg(long, value_name = "AMOUNT", requires = "state", conflicts_with_all = ["code", "renew"])]
     pub(crate) purchase: Option<u64>,
-    #[command(flatten)]
-    pub(crate) server: Server,
+}
+
+/// Many terminals, registered, activated and put to work at the same time.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "A fleet")]
+pub(crate) struct Fleet {
+    /// How many terminals; half of them AES, half TDES.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) count: Option<u32>,
+    /// How many of them are busy at the same time.
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "count",
+        default_value_t = 32,
+        value_parser = clap::value_parser!(u32).range(1..=1_024)
+    )]
+    pub(crate) concurrency: u32,
+    /// How many of a hundred replies are lost on purpose: the request is served, its answer thrown
+    /// away, and the same bytes are sent again.
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        requires = "count",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u8).range(0..=50)
+    )]
+    pub(crate) lose: u8,
+    /// How many transactions each makes once it is active.
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "count",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(0..=500)
+    )]
+    pub(crate) transactions: u32,
+    /// Names the terminals, and decides which replies are lost. Otherwise drawn, and told.
+    #[arg(long, value_name = "NUMBER", requires = "count")]
+    pub(crate) seed: Option<u32>,
 }
 
 /// `firstkey vectors`.

@@ -26,8 +26,8 @@ pub(crate) fn table(rows: &[Vec<String>]) {
 }
 
 /// A bar for work of so many parts, on standard error, and only where that is a terminal.
-pub(crate) fn progress(what: &'static str, parts: usize) -> ProgressBar {
-    let bar = ProgressBar::new(u64::try_from(parts).unwrap_or(u64::MAX));
+pub(crate) fn progress(what: &'static str, parts: u32) -> ProgressBar {
+    let bar = ProgressBar::new(parts.into());
     let form = "{msg} [{bar:40}] {pos}/{len}, {elapsed} gone, {eta} to go";
     let style = ProgressStyle::with_template(form).unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.with_style(style.progress_chars("=> ")).with_message(what)

@@ -1,5 +1,6 @@
 //! `firstkey terminal`: register, watch and play terminals against a running service.
 
+mod fleet;
 mod register;
 mod show;
 mod simulate;
@@ -25,7 +26,10 @@ pub(crate) async fn run(command: cli::Terminal, output: Output) -> anyhow::Resul
         cli::Terminal::Show(arguments) => show(arguments, output).await,
         cli::Terminal::List(arguments) => list(arguments, output).await,
         cli::Terminal::Watch(arguments) => watch(arguments, output).await,
-        cli::Terminal::Simulate(arguments) => simulate::run(arguments, output).await,
+        cli::Terminal::Simulate(arguments) => match arguments.fleet.count {
+            Some(count) => return fleet::run(arguments, count, output).await,
+            None => simulate::run(arguments, output).await,
+        },
     }?;
     Ok(ExitCode::SUCCESS)
 }

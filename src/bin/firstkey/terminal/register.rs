@@ -54,7 +54,7 @@ async fn all(path: &Path, server: &cli::Server, output: Output) -> anyhow::Resul
         anyhow::anyhow!("{} is malformed, nothing was sent:\n{}", path.display(), told.join("\n"))
     })?;
     let client = connect(server).await?;
-    let progress = print::progress("registering", lines.len());
+    let progress = print::progress("registering", u32::try_from(lines.len())?);
     let mut report = Report::default();
     let done = manifest::register(&client, &lines, &mut |line, result| {
         report.add(line, &result);

@@ -15,25 +15,25 @@ use firstkey::vault::Clock as _;
 use serde_json::{Value, json};
 
 use super::connect;
-use crate::cli::{Output, Simulate};
+use crate::cli::{Device, Output, Simulate};
 use crate::print;
 use crate::shared::{SystemClock, development};
 
 pub(super) async fn run(arguments: Simulate, output: Output) -> anyhow::Result<()> {
     let client = connect(&arguments.server).await?;
-    let mut terminal = device(&client, &arguments).await?;
-    let code = match &arguments.code {
+    let Device { state, serial, code, renew, purchase: amount_minor } = arguments.device;
+    let path = state.context("a terminal needs --state FILE")?;
+    let mut terminal = device(&client, &path, arguments.pki.as_deref(), serial.as_deref()).await?;
+    let code = match &code {
         Some(text) => Some(ActivationCode::parse(text).context("the activation code")?),
         None => None,
     };
-    if arguments.serial.as_deref().is_some_and(|serial| serial != terminal.device().serial.as_str())
-    {
-        bail!("{} is the memory of another serial", arguments.state.display());
+    if serial.is_some_and(|serial| serial != terminal.device().serial.as_str()) {
+        bail!("{} is the memory of another serial", path.display());
     }
-    let path = arguments.state.clone();
     let mut save = |terminal: &Terminal| write_memory(&path, terminal);
     save(&terminal).map_err(|cause| anyhow::anyhow!(cause))?;
-    if let Some(amount_minor) = arguments.purchase {
+    if let Some(amount_minor) = amount_minor {
         return purchase(&client, &mut terminal, amount_minor, &mut save, output).await;
     }
     let now = || SystemClock.now().seconds();
@@ -50,22 +50,26 @@ pub(super) async fn run(arguments: Simulate, output: Output) -> anyhow::Result<(
         save: &mut save,
         tell: &mut tell,
     };
-    Ok(driver.activate(code, arguments.renew).await?)
+    Ok(driver.activate(code, renew).await?)
 }
 
 /// The device in the state file, or a new one with a certificate of the development vendor.
-async fn device(client: &Client, arguments: &Simulate) -> anyhow::Result<Terminal> {
-    match fs::read_to_string(&arguments.state) {
+async fn device(
+    client: &Client,
+    state: &Path,
+    pki: Option<&Path>,
+    serial: Option<&str>,
+) -> anyhow::Result<Terminal> {
+    match fs::read_to_string(state) {
         Ok(text) => {
-            return Terminal::restore(&text)
-                .with_context(|| format!("in {}", arguments.state.display()));
+            return Terminal::restore(&text).with_context(|| format!("in {}", state.display()));
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => {
-            return Err(error).with_context(|| format!("reading {}", arguments.state.display()));
+            return Err(error).with_context(|| format!("reading {}", state.display()));
         }
     }
-    let (Some(pki), Some(serial)) = (&arguments.pki, &arguments.serial) else {
+    let (Some(pki), Some(serial)) = (pki, serial) else {
         bail!("a new device needs --pki DIR and --serial SERIAL");
     };
     let pki = development::read_pki(pki)?;
