@@ -153,6 +153,12 @@ fn the_readme_by_hand_works_and_fails_with_codes_that_mean_something() {
     let bought = [&["--output", "json"], &simulate[..], &["--purchase", "1250"]].concat();
     let bought: Value = serde_json::from_str(&succeed(&bought, url)).unwrap();
     assert_eq!((&bought["amount_minor"], &bought["mac"]), (&1250.into(), &"verified".into()));
+    let ksn = bought["ksn"].as_str().unwrap();
+    let found = succeed(&["terminal", "lookup", ksn], url);
+    assert!(found.contains("terminals/till-7") && found.contains("SERVING"), "{found}");
+    let found = succeed(&["--output", "json", "terminal", "lookup", ksn], url);
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert_eq!((&found["served"], &found["counter"].is_u64()), (&true.into(), &true));
 
     let shown = succeed(&["--output", "json", "terminal", "show", "till-7"], url);
     let shown: Value = serde_json::from_str(&shown).unwrap();

@@ -6,6 +6,7 @@ pub mod export_initial_key;
 pub mod generate_mac;
 mod initial_key;
 mod ksn;
+pub mod lookup_ksn;
 mod mac_policy;
 pub mod manage_keys;
 pub mod manage_trust;

@@ -5,7 +5,7 @@
 //! MAC of a request) is played by that terminal alone. A KSN that nobody here knows is served only
 //! under a base derivation key that is `open` to terminals that were injected elsewhere.
 
-use super::activation::record::{KeyIndex, KeySet, Terminal};
+use super::activation::record::{KeyIndex, KeyStanding, Terminal};
 use super::{Error, InitialKey, Ksn, manage_keys};
 use crate::activation::Call;
 use crate::dukpt::{DerivationError, KeyKind};
@@ -130,14 +130,15 @@ impl Wanted<'_> {
         work.uses(&bdk);
         check_key_set(bdk.record(), ksn)?;
         let id = ksn.initial_key_id();
-        let index = vault.get::<KeyIndex>(&KeyIndex::id_of(name, &id)).await?;
-        let found = index.map(|index| index.record.terminal);
+        let found = terminal_of(vault, name, &id).await?;
         if self.terminal.is_some() && self.terminal != found.as_deref() {
             return Err(Error::refused(Reason::TerminalNotFound));
         }
         let terminal = match found {
-            None if bdk.record().attributes.open => None,
-            None => return Err(Error::refused(Reason::TerminalNotFound)),
+            None => {
+                check_strangers(bdk.record())?;
+                None
+            }
             Some(_) if self.side == Side::Terminal => {
                 return Err(Error::refused(Reason::KeyUsageMismatch));
             }
@@ -247,22 +248,36 @@ async fn read_terminal(
     Ok(terminal)
 }
 
+/// The terminal that has an initial key, if one that is registered here has confirmed it.
+pub(super) async fn terminal_of(
+    vault: &Vault,
+    bdk: &str,
+    initial_key_id: &[u8],
+) -> Result<Option<String>, Error> {
+    let index = vault.get::<KeyIndex>(&KeyIndex::id_of(bdk, initial_key_id)).await?;
+    Ok(index.map(|index| index.record.terminal))
+}
+
+/// Terminals that are not registered here are served under an open base derivation key alone.
+pub(super) fn check_strangers(bdk: &KeyRecord) -> Result<(), Error> {
+    if bdk.attributes.open { Ok(()) } else { Err(Error::refused(Reason::TerminalNotFound)) }
+}
+
 /// A terminal serves with its confirmed keys, and after a re-key for a time with those before.
-fn check_serves(
+pub(super) fn check_serves(
     terminal: &Terminal,
     bdk: &str,
     initial_key_id: &[u8],
     now: UnixMillis,
 ) -> Result<(), Error> {
     check_in_service(terminal)?;
-    let is_it =
-        |keys: &KeySet| keys.base_derivation_key == bdk && keys.initial_key_id == initial_key_id;
-    let is_current = terminal.keys.as_ref().is_some_and(is_it);
-    let before = terminal.keys_before.as_ref();
-    if is_current || before.is_some_and(|(keys, until)| is_it(keys) && now <= *until) {
-        return Ok(());
+    match terminal.standing_of(bdk, initial_key_id, now) {
+        KeyStanding::Serving | KeyStanding::Grace(_) => Ok(()),
+        KeyStanding::Replaced => {
+            let remedy = "the keys of this KSN are replaced: use those of the last activation";
+            Err(not_active(terminal, remedy))
+        }
     }
-    Err(not_active(terminal, "the keys of this KSN are replaced: use those of the last activation"))
 }
 
 fn check_in_service(terminal: &Terminal) -> Result<(), Error> {

@@ -13,12 +13,13 @@ use super::proto::create_terminal_result::Result as CreateTerminalOutcome;
 use super::proto::terminal_service_server::TerminalService;
 use super::respond::{refused, serve};
 use super::terminal_fields::{
-    from_profile, from_terminal, new_profile, new_terminal, standing, to_state,
+    from_found, from_profile, from_terminal, new_profile, new_terminal, standing, to_state,
 };
 use super::watch::Watch;
 use crate::command::activation::lifecycle::{Change, change_terminal};
 use crate::command::activation::register::{self, Entry};
 use crate::command::activation::{code, profile, watch};
+use crate::command::lookup_ksn::lookup_ksn;
 use crate::command::{Error, RequestId};
 use crate::vault::{Caller, Vault};
 
@@ -301,6 +302,18 @@ impl TerminalService for TerminalApi {
         change!(self, "StartRekey", request, StartRekeyResponse, |body| Change::StartRekey(cause(
             &body.cause
         )?))
+    }
+
+    async fn lookup_ksn(
+        &self,
+        request: Request<proto::LookupKsnRequest>,
+    ) -> Result<Response<proto::LookupKsnResponse>, Status> {
+        serve("LookupKsn", request, async |caller, body| {
+            let ksn = convert::host_ksn("ksn", &body.ksn)?;
+            let found = lookup_ksn(&self.vault, &caller, &ksn).await?;
+            Ok(from_found(&ksn, &found))
+        })
+        .await
     }
 
     type WatchTerminalsStream =

@@ -8,12 +8,13 @@ use crate::activation::parameters::{
 };
 use crate::activation::payload::Serial;
 use crate::agreement::Suite;
-use crate::command::Error;
 use crate::command::activation::profile::{NewProfile, Profile};
 use crate::command::activation::record::{
-    Credential, Merchant, MerchantStanding, Terminal, TimelineEntry,
+    Credential, KeyStanding, Merchant, MerchantStanding, Terminal, TimelineEntry,
 };
 use crate::command::activation::register::NewTerminal;
+use crate::command::lookup_ksn::Found;
+use crate::command::{Error, Ksn};
 
 pub(super) fn standing(path: &str, value: i32) -> Result<MerchantStanding, Error> {
     Ok(match known(path, value)? {
@@ -215,6 +216,31 @@ pub(super) fn from_terminal(terminal: &Terminal, with_timeline: bool) -> proto::
         create_time: Some(timestamp(terminal.created.0)),
         update_time: Some(timestamp(terminal.updated.0)),
         timeline: timeline.iter().map(from_entry).collect(),
+    }
+}
+
+pub(super) fn from_found(ksn: &Ksn, found: &Found) -> proto::LookupKsnResponse {
+    let owner = found.owner.as_ref();
+    let (standing, until) = match owner.map(|owner| owner.standing) {
+        None => (proto::KeySetStanding::Unspecified, None),
+        Some(KeyStanding::Grace(until)) => (proto::KeySetStanding::Grace, Some(until)),
+        Some(KeyStanding::Replaced) => (proto::KeySetStanding::Replaced, None),
+        Some(KeyStanding::Serving) => (proto::KeySetStanding::Serving, None),
+    };
+    let refusal = found.verdict.as_ref().err();
+    let metadata = refusal.map(Error::metadata).unwrap_or_default();
+    let remedy = metadata.into_iter().find(|(name, _)| *name == "remedy");
+    proto::LookupKsnResponse {
+        base_derivation_key: format!("keys/{}", found.base_derivation_key),
+        initial_key_id: ksn.initial_key_id(),
+        counter: ksn.counter(),
+        terminal: owner.map(|owner| format!("terminals/{}", owner.terminal)).unwrap_or_default(),
+        terminal_state: owner.map(|owner| from_state(owner.state).into()).unwrap_or_default(),
+        key_set: standing.into(),
+        grace_end_time: until.map(|until| timestamp(until.0)),
+        served: refusal.is_none(),
+        reason: refusal.map(|error| error.reason().as_str().to_owned()).unwrap_or_default(),
+        remedy: remedy.map(|(_, text)| text).unwrap_or_default(),
     }
 }
 

@@ -157,6 +157,8 @@ actions! {
     ListProfiles,
     /// Terminals are listed.
     ListTerminals,
+    /// A key serial number is looked up.
+    LookupKsn,
     /// A terminal is marked compromised.
     MarkTerminalCompromised,
     /// An activation code is issued anew.

@@ -14,6 +14,7 @@ mod harness;
 mod keys;
 mod known;
 mod lifecycle;
+mod lookup;
 mod macs;
 mod mended;
 mod payloads;

@@ -97,6 +97,10 @@ lines are well-formed. The same file again, within 24 hours, registers nothing t
     Show(Named),
     /// List terminals.
     List(List),
+    /// Tell whose a key serial number is, and whether it would be served.
+    #[command(after_help = "Example:
+  firstkey terminal lookup 012345670000000000000001")]
+    Lookup(Lookup),
     /// Follow transitions as they happen.
     Watch(Watch),
     /// Play a terminal: activate it, test it, make purchases; its state lives in a file. Or play a
@@ -183,6 +187,15 @@ pub(crate) struct List {
 /// The states of a terminal, as the service names them.
 fn states() -> PossibleValuesParser {
     PossibleValuesParser::new(State::ALL.iter().map(|state| state.as_str()))
+}
+
+/// `firstkey terminal lookup`.
+#[derive(Debug, Args)]
+pub(crate) struct Lookup {
+    /// The key serial number in hexadecimal digits: 12 bytes for AES, 8 to 10 for TDES.
+    pub(crate) ksn: String,
+    #[command(flatten)]
+    pub(crate) server: Server,
 }
 
 /// `firstkey terminal watch`.

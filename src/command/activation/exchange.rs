@@ -1,7 +1,7 @@
 //! An exchange under a transaction key: request and answer MACed under one KSN.
 
 use super::Signed;
-use super::record::{Activation, Answer, KeyIndex, KeySet, Terminal};
+use super::record::{Activation, Answer, KeyIndex, KeyStanding, Terminal};
 use super::step::{check, check_again, read_terminal, unless_worse};
 use crate::activation::{Call, Role, Step, Transcript};
 use crate::command::{Error, InitialKey, Ksn, MacKey, give_up, is_ours, refuse};
@@ -166,13 +166,8 @@ pub async fn terminal_of(
         return Ok(None);
     };
     let terminal = read_terminal(vault, &index.record.terminal).await?;
-    let is_it = |keys: &KeySet| keys.base_derivation_key == bdk && keys.initial_key_id == id;
-    let serves = terminal.record.keys.as_ref().is_some_and(is_it)
-        || terminal
-            .record
-            .keys_before
-            .as_ref()
-            .is_some_and(|(keys, until)| is_it(keys) && now <= *until);
+    let standing = terminal.record.standing_of(&bdk, &id, now);
+    let serves = standing != KeyStanding::Replaced;
     Ok(serves.then_some((bdk, terminal)))
 }
 

@@ -147,6 +147,17 @@ pub struct KeySet {
     pub check_value: Vec<u8>,
 }
 
+/// Where an initial key of a terminal stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyStanding {
+    /// Newer keys are confirmed; it serves until then.
+    Grace(UnixMillis),
+    /// It serves no more.
+    Replaced,
+    /// It is that of the last activation.
+    Serving,
+}
+
 /// The parameters that a terminal was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParametersSent {
@@ -191,6 +202,26 @@ impl Terminal {
     pub fn state_at(&self, now: UnixMillis) -> State {
         let is_over = self.code.as_ref().is_some_and(|code| now > code.expires);
         if self.state == State::CodeIssued && is_over { State::CodeExpired } else { self.state }
+    }
+
+    /// Where one of its initial keys stands at a time.
+    #[must_use]
+    pub fn standing_of(
+        &self,
+        base_derivation_key: &str,
+        initial_key_id: &[u8],
+        now: UnixMillis,
+    ) -> KeyStanding {
+        let is_it = |keys: &KeySet| {
+            keys.base_derivation_key == base_derivation_key && keys.initial_key_id == initial_key_id
+        };
+        if self.keys.as_ref().is_some_and(is_it) {
+            return KeyStanding::Serving;
+        }
+        match &self.keys_before {
+            Some((keys, until)) if is_it(keys) && now <= *until => KeyStanding::Grace(*until),
+            Some(_) | None => KeyStanding::Replaced,
+        }
     }
 
     /// The resource name.

@@ -13,9 +13,10 @@ use firstkey::grpc::proto;
 use serde_json::json;
 
 use self::show::{
-    HEAD, entry_json, entry_row, print_one, print_whole, row, terminal_json, terminal_row,
+    HEAD, entry_json, entry_row, print_found, print_one, print_whole, row, terminal_json,
+    terminal_row,
 };
-use crate::cli::{self, Code, List, Named, Output, Watch};
+use crate::cli::{self, Code, List, Lookup, Named, Output, Watch};
 use crate::print;
 
 pub(crate) async fn run(command: cli::Terminal, output: Output) -> anyhow::Result<ExitCode> {
@@ -25,6 +26,7 @@ pub(crate) async fn run(command: cli::Terminal, output: Output) -> anyhow::Resul
         cli::Terminal::Enable(arguments) => enable(arguments, output).await,
         cli::Terminal::Show(arguments) => show(arguments, output).await,
         cli::Terminal::List(arguments) => list(arguments, output).await,
+        cli::Terminal::Lookup(arguments) => lookup(arguments, output).await,
         cli::Terminal::Watch(arguments) => watch(arguments, output).await,
         cli::Terminal::Simulate(arguments) => match arguments.fleet.count {
             Some(count) => return fleet::run(arguments, count, output).await,
@@ -95,6 +97,15 @@ async fn list(arguments: List, output: Output) -> anyhow::Result<()> {
     if output == Output::Table {
         print::table(&rows);
     }
+    Ok(())
+}
+
+async fn lookup(arguments: Lookup, output: Output) -> anyhow::Result<()> {
+    let client = connect(&arguments.server).await?;
+    let ksn = data_encoding::HEXUPPER_PERMISSIVE.decode(arguments.ksn.as_bytes());
+    let request = proto::LookupKsnRequest { ksn: ksn.context("the key serial number")? };
+    let found = client.terminals().lookup_ksn(request).await.map_err(ClientError::from)?;
+    print_found(&found.into_inner(), output);
     Ok(())
 }
 

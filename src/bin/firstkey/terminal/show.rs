@@ -30,9 +30,41 @@ pub(super) fn print_whole(terminal: &proto::Terminal, output: Output) {
     }
     print::table(&[row(&HEAD), terminal_row(terminal)]);
     print::line("");
-    let fields = whole.as_object().into_iter().flatten();
-    // What the row or the timeline tells is not told twice, and what is not there not at all.
+    // What the row or the timeline tells is not told twice.
     let told = ["name", "serial", "state", "profile", "check_value", "timeline"];
+    print::table(&field_rows(&whole, &told));
+    print::line("");
+    let mut rows = vec![row(&["TIME (UTC)", "STEP", "FROM", "TO", "NOTE"])];
+    rows.extend(terminal.timeline.iter().map(entry_row));
+    print::table(&rows);
+}
+
+/// Prints whose a key serial number is.
+pub(super) fn print_found(found: &proto::LookupKsnResponse, output: Output) {
+    let standing = found.key_set().as_str_name().trim_start_matches("KEY_SET_STANDING_");
+    let state = state_name(found.terminal_state());
+    let known = !found.terminal.is_empty();
+    let whole = json!({
+        "base_derivation_key": found.base_derivation_key,
+        "initial_key_id": data_encoding::HEXUPPER.encode(&found.initial_key_id),
+        "counter": found.counter,
+        "terminal": found.terminal,
+        "terminal_state": known.then_some(state),
+        "key_set": known.then_some(standing),
+        "grace_end_time": time_text(found.grace_end_time),
+        "served": found.served,
+        "reason": found.reason,
+        "remedy": found.remedy,
+    });
+    match output {
+        Output::Table => print::table(&field_rows(&whole, &[])),
+        Output::Json => print::line(&whole.to_string()),
+    }
+}
+
+/// A row for each field but those told elsewhere; what is not there is not told at all.
+fn field_rows(whole: &Value, told: &[&str]) -> Vec<Vec<String>> {
+    let fields = whole.as_object().into_iter().flatten();
     let fields = fields.filter(|(name, _)| !told.contains(&name.as_str()));
     let rows = fields.filter_map(|(name, value)| match value {
         Value::Null => None,
@@ -44,11 +76,7 @@ pub(super) fn print_whole(terminal: &proto::Terminal, output: Output) {
         }
         other => Some(row(&[name, &other.to_string()])),
     });
-    print::table(&rows.collect::<Vec<_>>());
-    print::line("");
-    let mut rows = vec![row(&["TIME (UTC)", "STEP", "FROM", "TO", "NOTE"])];
-    rows.extend(terminal.timeline.iter().map(entry_row));
-    print::table(&rows);
+    rows.collect()
 }
 
 /// Cells of a table.

@@ -1,0 +1,63 @@
+//! Tells whose a key serial number is, and whether calls under it would be served.
+
+use super::activation::record::{KeyStanding, Terminal};
+use super::transaction_key::{check_serves, check_strangers, terminal_of};
+use super::{Error, Ksn};
+use crate::activation::State;
+use crate::vault::{Action, Caller, KeyRecord, Operation, Reason, UnixMillis, Vault};
+
+/// Whose a key serial number is.
+#[derive(Debug)]
+pub struct Found {
+    /// The id in `keys/{id}` of the base derivation key.
+    pub base_derivation_key: String,
+    /// The terminal that has the initial key; none where no registered one has confirmed it.
+    pub owner: Option<Owner>,
+    /// Whether PIN and MAC calls would be served, as far as that does not depend on the counter.
+    pub verdict: Result<(), Error>,
+}
+
+/// A terminal that has an initial key.
+#[derive(Debug)]
+pub struct Owner {
+    /// The id in `terminals/{id}`.
+    pub terminal: String,
+    /// Where the terminal stands.
+    pub state: State,
+    /// Where its initial key stands.
+    pub standing: KeyStanding,
+}
+
+/// Looks a key serial number up; `KEY_NOT_FOUND` where nobody here has its key set. Spends nothing.
+pub async fn lookup_ksn(vault: &Vault, caller: &Caller, ksn: &Ksn) -> Result<Found, Error> {
+    vault.authorise(caller, Action::LookupKsn, "terminals").await?;
+    let name = vault.key_of_set(&ksn.key_set_id()).await?;
+    let name = name.ok_or(Error::refused(Reason::KeyNotFound))?;
+    let bdk = vault.key_record(&name).await?.record;
+    let (id, now) = (ksn.initial_key_id(), vault.now());
+    let terminal = match terminal_of(vault, &name, &id).await? {
+        Some(terminal) => vault.get::<Terminal>(&terminal).await?.map(|found| found.record),
+        None => None,
+    };
+    let verdict = judge(&bdk, terminal.as_ref(), &id, now);
+    let owner = terminal.map(|terminal| Owner {
+        state: terminal.state_at(now),
+        standing: terminal.standing_of(&name, &id, now),
+        terminal: terminal.id,
+    });
+    Ok(Found { base_derivation_key: name, owner, verdict })
+}
+
+/// What a PIN or MAC call would be told.
+fn judge(
+    bdk: &KeyRecord,
+    terminal: Option<&Terminal>,
+    initial_key_id: &[u8],
+    now: UnixMillis,
+) -> Result<(), Error> {
+    bdk.check(Operation::DeriveWorking, now)?;
+    match terminal {
+        Some(terminal) => check_serves(terminal, &bdk.name, initial_key_id, now),
+        None => check_strangers(bdk),
+    }
+}
