@@ -63,10 +63,6 @@ impl Order {
     }
 
     fn registration(&self, number: u32) -> proto::CreateTerminalRequest {
-        let profile = match Self::suite(number) {
-            Suite::P256Aes128 => dev::PROFILE_AES,
-            Suite::P256Tdes2 => dev::PROFILE_TDES,
-        };
         proto::CreateTerminalRequest {
             request_id: request_id(),
             terminal_id: self.id(number),
@@ -78,9 +74,10 @@ impl Order {
                 display_name: "Corner Shop".to_owned(),
             }),
             merchant_standing: proto::MerchantStanding::Approved.into(),
-            profile: format!("profiles/{profile}"),
+            profile: format!("profiles/{}", dev::profile_of(Self::suite(number))),
             kind: proto::TerminalKind::DeviceCertificate.into(),
             device_authority: format!("deviceAuthorities/{}", dev::DEVICE_AUTHORITY),
+            master_key: String::new(),
         }
     }
 }
