@@ -203,7 +203,18 @@ pub(crate) fn derive_working_key(
         return Err(DerivationError::Strength);
     }
     let transaction_key = derive_transaction_key(initial_key, id, counter)?;
-    derive(&transaction_key, usage, kind, context(id, counter))
+    derive_of_transaction(&transaction_key, id, counter, usage, kind)
+}
+
+/// The working key of one usage under the transaction key of a counter.
+pub(crate) fn derive_of_transaction(
+    transaction_key: &[u8],
+    id: AesInitialKeyId,
+    counter: u32,
+    usage: u16,
+    kind: KeyKind,
+) -> Result<Derived, DerivationError> {
+    derive(transaction_key, usage, kind, context(id, counter))
 }
 
 /// The update key: the one use of the counter that has all bits set.

@@ -26,6 +26,7 @@ pub use tdes::TdesInitialKey;
 pub(crate) mod for_vectors {
     pub(crate) use super::aes::{
         Derived as AesDerived, derive_initial_key as aes_initial_key,
+        derive_of_transaction as aes_key_of_transaction,
         derive_transaction_key as aes_transaction_key, derive_update_key as aes_update_key,
         derive_working_key as aes_working_key,
     };

@@ -184,7 +184,7 @@ fn bdk(vector: &Vector) -> Result<Vec<u8>, Stop> {
     Ok(bdk)
 }
 
-fn initial_key_id(vector: &Vector) -> Result<AesInitialKeyId, Stop> {
+pub(super) fn initial_key_id(vector: &Vector) -> Result<AesInitialKeyId, Stop> {
     if let Some(id) = vector.optional_bytes("initial_key_id")? {
         return Ok(AesInitialKeyId::parse(&id)?);
     }

@@ -15,9 +15,9 @@ use self::keys::Keys;
 use super::operation::is_aes_dukpt;
 use super::{Outcome, Report, Stop, Vector, parse};
 use crate::crypto::rng::Rng;
-use crate::grpc::client::Client;
-use crate::key::Key;
+use crate::grpc::client::{Client, KeyCall};
 use crate::key::usage::KeyEncryption;
+use crate::key::{Algorithm, Key};
 
 /// A running development service, and what it takes to bring keys to it.
 pub struct Service<'a> {
@@ -67,6 +67,9 @@ async fn operate(keys: &mut Keys<'_>, vector: &Vector) -> Outcome {
     let operation = vector.operation()?;
     let is_dukpt = vector.has("bdk");
     match operation {
+        "derive_initial_key" | "derive_transaction_key" => {
+            derivation::run_ancestor(keys, vector).await
+        }
         "derive_working_key" => derivation::run(keys, vector).await,
         "mac_generate" | "mac_verify" if is_dukpt => mac::run_dukpt(keys, vector).await,
         "mac_generate" | "mac_verify" => mac::run(keys, vector).await,
@@ -93,13 +96,23 @@ struct DukptInputs {
 
 impl DukptInputs {
     fn of(vector: &Vector) -> Result<Self, Stop> {
-        let ksn = vector.bytes("ksn")?;
+        Self::at(vector, vector.bytes("ksn")?)
+    }
+
+    /// The same with another KSN than the vector's.
+    fn at(vector: &Vector, ksn: Vec<u8>) -> Result<Self, Stop> {
         let is_aes = is_aes_dukpt(vector);
         if !is_aes && matches!(ksn.len(), 8 | 9) {
             let why = "with a KSN that the service fills with FF on the left";
             return Err(Stop::Unexpressed(why.to_owned()));
         }
         Ok(Self { bdk: vector.bytes("bdk")?, ksn, is_aes })
+    }
+
+    /// The key of a call under an imported base derivation key.
+    fn key<'a>(&'a self, bdk: &'a str, algorithm: Algorithm) -> KeyCall<'a> {
+        let algorithm = self.is_aes.then_some(algorithm);
+        KeyCall::Dukpt { base_derivation_key: bdk, ksn: &self.ksn, algorithm }
     }
 
     /// The letter of the key's algorithm in a key block.
