@@ -47,16 +47,21 @@ class Backend:
             request_id=str(uuid.uuid4()), base_derivation_key=base_key,
             wrapping_key=wrapping_key))
 
-    def register(self, terminal_id: str, serial: str, profile: str) -> str:
-        """Registers a terminal with a device certificate; returns its name."""
+    def import_key(self, key_id: str, block: str, wrapping_key: str) -> str:
+        """Brings a key in a key block; returns its name."""
+        return self._keys.ImportKey(keys.ImportKeyRequest(
+            request_id=str(uuid.uuid4()), key_id=key_id, key_block=block,
+            wrapping_key=wrapping_key)).key.name
+
+    def register(self, terminal_id: str, serial: str, profile: str, **credential: Any) -> str:
+        """Registers a terminal that proves itself by this credential; returns its name."""
         request = terminals.CreateTerminalRequest(
             request_id=str(uuid.uuid4()), terminal_id=terminal_id, serial=serial,
             model="simulator", profile=profile,
             merchant=terminals.Merchant(merchant_id="INTEROP1", terminal_id="TERM0001",
                                         display_name="Café Interop"),
             merchant_standing=terminals.MERCHANT_STANDING_APPROVED,
-            kind=terminals.TERMINAL_KIND_DEVICE_CERTIFICATE,
-            device_authority="deviceAuthorities/dev-vendor")
+            **credential)
         return self._terminals.CreateTerminal(request).terminal.name
 
     def issue_code(self, name: str) -> str:
@@ -87,6 +92,10 @@ class Backend:
         request = terminals.CreateProfileRequest(request_id=str(uuid.uuid4()),
                                                  profile_id=profile_id, profile=profile)
         return self._terminals.CreateProfile(request).profile.name
+
+    def limits(self, profile: str) -> Message:
+        """The limits of a profile's terminals."""
+        return self._terminals.GetProfile(terminals.GetProfileRequest(name=profile)).profile.limits
 
     def change_limits(self, profile: str, single: int, daily: int) -> int:
         """Gives a profile other limits; returns the version of parameters that has them."""

@@ -53,7 +53,7 @@ class Certified:
         r, s = decode_dss_signature(self._key.sign(covered, ECDSA))
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
-    def session(self, asked: Message, answered: Message) -> "CertifiedSession":
+    def session(self, answered: Message, begun: Transcript) -> "CertifiedSession":
         """Trusts the key of the service's certificate if that is the acquirer's."""
         try:
             key = _service_key(answered.service_certificate_chain, self._root, self._acquirer_id)

@@ -8,11 +8,11 @@ from protocol import Transcript
 
 
 class Agreed(NamedTuple):
-    """The keys that both sides have once DeliverAnswer came."""
+    """The keys of a session: key block protection, and those of each side's MACs."""
 
     protection: bytes
-    confirm_terminal: bytes
-    confirm_service: bytes
+    terminal: bytes
+    service: bytes
 
 
 class Session(Protocol):
@@ -41,5 +41,5 @@ class Credential(Protocol):
     def prove(self, covered: bytes) -> bytes:
         """The proof that Begin carries, and a report before the keys are confirmed."""
 
-    def session(self, asked: Message, answered: Message) -> Session:
-        """The session that Begin and BeginAnswer open. Raises Refused."""
+    def session(self, answered: Message, begun: Transcript) -> Session:
+        """The session that BeginAnswer opens, with the transcript through it. Raises Refused."""

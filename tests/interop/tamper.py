@@ -42,7 +42,7 @@ def with_other_payload(request: Message) -> Message:
 
 
 def with_other_proof(request: Message) -> Message:
-    """A copy of a request with the last bit of its signature or MAC flipped."""
+    """A copy of a request with the last bit of its proof flipped."""
     if request.DESCRIPTOR.name == "ReportStepRequest":
         proof = with_other_proof(request.transaction_mac)
         wrong = copy_of(request)

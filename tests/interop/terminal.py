@@ -108,15 +108,15 @@ class Terminal:
     def begin(self, code: str | None) -> Message:
         """Shows the code as the merchant typed it, if there is one, and proves the credential."""
         self._sequence = max(int(time.time()), self._sequence + 1)
-        self._begin = payload.Begin(
+        self._asked = Transcript().then(payload.Begin(
             activation_code=protocol.normal_code(code) if code else None,
             serial=self.credential.serial,
             certificate_chain=self.credential.certificate_chain,
             device_nonce=os.urandom(32),
             readiness=payload.Readiness(hardware="interop rev. 1", firmware="1.0.0",
                                         network=payload.NETWORK_ETHERNET),
-            sequence=self._sequence)
-        self._asked = Transcript().then(self._begin.SerializeToString())
+            sequence=self._sequence,
+        ).SerializeToString())
         return activation.BeginActivationRequest(
             payload=self._asked.messages[-1],
             proof=self.credential.prove(self._asked.covered("terminal", "begin")))
@@ -124,8 +124,8 @@ class Terminal:
     def begun(self, answer: Message) -> None:
         """Judges who answers, then whether it answers this."""
         said = parse(payload.BeginAnswer, answer.payload)
-        session = self.credential.session(self._begin, said)
         transcript = self._asked.then(answer.payload)
+        session = self.credential.session(said, transcript)
         session.verify(transcript.covered("service", "begin"), answer.proof)
         if said.acquirer_id != self._acquirer_id:
             raise Refused(payload.FAULT_SERVICE_NOT_TRUSTED)
@@ -192,12 +192,12 @@ class Terminal:
         return activation.ConfirmKeysRequest(
             activation=self.activation,
             payload=self._asked.messages[-1],
-            mac=hmac.digest(self._agreed.confirm_terminal, covered, "sha256"))
+            mac=hmac.digest(self._agreed.terminal, covered, "sha256"))
 
     def confirmed(self, answer: Message) -> None:
         """From here on the keys serve."""
         covered = self._asked.then(answer.payload).covered("service", "confirm")
-        require_same(hmac.digest(self._agreed.confirm_service, covered, "sha256"), answer.mac)
+        require_same(hmac.digest(self._agreed.service, covered, "sha256"), answer.mac)
         said = parse(payload.ConfirmAnswer, answer.payload)
         if said.activation != self.activation or said.status != payload.KEY_STATUS_SERVING:
             raise Refused(payload.FAULT_PAYLOAD)
@@ -241,7 +241,7 @@ class Terminal:
             activation=self.activation, step=step, fault=fault).SerializeToString())
         return activation.ReportStepRequest(
             activation=self.activation, payload=report.messages[-1],
-            proof=self.credential.prove(report.covered("terminal", "report")))
+            device_proof=self.credential.prove(report.covered("terminal", "report")))
 
     # Step 7.
 

@@ -7,7 +7,15 @@ from typing import Any
 import protocol
 import service
 from answers import Refused
-from fixture import AES, TDES, TerminalCase, a_card
+from fixture import (
+    AES,
+    MASTER_AES,
+    MASTER_AES_TDES,
+    MASTER_TDES,
+    TDES,
+    TerminalCase,
+    a_card,
+)
 from stubs import payload, terminals
 from tamper import bits_flipped, with_other_payload, with_other_proof
 from terminal import Step, Terminal
@@ -41,8 +49,12 @@ class Activation(TerminalCase):
         applied = terminal.parameters
         self.assertEqual(applied.merchant_name, "Café Interop")
         self.assertEqual(applied.merchant_id, "INTEROP1")
-        self.assertEqual((applied.currency, applied.single_limit_minor), ("EUR", 50_000))
-        self.assertEqual(self.backend.terminal(self.name).parameters_version, applied.version)
+        known = self.backend.terminal(self.name)
+        limits = self.backend.limits(known.profile)
+        self.assertEqual(applied.currency, limits.currency)
+        self.assertEqual(applied.single_limit_minor, limits.single_amount_minor)
+        self.assertEqual(applied.daily_limit_minor, limits.daily_amount_minor)
+        self.assertEqual(known.parameters_version, applied.version)
 
     def test_every_check_of_the_test_transaction_passes(self) -> None:
         terminal = self.active()
@@ -81,23 +93,11 @@ class Activation(TerminalCase):
             terminal.begun(old)
         self.assertEqual(caught.exception.fault, payload.FAULT_AUTHENTICATION)
 
-    def test_a_service_of_another_root_is_not_trusted(self) -> None:
-        self.not_trusted(self.registered(root=self.service.authority("vendor")))
-
-    def test_a_service_of_another_acquirer_is_not_trusted(self) -> None:
-        self.not_trusted(self.registered(acquirer_id="OTHER-ACQUIRER"))
-
-    def not_trusted(self, terminal: Terminal) -> None:
-        answer = self.link.BeginActivation(terminal.begin(self.code))
-        with self.assertRaises(Refused) as caught:
-            terminal.begun(answer)
-        self.assertEqual(caught.exception.fault, payload.FAULT_SERVICE_NOT_TRUSTED)
-
     def test_a_fault_that_the_terminal_found_is_on_its_timeline(self) -> None:
         terminal = self.registered()
         terminal.begun(self.link.BeginActivation(terminal.begin(self.code)))
         answer = self.link.DeliverKeys(terminal.deliver())
-        answer.proof = bytes(64)
+        answer.proof = bytes(len(answer.proof))
         with self.assertRaises(Refused) as caught:
             terminal.delivered(answer)
         fault = caught.exception.fault
@@ -155,20 +155,76 @@ class Activation(TerminalCase):
         terminal.apply_parameters(self.link.GetParameters(late))
 
 
-class AesTerminal(Activation):
+class Certificates(Activation):
+    """What holds besides for terminals with a device certificate."""
+
+    def test_a_service_of_another_root_is_not_trusted(self) -> None:
+        self.not_trusted(self.registered(root=self.service.authority("vendor")))
+
+    def test_a_service_of_another_acquirer_is_not_trusted(self) -> None:
+        self.not_trusted(self.registered(acquirer_id="OTHER-ACQUIRER"))
+
+    def not_trusted(self, terminal: Terminal) -> None:
+        answer = self.link.BeginActivation(terminal.begin(self.code))
+        with self.assertRaises(Refused) as caught:
+            terminal.begun(answer)
+        self.assertEqual(caught.exception.fault, payload.FAULT_SERVICE_NOT_TRUSTED)
+
+
+class MasterKeys(Activation):
+    """What holds besides for terminals with a master key."""
+
+    def test_the_status_says_that_there_is_no_forward_secrecy(self) -> None:
+        self.registered()
+        self.assertFalse(self.backend.terminal(self.name).forward_secrecy)
+
+    def test_another_master_key_proves_nothing(self) -> None:
+        terminal = self.registered()
+        terminal.credential, _ = self.with_master_key(terminal.credential.serial)
+        with self.refused("ACTIVATION_REFUSED"):
+            self.link.BeginActivation(terminal.begin(self.code))
+
+    def test_a_service_with_another_master_key_is_not_believed(self) -> None:
+        terminal = self.registered()
+        answer = self.link.BeginActivation(terminal.begin(self.code))
+        terminal.credential, _ = self.with_master_key(terminal.credential.serial)
+        with self.assertRaises(Refused) as caught:
+            terminal.begun(answer)
+        self.assertEqual(caught.exception.fault, payload.FAULT_AUTHENTICATION)
+
+
+class AesTerminal(Certificates):
     """AES-128 DUKPT with a device certificate."""
 
     kind = AES
 
 
-class TdesTerminal(Activation):
+class TdesTerminal(Certificates):
     """Double-length TDES DUKPT with a device certificate."""
 
     kind = TDES
 
 
+class AesMasterTerminal(MasterKeys):
+    """AES-128 DUKPT under an AES-256 master key."""
+
+    kind = MASTER_AES
+
+
+class TdesMasterTerminal(MasterKeys):
+    """Double-length TDES DUKPT under a double-length TDES master key, key blocks of version B."""
+
+    kind = MASTER_TDES
+
+
+class MixedMasterTerminal(MasterKeys):
+    """Double-length TDES DUKPT under an AES-192 master key."""
+
+    kind = MASTER_AES_TDES
+
+
 # What holds for every kind is no test by itself.
-del Activation, TerminalCase
+del Activation, Certificates, MasterKeys, TerminalCase
 
 if __name__ == "__main__":
     unittest.main()

@@ -1,12 +1,10 @@
 """A terminal's life in service: higher parameters, new keys, and profiles that ask for less."""
 
 import dataclasses
-import uuid
-from typing import Any
 
 import service
 from answers import Refused
-from fixture import AES, TDES, TerminalCase
+from fixture import AES, MASTER_AES, TDES, TerminalCase
 from stubs import payload, terminals
 from terminal import Terminal
 
@@ -14,17 +12,11 @@ from terminal import Terminal
 class Life(TerminalCase):
     """What holds for every kind of terminal."""
 
-    def profile(self, **rules: Any) -> str:
-        """A profile of this test alone, with a limit of 100.00 for one purchase."""
-        return self.backend.create_profile(
-            f"it-{uuid.uuid4().hex[:12]}", self.kind.suite, f"keys/{self.kind.base_key}",
-            limits=(10_000, 20_000), **rules)
-
     def update_parameters(self, terminal: Terminal) -> None:
         terminal.apply_parameters(self.link.GetParameters(terminal.ask_parameters()))
 
     def test_higher_limits_reach_a_terminal_in_service(self) -> None:
-        profile = self.profile(test_transactions=1)
+        profile = self.new_profile(test_transactions=1)
         terminal = self.active(profile)
         with self.assertRaises(ValueError):
             terminal.purchase(self.card, 15_000)
@@ -63,7 +55,7 @@ class Life(TerminalCase):
                                     algorithm=self.kind.mac_algorithm)
 
     def test_a_profile_may_do_without_code_tests_and_enabling(self) -> None:
-        profile = self.profile(no_code=True, automatic_enabling=True)
+        profile = self.new_profile(no_code=True, automatic_enabling=True)
         terminal = self.registered(profile=profile, no_code=True)
         # The terminal can not know that no test is asked for; its first one is told.
         with self.refused("ACTIVATION_STATE") as said:
@@ -84,6 +76,12 @@ class TdesLife(Life):
     """Double-length TDES DUKPT."""
 
     kind = TDES
+
+
+class MasterKeyLife(Life):
+    """AES-128 DUKPT under an AES master key."""
+
+    kind = MASTER_AES
 
 
 # What holds for every kind is no test by itself.
