@@ -78,6 +78,10 @@ class Backend:
         """The terminal with its timeline."""
         return self._terminals.GetTerminal(terminals.GetTerminalRequest(name=name)).terminal
 
+    def whose(self, ksn: bytes) -> Message:
+        """Whose a key serial number is, and whether it serves."""
+        return self._terminals.LookupKsn(terminals.LookupKsnRequest(ksn=ksn))
+
     def start_rekey(self, name: str) -> Message:
         """Lets the terminal take new keys."""
         request = terminals.StartRekeyRequest(request_id=str(uuid.uuid4()), name=name,

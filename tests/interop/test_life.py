@@ -50,7 +50,13 @@ class Life(TerminalCase):
         known = self.backend.terminal(self.name)
         self.assertEqual(known.state, terminals.TERMINAL_STATE_ACTIVE)
         self.assertEqual(known.initial_key_id, terminal.keys.key_id)
-        for purchase in (terminal.purchase(self.card, 100), late):
+        new = terminal.purchase(self.card, 100)
+        for ksn, standing in ((new.ksn, terminals.KEY_SET_STANDING_SERVING),
+                              (late.ksn, terminals.KEY_SET_STANDING_GRACE)):
+            found = self.backend.whose(ksn)
+            self.assertEqual((found.terminal, found.key_set, found.served),
+                             (self.name, standing, True))
+        for purchase in (new, late):
             self.backend.verify_mac(purchase.ksn, purchase.message, purchase.mac,
                                     algorithm=self.kind.mac_algorithm)
 
