@@ -93,9 +93,8 @@ class CertifiedSession:
             raise Refused(payload.FAULT_PAYLOAD) from error
         shared, ours = self._ephemeral.exchange(ec.ECDH(), public), point(self._ephemeral)
         return Agreed(*(
-            protocol.agreed_key(label, self._suite, delivered, shared, ours, theirs)
-            for label in ("firstkey/v1/kbpk", "firstkey/v1/confirm-terminal",
-                          "firstkey/v1/confirm-service")))
+            protocol.agreed_key(label, self._suite, delivered.digest(), shared, ours, theirs)
+            for label in protocol.AGREED))
 
 
 def point(key: ec.EllipticCurvePrivateKey) -> bytes:

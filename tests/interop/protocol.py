@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 PROTOCOL = b"firstkey/v1/activation"
+AGREED = ("firstkey/v1/kbpk", "firstkey/v1/confirm-terminal", "firstkey/v1/confirm-service")
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -33,12 +34,12 @@ class Transcript:
         return b"\0".join([PROTOCOL, role.encode(), step.encode(), self.digest()])
 
 
-def agreed_key(label: str, suite: str, transcript: Transcript, shared: bytes,
+def agreed_key(label: str, suite: str, transcript: bytes, shared: bytes,
                device_ephemeral: bytes, service_ephemeral: bytes) -> bytes:
-    """One of the three keys of 32 bytes that an agreement gives."""
+    """One of the three keys of 32 bytes that an agreement gives, with the transcript's digest."""
     named = b"".join(bytes([len(text)]) + text.encode() for text in (label, suite))
     info = named + device_ephemeral + service_ephemeral
-    return HKDF(SHA256(), 32, salt=transcript.digest(), info=info).derive(shared)
+    return HKDF(SHA256(), 32, salt=transcript, info=info).derive(shared)
 
 
 def normal_code(typed: str) -> str:
@@ -46,6 +47,8 @@ def normal_code(typed: str) -> str:
 
     Raises ValueError for a text that can not be a code, so that no try is spent on it.
     """
+    if not typed.isascii():
+        raise ValueError("not a code")
     code = typed.upper().translate(str.maketrans("ILO", "110", "- "))
     if len(code) != 12 or not set(code) <= set(CROCKFORD):
         raise ValueError("not a code")

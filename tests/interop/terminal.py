@@ -10,7 +10,6 @@ import hmac
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import psec
@@ -20,6 +19,7 @@ import protocol
 from answers import Refused, parse, require_same
 from credential import Credential
 from dukpt import AesKeys, Keys, TdesKeys, aes_block, tdes_block, xor
+from parameters import Parameters, read_parameters
 from protocol import Transcript
 from stubs import activation, payload
 
@@ -30,20 +30,6 @@ class Step(NamedTuple):
     call: str
     ask: Callable[[], Message]
     accept: Callable[[Any], None]
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The parameter file as the terminal applied it."""
-
-    version: int
-    acquirer_id: str
-    merchant_id: str
-    merchant_name: str
-    terminal_id: str
-    currency: str
-    single_limit_minor: int
-    daily_limit_minor: int
 
 
 class Card(NamedTuple):
@@ -217,7 +203,7 @@ class Terminal:
         said = parse(payload.ParametersAnswer, answer.payload)
         if hashlib.sha256(said.parameter_file).digest() != said.digest:
             raise Refused(payload.FAULT_PARAMETERS)
-        applied = _parameters(said.parameter_file)
+        applied = read_parameters(said.parameter_file)
         if applied.acquirer_id != self._acquirer_id:
             raise Refused(payload.FAULT_PARAMETERS)
         before = self.parameters
@@ -329,16 +315,3 @@ def play(link: Any, steps: Iterator[Step]) -> None:
     """Makes exchanges one after the other, until one is refused by either side."""
     for step in steps:
         step.accept(getattr(link, step.call)(step.ask()))
-
-
-def _parameters(file: bytes) -> Parameters:
-    """Reads a parameter file: every line once, in its order, or nothing."""
-    fields = Parameters.__dataclass_fields__
-    try:
-        lines = file.decode().removesuffix("\n").split("\n")
-        pairs = [line.split("=", 1) for line in lines]
-        if [name for name, _ in pairs] != list(fields) or not file.endswith(b"\n"):
-            raise ValueError("other lines")
-        return Parameters(**{name: fields[name].type(value) for name, value in pairs})
-    except ValueError as error:
-        raise Refused(payload.FAULT_PARAMETERS) from error
