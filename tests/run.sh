@@ -55,13 +55,13 @@ status=0
 cargo test --locked --no-fail-fast 2>&1 | tee "$log" || status=$?
 
 say "a terminal that nobody here wrote: Python, from the comments of the proto files alone"
+if ! python3 -c 'import ensurepip' 2>/dev/null && command -v apt-get >/dev/null; then
+  (apt-get update -qq && apt-get install -y -qq python3-venv) || true
+fi
 # Its packages lie in the user's cache, so that the next clone needs no network.
 packages=$(cat tests/interop/requirements.txt <(python3 --version 2>&1) | sha256sum | cut -c1-16)
 interop=${XDG_CACHE_HOME:-$HOME/.cache}/firstkey/interop-$packages
 if [ ! -d "$interop" ]; then
-  if ! python3 -c 'import ensurepip' 2>/dev/null && command -v apt-get >/dev/null; then
-    (apt-get update -qq && apt-get install -y -qq python3-venv) || true
-  fi
   fresh=$interop.$$
   if python3 -c "import tomllib" && python3 -m venv "$fresh" &&
     "$fresh/bin/python" -m pip install --quiet --no-deps -r tests/interop/requirements.txt; then
