@@ -97,3 +97,76 @@ impl<'a> MasterKey<'a> {
         derived.expect("the key has the length of its algorithm, and 16 to 32 bytes come out");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::crypto::rng::SystemRng;
+    use crate::key::Algorithm;
+
+    fn key(algorithm: Algorithm) -> Key<KeyDerivation> {
+        Key::generate(algorithm, &SystemRng::new()).unwrap()
+    }
+
+    /// Every key that a master key gives, as bytes.
+    fn all_of(master: &MasterKey<'_>, serial: &str, begun: &[u8; 32]) -> [Vec<u8>; 4] {
+        let session = master.session_keys(begun);
+        [
+            master.device_key(serial).expose_bytes().to_vec(),
+            session.confirm_service.expose_bytes().to_vec(),
+            session.confirm_terminal.expose_bytes().to_vec(),
+            session.key_block_protection.expose_bytes().to_vec(),
+        ]
+    }
+
+    #[test]
+    fn no_two_purposes_sessions_suites_or_serials_share_a_key() {
+        let key = key(Algorithm::Aes256);
+        let mut seen = HashSet::new();
+        for suite in [Suite::MasterAesAes128, Suite::MasterAesTdes2] {
+            let master = MasterKey::new(&key, suite).unwrap();
+            for (serial, begun) in [("SN-1", [1; 32]), ("SN-2", [2; 32])] {
+                for derived in all_of(&master, serial, &begun) {
+                    assert!(seen.insert(derived));
+                }
+            }
+        }
+        assert_eq!(seen.len(), 16);
+    }
+
+    #[test]
+    fn the_protection_key_is_of_the_algorithm_of_the_master_key() {
+        for (suite, algorithm) in [
+            (Suite::MasterAesAes128, Algorithm::Aes128),
+            (Suite::MasterAesAes128, Algorithm::Aes192),
+            (Suite::MasterAesTdes2, Algorithm::Aes256),
+            (Suite::MasterTdesTdes2, Algorithm::Tdes2),
+            (Suite::MasterTdesTdes2, Algorithm::Tdes3),
+        ] {
+            let key = key(algorithm);
+            let keys = MasterKey::new(&key, suite).unwrap().session_keys(&[3; 32]);
+            let protection = &keys.key_block_protection;
+            assert_eq!(protection.algorithm(), algorithm);
+            let odd = protection.expose_bytes().iter().all(|octet| octet.count_ones() % 2 == 1);
+            assert!(odd || algorithm.is_aes());
+            // What it carries is at most as strong as the key that it comes from.
+            for carried in Algorithm::ALL {
+                let is_weaker = carried.strength_bits() <= algorithm.strength_bits();
+                assert_eq!(keys.carry(carried), is_weaker, "{algorithm} {carried}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_family_is_none_of_the_suite() {
+        for suite in Suite::ALL {
+            for algorithm in [Algorithm::Aes128, Algorithm::Tdes2] {
+                let key = key(algorithm);
+                let taken = MasterKey::new(&key, suite).is_ok();
+                assert_eq!(taken, suite.takes_master_key(algorithm));
+            }
+        }
+    }
+}

@@ -114,8 +114,25 @@ mod tests {
     }
 
     #[test]
+    fn kbkdf_agrees_with_openssl() {
+        // Computed with Python's cryptography over OpenSSL 4.0.
+        let key = HEXUPPER.decode(b"8AA83BF8CBDA10620BC1BF19FBB6CD58BC313D4A371CA8B5").unwrap();
+        let mut out = [0; 24];
+        kbkdf_cmac_tdes(&key, b"label", b"context", &mut out).unwrap();
+        assert_eq!(HEXUPPER.encode(&out), "23174F1FEBC62C785455B1F13AFED4C91E6D6175256537F3");
+        let key: Vec<u8> = (0..32).collect();
+        let mut out = [0; 40];
+        kbkdf_cmac_aes(&key, b"label", b"context", &mut out).unwrap();
+        let known =
+            "F14B2590D159191E74C966B0CCEFD4E8ACC21DAC50A6B9816BE8A8B591834AF5291AE4253390327D";
+        assert_eq!(HEXUPPER.encode(&out), known);
+    }
+
+    #[test]
     fn kbkdf_refuses_an_empty_output_and_other_keys() {
         assert_eq!(kbkdf_cmac_aes(&[7; 16], b"", b"", &mut []), Err(LengthInvalid.into()));
         assert_eq!(kbkdf_cmac_aes(&[7; 8], b"", b"", &mut [0]), Err(KeyLengthInvalid.into()));
+        assert_eq!(kbkdf_cmac_tdes(&[7; 16], b"", b"", &mut []), Err(LengthInvalid.into()));
+        assert_eq!(kbkdf_cmac_tdes(&[7; 8], b"", b"", &mut [0]), Err(KeyLengthInvalid.into()));
     }
 }

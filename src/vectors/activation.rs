@@ -1,4 +1,4 @@
-//! The project's own protocol: activation codes, transcripts, agreed keys, parameter files,
+//! The project's own protocol: activation codes, transcripts, session keys, parameter files,
 //! payloads. With its vectors a stranger can write a terminal.
 
 use serde_json::json;
@@ -17,9 +17,11 @@ use crate::activation::payload::{
     ParametersRequest, Payload, Report, TestTransaction, TestTransactionAnswer,
 };
 use crate::activation::transcript::{Role, Step, Transcript};
-use crate::agreement::{Agreement, ConfirmationKey, Suite};
+use crate::agreement::{Agreement, ConfirmationKey, MasterKey, SessionKeys, Suite};
 use crate::crypto::LengthInvalid;
 use crate::crypto::ec::{self, Point};
+use crate::key::usage::KeyDerivation;
+use crate::key::{Algorithm, Key, Material};
 
 /// Runs the operations of activation.
 pub(super) fn run(vector: &Vector) -> Outcome {
@@ -35,9 +37,24 @@ pub(super) fn run(vector: &Vector) -> Outcome {
         "activation_confirm" => confirm(vector),
         "activation_input" => Ok(Answer::text(&hex(&input(vector)?))),
         "activation_keys" => keys(vector),
+        "activation_master_device_key" => {
+            let key = master_key(vector)?;
+            let key = MasterKey::new(&key, suite(vector)?)?.device_key(vector.text("serial")?);
+            Ok(Answer::text(&hex(key.expose_bytes())))
+        }
+        "activation_master_keys" => {
+            let key = master_key(vector)?;
+            let begun = exactly(&vector.bytes("transcript_hash")?)?;
+            Ok(session_keys(&MasterKey::new(&key, suite(vector)?)?.session_keys(&begun)))
+        }
         "activation_parameters" => parameters(vector),
         "activation_parameters_make" => make_parameters(vector),
         "activation_payload" => payload(vector),
+        "activation_proof" => {
+            let key = ConfirmationKey::from_bytes(exactly(&vector.bytes("key")?)?);
+            let message = (role(vector)?, step(vector)?);
+            Ok(Answer::text(&hex(&confirmation::mac(&key, message, &transcript(vector)?))))
+        }
         "activation_signature" => signature(vector),
         "activation_transcript" => Ok(Answer::text(&hex(&transcript(vector)?.hash()))),
         unknown => Err(Stop::Unknown(unknown.to_owned())),
@@ -59,11 +76,10 @@ fn confirm(vector: &Vector) -> Outcome {
 }
 
 fn keys(vector: &Vector) -> Outcome {
-    let suite = vector.text("suite")?;
     let device_ephemeral = Point::parse(&vector.bytes("device_ephemeral")?)?;
     let service_ephemeral = Point::parse(&vector.bytes("service_ephemeral")?)?;
     let agreement = Agreement {
-        suite: Suite::from_name(suite).ok_or_else(|| undefined("suite", suite))?,
+        suite: suite(vector)?,
         transcript_hash: &exactly(&vector.bytes("transcript_hash")?)?,
         device_ephemeral: &device_ephemeral,
         service_ephemeral: &service_ephemeral,
@@ -71,12 +87,28 @@ fn keys(vector: &Vector) -> Outcome {
     // The service's private key: a vector has the numbers of both sides.
     let private_key = vector.bytes("service_private_key")?;
     let agreed = agreement.derive(ec::ecdh_with_private_key(&private_key, &device_ephemeral)?);
-    // Exposed to be compared with published values.
-    Ok(Answer::value(json!({
-        "confirm_service": hex(agreed.confirm_service.expose_bytes()),
-        "confirm_terminal": hex(agreed.confirm_terminal.expose_bytes()),
-        "kbpk": hex(agreed.key_block_protection.expose_bytes()),
-    })))
+    Ok(session_keys(&agreed))
+}
+
+/// The keys of a session, exposed to be compared with published values.
+fn session_keys(keys: &SessionKeys) -> Answer {
+    Answer::value(json!({
+        "confirm_service": hex(keys.confirm_service.expose_bytes()),
+        "confirm_terminal": hex(keys.confirm_terminal.expose_bytes()),
+        "kbpk": hex(keys.key_block_protection.expose_bytes()),
+    }))
+}
+
+fn master_key(vector: &Vector) -> Result<Key<KeyDerivation>, Stop> {
+    let name = vector.text("algorithm")?;
+    let algorithm = Algorithm::ALL.into_iter().find(|one| one.to_string() == name);
+    let algorithm = algorithm.ok_or_else(|| undefined("algorithm", name))?;
+    Ok(Key::from_material(algorithm, Material::copied_from(&vector.bytes("master_key")?))?)
+}
+
+fn suite(vector: &Vector) -> Result<Suite, Stop> {
+    let name = vector.text("suite")?;
+    Suite::from_name(name).ok_or_else(|| undefined("suite", name))
 }
 
 fn parameters(vector: &Vector) -> Outcome {
