@@ -11,7 +11,7 @@ use crate::agreement::{Dukpt, Suite};
 use crate::command::activation::profile;
 use crate::command::{self, manage_keys, manage_trust};
 use crate::crypto::certificate::for_dev_only::{Authority, IssueFailed, Validity};
-use crate::key::usage::{KeyBlockProtection, KeyEncryption};
+use crate::key::usage::{KeyBlockProtection, KeyDerivation, KeyEncryption, StoredUsage as _};
 use crate::key::{Algorithm, Key, Material};
 use crate::keyblock;
 use crate::memory::{SecretPage, SecretPageUnavailable};
@@ -127,6 +127,18 @@ impl Keys {
             .map_err(|_| DevError::Keys("the block of dev-kek does not open"))?;
         Key::from_material(opened.algorithm, opened.material)
             .map_err(|_| DevError::Keys("dev-kek is not a key"))
+    }
+
+    /// A terminal's master key, for a simulated device that holds it.
+    pub fn terminal_master_key(&self, id: &str) -> Result<Key<KeyDerivation>, DevError> {
+        let refused = DevError::Keys("there is no master key of a terminal of this name");
+        let Some(block) = self.block(id) else { return Err(refused) };
+        match keyblock::unwrap(&self.protection_key()?, block) {
+            Ok(opened) if KeyDerivation::CODES.contains(&opened.header.usage) => {
+                Key::from_material(opened.algorithm, opened.material).map_err(|_| refused)
+            }
+            Ok(_) | Err(_) => Err(refused),
+        }
     }
 
     /// The block of one key, for tools that work beside a development service.

@@ -3,16 +3,18 @@
 mod host;
 
 use super::*;
+use crate::activation::PayloadInvalid;
 use crate::activation::parameters::{
     AcquirerId, Currency, Limits, MerchantId, MerchantName, OverLimit, ParametersVersion,
     RolledBack, TerminalId,
 };
 use crate::activation::payload::{
-    CardData, DeliveredKey, Fault, Outcome, ParametersAnswer, Payload, TestTransaction,
-    TestTransactionAnswer,
+    CardData, DeliverAnswer, DeliveredKey, Fault, Outcome, ParametersAnswer, Payload,
+    TestTransaction, TestTransactionAnswer,
 };
 use crate::activation::{ActivationCode, Parameters, Role, Step, Transcript};
-use crate::agreement::Dukpt;
+use crate::agreement::{Dukpt, MasterKeyUnfit};
+use crate::crypto::ec::EphemeralKey;
 use crate::crypto::rng::SystemRng;
 use crate::keyblock::{Header, OptionalBlock};
 use crate::pin::{Pan, Pin, PinBlockFormat, verify_form};
@@ -167,8 +169,14 @@ fn a_terminal_that_was_switched_off_goes_on() {
         let mut terminal = again(&terminal);
         let request = terminal.deliver().unwrap();
         let reply = host.deliver(&request, &terminal.device);
-        let lost = again(&terminal).accept_keys(reply.answer());
-        assert_eq!(lost, Err(TerminalError::OutOfStep), "the ephemeral key is not kept");
+        let mut lost = again(&terminal);
+        assert_eq!(lost.accept_keys(reply.answer()), Err(TerminalError::OutOfStep));
+        if suite.has_master_key() {
+            assert!(lost.deliver().unwrap() == request, "the same Deliver is made again");
+            lost.accept_keys(reply.answer()).unwrap();
+        } else {
+            assert!(lost.deliver().is_err(), "the ephemeral key is not kept");
+        }
         terminal.accept_keys(reply.answer()).unwrap();
         let mut terminal = again(&terminal);
         let reply = host.confirm(&terminal.confirm().unwrap());
@@ -220,8 +228,68 @@ fn another_service_is_not_trusted() {
 }
 
 #[test]
+fn a_service_without_the_master_key_is_not_believed() {
+    for suite in Suite::ALL.into_iter().filter(|suite| suite.has_master_key()) {
+        let (mut terminal, mut host) = pair(suite);
+        let other = host::terminal(suite, &authority());
+        let request = terminal.begin(None, &SystemRng::new(), NOW).unwrap();
+        // Another master key; the terminal's own one, but certificates with it; another acquirer.
+        let reply = host.prove_begin(&request, &other.device, |_| ());
+        let refused = terminal.accept_begin(reply.answer(), NOW);
+        assert_eq!(refused, Err(TerminalError::Authentication));
+        let chain = host.chain.clone();
+        let reply = host.prove_begin(&request, &terminal.device, |answer| {
+            answer.service_certificate_chain = Some(chain);
+        });
+        let refused = terminal.accept_begin(reply.answer(), NOW);
+        assert_eq!(refused, Err(TerminalError::ServiceNotTrusted));
+        let reply = host.prove_begin(&request, &terminal.device, |answer| {
+            answer.acquirer_id = AcquirerId::new("acquirer-2").unwrap();
+        });
+        let refused = terminal.accept_begin(reply.answer(), NOW);
+        assert_eq!(refused, Err(TerminalError::ServiceNotTrusted));
+        let reply = host.begin(&request, &terminal.device);
+        terminal.accept_begin(reply.answer(), NOW).unwrap();
+        // An ephemeral key in the answer to Deliver is another protocol.
+        let request = terminal.deliver().unwrap();
+        host.transcript.absorb(&request.payload);
+        let answer = DeliverAnswer {
+            activation: terminal.activation().unwrap().clone(),
+            service_ephemeral: Some(EphemeralKey::generate().unwrap().public()),
+            keys: vec![DeliveredKey {
+                slot: 0,
+                usage: *b"B1",
+                key_block: "D0112B1AX00N0000".to_owned(),
+                initial_key_id: vec![1; 8],
+                check_value: vec![1; 5],
+            }],
+        };
+        let reply = host.prove(answer.encode(), Step::Deliver, &terminal.device);
+        let refused = terminal.accept_keys(reply.answer());
+        let field = "service_ephemeral";
+        assert_eq!(refused, Err(TerminalError::Payload(PayloadInvalid { field })));
+        assert!(!terminal.has_keys());
+    }
+}
+
+#[test]
+fn a_master_key_of_another_suite_begins_nothing() {
+    let root = authority();
+    let device = host::terminal(Suite::MasterAesAes128, &root).device;
+    let mut terminal = Terminal::new(device, Suite::MasterTdesTdes2);
+    let refused = terminal.begin(None, &SystemRng::new(), NOW).err();
+    assert_eq!(refused, Some(TerminalError::MasterKeyUnfit(MasterKeyUnfit)));
+}
+
+#[test]
 fn an_answer_that_was_changed_is_refused_and_changes_nothing() {
-    let (mut terminal, mut host) = begun(Suite::P256Aes128);
+    for suite in [Suite::P256Aes128, Suite::MasterAesAes128, Suite::MasterTdesTdes2] {
+        changed_answers_are_refused(suite);
+    }
+}
+
+fn changed_answers_are_refused(suite: Suite) {
+    let (mut terminal, mut host) = begun(suite);
     let request = terminal.deliver().unwrap();
     let reply = host.deliver(&request, &terminal.device);
     for at in (0..reply.payload.len()).step_by(7) {
@@ -230,7 +298,7 @@ fn an_answer_that_was_changed_is_refused_and_changes_nothing() {
         let answer = Answer { payload: &payload, proof: &reply.proof };
         assert_eq!(terminal.accept_keys(answer), Err(TerminalError::Authentication));
     }
-    for at in [0, 31, 32, 63] {
+    for at in [0, 31, reply.proof.len() / 2, reply.proof.len() - 1] {
         let mut proof = reply.proof.clone();
         proof[at] ^= 1;
         let answer = Answer { payload: &reply.payload, proof: &proof };

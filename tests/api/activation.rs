@@ -23,9 +23,14 @@ const AES: Suite = Suite::P256Aes128;
 #[tokio::test]
 async fn a_terminal_of_each_suite_goes_from_no_keys_to_its_first_transaction() {
     let service = Service::start_durable().await;
-    for (id, suite, id_len, check_len) in
-        [("till-aes", AES, 8, 5), ("till-tdes", Suite::P256Tdes2, 10, 3)]
-    {
+    for suite in Suite::ALL {
+        let (id, id_len, check_len) = match suite {
+            Suite::MasterAesAes128 => ("till-master-aes", 8, 5),
+            Suite::MasterAesTdes2 => ("till-master-aes-tdes", 10, 3),
+            Suite::MasterTdesTdes2 => ("till-master-tdes", 10, 3),
+            Suite::P256Aes128 => ("till-aes", 8, 5),
+            Suite::P256Tdes2 => ("till-tdes", 10, 3),
+        };
         let mut till = service.register(id, suite).await;
         assert_eq!(service.state(id).await, "REGISTERED");
         let code = service.issue_code(id).await;
@@ -53,6 +58,7 @@ async fn a_terminal_of_each_suite_goes_from_no_keys_to_its_first_transaction() {
         assert_eq!(terminal.activation, format!("terminals/{id}/activations/1"));
         assert_eq!((terminal.generation, terminal.parameters_version), (1, 1));
         assert_eq!(terminal.tests_passed, 1);
+        assert_eq!(terminal.forward_secrecy, !suite.has_master_key());
         let steps: Vec<&str> = terminal.timeline.iter().map(|entry| entry.step.as_str()).collect();
         let expected = [
             "CreateTerminal",
@@ -76,7 +82,12 @@ async fn a_terminal_of_each_suite_goes_from_no_keys_to_its_first_transaction() {
 #[tokio::test]
 async fn each_request_again_gets_the_same_bytes_and_changes_nothing() {
     let service = Service::start_durable().await;
-    for (id, suite) in [("till-aes", AES), ("till-tdes", Suite::P256Tdes2)] {
+    for (id, suite) in [
+        ("till-aes", AES),
+        ("till-tdes", Suite::P256Tdes2),
+        ("till-master-aes", Suite::MasterAesAes128),
+        ("till-master-tdes", Suite::MasterTdesTdes2),
+    ] {
         let mut till = service.register(id, suite).await;
         let code = service.issue_code(id).await;
         let terminal = &mut till.terminal;
@@ -134,8 +145,14 @@ async fn allocated(service: &Service, id: &str) -> String {
 
 #[tokio::test]
 async fn a_new_begin_keeps_the_key_id_and_kills_the_session_before() {
+    for suite in [AES, Suite::MasterAesAes128] {
+        new_begin_kills_the_session_before(suite).await;
+    }
+}
+
+async fn new_begin_kills_the_session_before(suite: Suite) {
     let service = Service::start().await;
-    let mut till = service.register("till", AES).await;
+    let mut till = service.register("till", suite).await;
     let code = service.issue_code("till").await;
     till.begin(&service, Some(retyped(&code))).await.unwrap();
     let (first, id) = (till.twin(), allocated(&service, "till").await);
@@ -285,8 +302,14 @@ async fn allow(service: &Service, id: &str) {
 
 #[tokio::test]
 async fn a_denied_device_is_stopped_at_each_step_and_goes_on_when_it_is_allowed() {
+    for suite in [AES, Suite::MasterTdesTdes2] {
+        denied_device_is_stopped(suite).await;
+    }
+}
+
+async fn denied_device_is_stopped(suite: Suite) {
     let service = Service::start().await;
-    let mut till = service.register("till", AES).await;
+    let mut till = service.register("till", suite).await;
     let mut code = Some(service.issue_code("till").await);
     for (step, state) in [(0, "CODE_ISSUED"), (1, "CODE_VERIFIED"), (2, "KEYS_DELIVERED")] {
         deny(&service, "till").await;

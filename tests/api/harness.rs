@@ -15,9 +15,12 @@ use firstkey::agreement::Suite;
 use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::client::{Client, ClientError, Driver, Refusal, Told, request_id};
 use firstkey::grpc::proto;
+use firstkey::key::usage::KeyDerivation;
+use firstkey::key::{Algorithm, Key};
+use firstkey::keyblock::{self, Header, Version};
 use firstkey::pin::{Pan, Pin};
 use firstkey::server::dev::{self, Keys, Pki};
-use firstkey::server::simulation::simulated_device;
+use firstkey::server::simulation::{simulated_device, simulated_device_with};
 use firstkey::server::{Settings, run_self_tests, serve};
 use firstkey::terminal::{
     Certified, Credential, Device, Payment, Purchase, Terminal, TerminalError,
@@ -187,8 +190,35 @@ impl Service {
     pub(crate) async fn register_under(&self, id: &str, suite: Suite, profile: &str) -> Till {
         let serial = serial_of(id);
         let request = create_terminal_request(id, &serial, profile);
+        let family = Algorithm::ALL.into_iter().find(|one| suite.takes_master_key(*one));
+        let (request, device) = match family {
+            None => (request, self.device(&serial)),
+            Some(algorithm) => {
+                let name = format!("master-{id}");
+                let key = self.master_key(&name, algorithm).await;
+                let device = simulated_device_with(key, &serial).expect("a device");
+                (with_master_key(request, &name), device)
+            }
+        };
         answer(self.client.terminals().create_terminal(request).await);
-        Till { id: id.to_owned(), terminal: Terminal::new(self.device(&serial), suite) }
+        Till { id: id.to_owned(), terminal: Terminal::new(device, suite) }
+    }
+
+    /// A master key of a terminal that the service holds too, under a name.
+    pub(crate) async fn master_key(&self, name: &str, algorithm: Algorithm) -> Key<KeyDerivation> {
+        let key = Key::generate(algorithm, &self.rng).expect("randomness");
+        let kek = development_keys().key_encryption_key().expect("the development KEK");
+        let header = Header::new(Version::D, *b"B3", algorithm.header_letter(), b'X');
+        let block = keyblock::wrap_key(&kek, &header, &key, &self.rng).expect("a key block");
+        let request = proto::ImportKeyRequest {
+            request_id: request_id(),
+            key_id: name.to_owned(),
+            key_block: block.to_string(),
+            wrapping_key: format!("keys/{}", dev::KEK),
+            ..proto::ImportKeyRequest::default()
+        };
+        answer(self.client.keys().import_key(request).await);
+        key
     }
 
     /// Issues a code.
@@ -406,6 +436,19 @@ pub(crate) fn create_terminal_request(
         kind: proto::TerminalKind::DeviceCertificate.into(),
         device_authority: format!("deviceAuthorities/{}", dev::DEVICE_AUTHORITY),
         master_key: String::new(),
+    }
+}
+
+/// The same registration, of a terminal that proves itself by a master key.
+pub(crate) fn with_master_key(
+    request: proto::CreateTerminalRequest,
+    name: &str,
+) -> proto::CreateTerminalRequest {
+    proto::CreateTerminalRequest {
+        kind: proto::TerminalKind::MasterKey.into(),
+        device_authority: String::new(),
+        master_key: format!("keys/{name}"),
+        ..request
     }
 }
 

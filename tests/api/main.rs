@@ -16,6 +16,7 @@ mod known;
 mod lifecycle;
 mod lookup;
 mod macs;
+mod master;
 mod mended;
 mod payloads;
 mod pins;

@@ -1,10 +1,13 @@
 //! The terminal's calls one by one, with the very bytes that a test wants to send.
 
 use firstkey::activation::payload::{ActivationName, Fault, Outcome, Payload as _, Report};
-use firstkey::activation::{Role, Step, Transcript};
+use firstkey::activation::{Role, Step, Transcript, confirmation};
+use firstkey::agreement::MasterKey;
 use firstkey::grpc::client::Refusal;
 use firstkey::grpc::proto;
-use firstkey::terminal::{ConfirmRequest, ReportRequest, SignedRequest, TransactionRequest};
+use firstkey::terminal::{
+    ConfirmRequest, Credential, ReportRequest, SignedRequest, TransactionRequest,
+};
 
 use crate::harness::{Service, Till, signature_of};
 
@@ -96,15 +99,28 @@ impl Service {
 }
 
 impl Till {
-    /// A payload as the device signs it at the end of a transcript.
+    /// A payload as the device proves it at the end of a transcript.
     pub(crate) fn signed(
         &self,
         before: &Transcript,
         payload: Vec<u8>,
         step: Step,
     ) -> SignedRequest {
-        let input = before.with(&payload).authenticated_input(Role::Terminal, step);
-        let proof = signature_of(self.terminal.device(), &input);
+        let transcript = before.with(&payload);
+        let device = self.terminal.device();
+        let proof = match &device.credential {
+            Credential::Certificate(_) => {
+                signature_of(device, &transcript.authenticated_input(Role::Terminal, step))
+            }
+            Credential::MasterKey(key) => {
+                let master = MasterKey::new(key, self.terminal.suite()).expect("it fits");
+                let key = match step {
+                    Step::Deliver => master.session_keys(&before.hash()).confirm_terminal,
+                    _ => master.device_key(device.serial.as_str()),
+                };
+                confirmation::mac(&key, (Role::Terminal, step), &transcript).to_vec()
+            }
+        };
         SignedRequest { payload, proof }
     }
 

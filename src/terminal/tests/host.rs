@@ -74,7 +74,7 @@ impl Host {
     }
 
     /// Proves an answer that ends the transcript: by its key, or under the master key.
-    fn prove(&mut self, payload: Vec<u8>, step: Step, device: &Device) -> Reply {
+    pub(super) fn prove(&mut self, payload: Vec<u8>, step: Step, device: &Device) -> Reply {
         self.transcript.absorb(&payload);
         if step == Step::Begin {
             self.begun = self.transcript.hash();
@@ -115,16 +115,28 @@ impl Host {
     pub(super) fn begin(&mut self, request: &SignedRequest, device: &Device) -> Reply {
         self.transcript = Transcript::new().with(&request.payload);
         self.verify(request, Step::Begin, device);
+        self.prove_begin(request, device, |_| ())
+    }
+
+    /// Answers Begin as whoever has the credential of a device, and differently.
+    pub(super) fn prove_begin(
+        &mut self,
+        request: &SignedRequest,
+        device: &Device,
+        change: impl FnOnce(&mut BeginAnswer),
+    ) -> Reply {
+        self.transcript = Transcript::new().with(&request.payload);
         let begin = Begin::parse(&request.payload).unwrap();
         let is_certified = matches!(device.credential, Credential::Certificate(_));
         assert_eq!(begin.certificate_chain.is_some(), is_certified);
-        let answer = BeginAnswer {
+        let mut answer = BeginAnswer {
             activation: ActivationName::new("terminals/t-1/activations/1").unwrap(),
             service_nonce: [3; 32],
             service_certificate_chain: is_certified.then(|| self.chain.clone()),
             acquirer_id: self.acquirer.clone(),
             expires_at_seconds: NOW + 3_600,
         };
+        change(&mut answer);
         self.prove(answer.encode(), Step::Begin, device)
     }
 
