@@ -75,7 +75,7 @@ async fn operate(keys: &mut Keys<'_>, vector: &Vector) -> Outcome {
         "mac_generate" | "mac_verify" => mac::run(keys, vector).await,
         "pin_decrypt" | "pin_encrypt" if is_dukpt => pin_block::run_dukpt(keys, vector).await,
         "decrypt" | "encrypt" if !vector.has("pin_block_format") => Err(unexpressed(operation)),
-        "decipher" | "decrypt" | "encipher" | "encrypt" | "translate" => {
+        "decipher" | "decode" | "decrypt" | "encipher" | "encode" | "encrypt" | "translate" => {
             pin_block::run(keys, vector).await
         }
         "parse_header" | "unwrap" | "wrap" => key_block::run(keys, vector).await,

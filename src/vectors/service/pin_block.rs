@@ -7,10 +7,12 @@ use super::super::file::hex;
 use super::super::{Answer, Outcome, Stop, Vector, dukpt_tdes, pin_block};
 use super::DukptInputs;
 use super::keys::{Keys, New, expect};
+use crate::crypto::aes::Aes;
+use crate::crypto::tdes::Tdes;
 use crate::grpc::client::{KeyCall, PinCall};
 use crate::key::usage::PinEncryption;
 use crate::key::{Algorithm, Key};
-use crate::pin::for_vectors::Subject;
+use crate::pin::for_vectors::{Subject, encode_pan_field};
 use crate::pin::{Pan, PinBlockFormat, permitted};
 use crate::vault::{KeyAttributes, KeyUsage};
 
@@ -18,11 +20,14 @@ use crate::vault::{KeyAttributes, KeyUsage};
 pub(super) async fn run(keys: &mut Keys<'_>, vector: &Vector) -> Outcome {
     match vector.operation()? {
         "translate" => translate(keys, vector).await,
+        "decode" => decode(keys, vector).await,
+        "encode" => encode(keys, vector).await,
         "decipher" | "decrypt" => {
             let subject = pin_block::subject(vector)?;
             let key = vector.bytes("key")?;
             let id = import(keys, vector, "key_type", subject.format, &key).await?;
-            decipher(keys, vector, subject, KeyCall::Static(&id)).await
+            let block = vector.bytes("encrypted_pin_block")?;
+            decipher(keys, subject, KeyCall::Static(&id), &block).await
         }
         _ => {
             let subject = pin_block::subject(vector)?;
@@ -56,7 +61,8 @@ pub(super) async fn run_dukpt(keys: &mut Keys<'_>, vector: &Vector) -> Outcome {
     let imported = keys.import(new).await?;
     let key = KeyCall::Dukpt { base_derivation_key: &imported.id, ksn: &inputs.ksn, algorithm };
     if vector.operation()? == "pin_decrypt" {
-        return decipher(keys, vector, subject, key).await;
+        let block = vector.bytes("encrypted_pin_block")?;
+        return decipher(keys, subject, key, &block).await;
     }
     let working_key = if inputs.is_aes {
         dukpt_aes::working_key(vector, name, None).map(|(_, key)| key.to_vec())
@@ -67,20 +73,78 @@ pub(super) async fn run_dukpt(keys: &mut Keys<'_>, vector: &Vector) -> Outcome {
     encipher(keys, vector, subject, key, &working_key.unwrap_or_default()).await
 }
 
+/// A clear block goes in under a key of ours, and out again under another.
+async fn decode(keys: &mut Keys<'_>, vector: &Vector) -> Outcome {
+    let subject = pin_block::subject(vector)?;
+    let source = Ours::of(keys, subject.format).await?;
+    let mut block = vector.bytes("pin_block")?;
+    // One of another length has no cryptogram: it goes as it is, to be refused.
+    if block.len() == subject.format.len_bytes() {
+        encrypt(source.key.expose_bytes(), &mut block, subject.pan.unwrap_or(ANY_PAN))?;
+    }
+    decipher(keys, subject, KeyCall::Static(&source.id), &block).await
+}
+
+/// A block comes out under a key of ours, and is laid open with it.
+async fn encode(keys: &mut Keys<'_>, vector: &Vector) -> Outcome {
+    let subject = pin_block::subject(vector)?;
+    let destination = Ours::of(keys, subject.format).await?;
+    let pin = vector.text("pin")?;
+    let answer = from_ours(keys, subject, pin, KeyCall::Static(&destination.id)).await?;
+    let key = destination.key.expose_bytes();
+    if subject.format == PinBlockFormat::Iso0 {
+        return Ok(Answer::text(&hex(&decrypt(key, &answer)?)));
+    }
+    let pan = Some(subject.pan.unwrap_or(ANY_PAN));
+    let opened = open(Subject { pan, ..subject }, key, &answer)?;
+    let expected = vector.expected()?;
+    let block = expected.as_str().map(str::as_bytes).unwrap_or_default();
+    let block = data_encoding::HEXUPPER_PERMISSIVE.decode(block).unwrap_or_default();
+    if subject.decode(&block).is_ok_and(|other| *other == *opened) {
+        Ok(Answer::value(expected.clone()))
+    } else {
+        Ok(Answer::text("a block that opens to another PIN"))
+    }
+}
+
+/// Enciphers a clear block in place; of format 4 its PIN field, with the field of a PAN.
+fn encrypt(key: &[u8], block: &mut [u8], pan: &str) -> Result<(), Stop> {
+    let broken = |_| Stop::Broken("a key of ours that is none".to_owned());
+    if let Ok(block) = <&mut [u8; 8]>::try_from(&mut *block) {
+        Tdes::new(key).map_err(broken)?.encrypt_block(block);
+    } else if let Ok(block) = <&mut [u8; 16]>::try_from(block) {
+        let aes = Aes::new(key).map_err(broken)?;
+        aes.encrypt_block(block);
+        for (octet, other) in block.iter_mut().zip(encode_pan_field(pan)?) {
+            *octet ^= other;
+        }
+        aes.encrypt_block(block);
+    }
+    Ok(())
+}
+
+/// Lays a block of TDES open.
+fn decrypt(key: &[u8], block: &[u8]) -> Result<[u8; 8], Stop> {
+    let mut clear = <[u8; 8]>::try_from(block)
+        .map_err(|_| Stop::Broken("an answer of another length".to_owned()))?;
+    let tdes = Tdes::new(key).map_err(|_| Stop::Broken("a key of ours that is none".to_owned()))?;
+    tdes.decrypt_block(&mut clear);
+    Ok(clear)
+}
+
 /// From the vector's key to one of ours.
 async fn decipher(
     keys: &mut Keys<'_>,
-    vector: &Vector,
     subject: Subject<'_>,
     source: KeyCall<'_>,
+    block: &[u8],
 ) -> Outcome {
-    let block = vector.bytes("encrypted_pin_block")?;
     let ours = Ours::import(keys, subject.format).await?;
     let pan = subject.pan.unwrap_or(ANY_PAN);
     let call = PinCall {
         source,
         source_format: subject.format,
-        pin_block: &block,
+        pin_block: block,
         destination: KeyCall::Static(&ours.id),
         destination_format: ours.format,
         pan,
@@ -206,6 +270,21 @@ impl Ours {
             | PinBlockFormat::Iso2
             | PinBlockFormat::Iso3 => (PinBlockFormat::Iso3, Algorithm::Tdes2),
         };
+        Self::make(keys, format, algorithm).await
+    }
+
+    /// Makes one for exactly a format.
+    async fn of(keys: &mut Keys<'_>, format: PinBlockFormat) -> Result<Self, Stop> {
+        let is_aes = format == PinBlockFormat::Iso4;
+        let algorithm = if is_aes { Algorithm::Aes128 } else { Algorithm::Tdes2 };
+        Self::make(keys, format, algorithm).await
+    }
+
+    async fn make(
+        keys: &mut Keys<'_>,
+        format: PinBlockFormat,
+        algorithm: Algorithm,
+    ) -> Result<Self, Stop> {
         let key = Key::<PinEncryption>::generate(algorithm, keys.service.rng)
             .map_err(|error| Stop::Broken(error.to_string()))?;
         let new = New {
