@@ -7,6 +7,7 @@
 //! till-7,SN-0007,simulator,000000000000001,00000001,Corner Shop,approved,dev-aes,dev-vendor
 //! ```
 //!
+//! Terminals that hold a master key have it, by its id, in `master_key` in place of the authority.
 //! `standing` may be missing or empty: `approved`. The file is read as a whole before anything is
 //! sent; what is wrong with the form of its lines is told all at once. What is wrong with a value
 //! is the service's to say.
@@ -21,20 +22,17 @@ use crate::grpc::client::{Client, ClientError};
 use crate::grpc::proto;
 use crate::grpc::proto::create_terminal_result::Result as Registered;
 
-/// The columns that a manifest has.
-pub const COLUMNS: [&str; 8] = [
-    "id",
-    "serial",
-    "model",
-    "merchant_id",
-    "terminal_id",
-    "merchant_name",
-    "profile",
-    "device_authority",
-];
+/// The columns that a manifest has, with a value in each line.
+const COLUMNS: [&str; 7] =
+    ["id", "serial", "model", "merchant_id", "terminal_id", "merchant_name", "profile"];
 
-/// The column that it may have.
-pub const STANDING: &str = "standing";
+/// What a terminal proves itself by: a line has one of both, so a manifest needs one of both.
+const CREDENTIALS: [&str; 2] = [DEVICE_AUTHORITY, MASTER_KEY];
+const DEVICE_AUTHORITY: &str = "device_authority";
+const MASTER_KEY: &str = "master_key";
+
+/// The column that it may have besides.
+const STANDING: &str = "standing";
 
 /// The longest line, in bytes.
 const LINE_LEN_BYTES_MAX: usize = 4_096;
@@ -112,8 +110,12 @@ fn faults_of_header(header: &StringRecord) -> Vec<String> {
             wrong.push(format!("there is no column `{column}`"));
         }
     }
+    if !header.iter().any(|name| CREDENTIALS.contains(&name)) {
+        wrong.push("there is no column `device_authority` or `master_key`".to_owned());
+    }
     for (index, name) in header.iter().enumerate() {
-        if !COLUMNS.contains(&name) && name != STANDING {
+        let is_known = COLUMNS.contains(&name) || CREDENTIALS.contains(&name) || name == STANDING;
+        if !is_known {
             wrong.push(format!("the column `{}` is unknown", name.escape_default()));
         } else if header.iter().take(index).any(|other| other == name) {
             wrong.push(format!("the column `{name}` is there twice"));
@@ -147,9 +149,11 @@ fn line(
     for column in COLUMNS.iter().filter(|column| cell(column).is_empty()) {
         wrong.push(fault(format!("`{column}` is empty")));
     }
-    for column in ["id", "serial"] {
-        let before = taken.insert((column, cell(column).to_owned()), number);
-        if let Some(before) = before.filter(|_| !cell(column).is_empty()) {
+    if cell(DEVICE_AUTHORITY).is_empty() == cell(MASTER_KEY).is_empty() {
+        wrong.push(fault("has not one of `device_authority` and `master_key`".to_owned()));
+    }
+    for column in ["id", "serial", MASTER_KEY].into_iter().filter(|name| !cell(name).is_empty()) {
+        if let Some(before) = taken.insert((column, cell(column).to_owned()), number) {
             wrong.push(fault(format!("`{column}` stands in line {before} already")));
         }
     }
@@ -165,6 +169,21 @@ fn line(
     if !wrong.is_empty() {
         return Err(wrong);
     }
+    Ok(Line { number, registration: registration(cell, standing) })
+}
+
+fn registration<'a>(
+    cell: impl Fn(&str) -> &'a str,
+    standing: proto::MerchantStanding,
+) -> proto::CreateTerminalRequest {
+    let named = |collection: &str, id: &str| match id {
+        "" => String::new(),
+        id => format!("{collection}/{id}"),
+    };
+    let kind = match cell(MASTER_KEY) {
+        "" => proto::TerminalKind::DeviceCertificate,
+        _ => proto::TerminalKind::MasterKey,
+    };
     let mut registration = proto::CreateTerminalRequest {
         request_id: String::new(),
         terminal_id: cell("id").to_owned(),
@@ -176,13 +195,13 @@ fn line(
             display_name: cell("merchant_name").to_owned(),
         }),
         merchant_standing: standing.into(),
-        profile: format!("profiles/{}", cell("profile")),
-        kind: proto::TerminalKind::DeviceCertificate.into(),
-        device_authority: format!("deviceAuthorities/{}", cell("device_authority")),
-        master_key: String::new(),
+        profile: named("profiles", cell("profile")),
+        kind: kind.into(),
+        device_authority: named("deviceAuthorities", cell(DEVICE_AUTHORITY)),
+        master_key: named("keys", cell(MASTER_KEY)),
     };
     registration.request_id = derived_request_id(&registration);
-    Ok(Line { number, registration })
+    registration
 }
 
 /// A UUID of version 8 (RFC 9562, 5.8) from the SHA-256 of what is asked for.
@@ -277,6 +296,32 @@ mod tests {
     }
 
     #[test]
+    fn a_terminal_proves_itself_by_a_certificate_or_a_master_key() {
+        let header = format!("{HEADER},master_key");
+        let second = TILL.replace("till", "b").replace("-1", "-2").replace("dev-vendor", "");
+        let with_key = format!("{header}\n{TILL},\n{second},master-7");
+        let lines = parse(with_key.as_bytes()).unwrap();
+        let kinds: Vec<i32> = lines.iter().map(|line| line.registration.kind).collect();
+        let master_key: i32 = proto::TerminalKind::MasterKey.into();
+        assert_eq!(kinds, [proto::TerminalKind::DeviceCertificate.into(), master_key]);
+        assert_eq!(lines[1].registration.master_key, "keys/master-7");
+        assert_eq!(lines[1].registration.device_authority, "");
+
+        let neither = TILL.replace("dev-vendor", "");
+        let both = TILL.replace("till", "b").replace("-1", "-2");
+        let cause = "has not one of `device_authority` and `master_key`";
+        assert_eq!(
+            causes(&format!("{header}\n{neither},\n{both},master-7")),
+            [format!("line 2: {cause}"), format!("line 3: {cause}")]
+        );
+        let other = TILL.replace("till", "c").replace("-1", "-3").replace("dev-vendor", "");
+        assert_eq!(
+            causes(&format!("{with_key}\n{other},master-7")),
+            ["line 4: `master_key` stands in line 3 already"]
+        );
+    }
+
+    #[test]
     fn the_header_names_each_column_once_and_no_other() {
         let file = format!("{},color,id\n", HEADER.replace("serial", "Serial"));
         assert_eq!(
@@ -288,7 +333,7 @@ mod tests {
                 "line 1: the column `id` is there twice",
             ]
         );
-        assert_eq!(causes("").len(), COLUMNS.len());
+        assert_eq!(causes("").len(), COLUMNS.len() + 1);
         assert!(parse(HEADER.as_bytes()).unwrap().is_empty());
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use firstkey::grpc::client::Client;
 use firstkey::grpc::proto::create_terminal_result::Result as Outcome;
 use firstkey::grpc::{BATCH_LEN_BYTES_MAX, MESSAGE_LEN_BYTES_MAX, proto};
-use firstkey::server::dev::Pki;
+use firstkey::server::dev::{self, Pki};
 use firstkey::vault::store::MemoryStore;
 use firstkey::vault::{Action, Caller, Role};
 use tonic::{Code, Response, Status};
@@ -105,6 +105,18 @@ async fn of_two_with_one_id_or_serial_the_second_is_refused() {
     let exists = "TERMINAL_ALREADY_EXISTS";
     assert_eq!(told, format!("terminals/a {exists} terminals/c terminals/b {exists}"));
     assert_eq!(service.get("b").await.serial, serial_of("b"));
+
+    // A master key is of one device: of two with one key too, the second is refused.
+    let with_key = |id: &str, key: &str| proto::CreateTerminalRequest {
+        profile: format!("profiles/{}", dev::PROFILE_MASTER_AES),
+        kind: proto::TerminalKind::MasterKey.into(),
+        device_authority: String::new(),
+        master_key: format!("keys/{key}"),
+        ..registration(id)
+    };
+    let both = [with_key("k", "dev-master-aes"), with_key("l", "dev-master-aes")];
+    let told = outcomes(&service, &both).await;
+    assert_eq!(told_of(&told), ["terminals/k", "RESOURCE_ALREADY_EXISTS"]);
 
     // However many want one serial: one has it.
     let many: Vec<_> = (0..100)

@@ -82,9 +82,9 @@ pub(crate) enum Terminal {
   firstkey terminal register --manifest terminals.csv
 
 A manifest is CSV in UTF-8. Its first line names the columns, in any order: id, serial, model,
-merchant_id, terminal_id, merchant_name, profile, device_authority, and where wanted standing
-(approved, pending or rejected; approved where it is missing or empty). Nothing is sent unless all
-lines are well-formed. The same file again, within 24 hours, registers nothing twice.")]
+merchant_id, terminal_id, merchant_name, profile, device_authority or master_key, and where wanted
+standing (approved, pending or rejected; approved where it is missing or empty). Nothing is sent
+unless all lines are well-formed. The same file again, within 24 hours, registers nothing twice.")]
     Register(Register),
     /// Issue an activation code (step 2). It is printed once.
     #[command(after_help = "Examples:

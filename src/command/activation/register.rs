@@ -57,9 +57,9 @@ pub struct Entry {
 /// Registers many terminals: each for itself, with a result for each in their order. What is wrong
 /// already stays as it is.
 ///
-/// They run at the same time, so that one commit holds many. Entries that share an id, a serial or
-/// a request id with an earlier one wait for all others and run in their order: the outcome is
-/// that of one after the other.
+/// They run at the same time, so that one commit holds many. Entries that share an id, a serial, a
+/// master key or a request id with an earlier one wait for all others and run in their order: the
+/// outcome is that of one after the other.
 pub async fn create_terminals(
     vault: &Arc<Vault>,
     caller: &Caller,
@@ -78,12 +78,16 @@ pub async fn create_terminals(
                 continue;
             }
         };
-        // All three are noted, whichever of them was there already.
-        let is_new = [
-            seen.insert(("id", entry.new.id.clone())),
-            seen.insert(("serial", entry.new.serial.clone())),
-            seen.insert(("request", entry.request.id().to_owned())),
+        let mut shared = vec![
+            ("id", entry.new.id.clone()),
+            ("serial", entry.new.serial.clone()),
+            ("request", entry.request.id().to_owned()),
         ];
+        if let Credential::MasterKey { key } = &entry.new.credential {
+            shared.push(("key", key.clone()));
+        }
+        // All are noted, whichever of them was there already.
+        let is_new: Vec<bool> = shared.into_iter().map(|name| seen.insert(name)).collect();
         if is_new.contains(&false) {
             later.push((index, entry));
             continue;

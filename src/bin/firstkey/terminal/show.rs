@@ -127,6 +127,8 @@ pub(super) fn terminal_json(terminal: &proto::Terminal) -> Value {
         "profile": terminal.profile,
         "kind": kind.as_str_name().trim_start_matches("TERMINAL_KIND_"),
         "device_authority": terminal.device_authority,
+        "master_key": terminal.master_key,
+        "forward_secrecy": terminal.forward_secrecy,
         "state": state_name(terminal.state()),
         "hold_cause": terminal.hold_cause,
         "generation": terminal.generation,
