@@ -10,6 +10,7 @@ pub mod parameters;
 pub mod payload;
 pub mod states;
 pub mod transcript;
+pub mod update;
 
 pub use code::ActivationCode;
 pub use parameters::Parameters;

@@ -151,6 +151,8 @@ pub enum Call {
     ReportStep,
     /// `ActivationService.RunTestTransaction`.
     RunTestTransaction,
+    /// `ActivationService.UpdateKeys`.
+    UpdateKeys,
     /// `TerminalService.EnableTerminal`.
     EnableTerminal,
     /// `TerminalService.SetMerchantStanding`.
@@ -179,7 +181,7 @@ pub enum Call {
 
 impl Call {
     /// All calls, in the order of the table's columns.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::IssueActivationCode,
         Self::ReissueActivationCode,
         Self::BeginActivation,
@@ -188,6 +190,7 @@ impl Call {
         Self::GetParameters,
         Self::ReportStep,
         Self::RunTestTransaction,
+        Self::UpdateKeys,
         Self::EnableTerminal,
         Self::SetMerchantStanding,
         Self::SetSettlementDigest,
@@ -310,66 +313,66 @@ const UNDER: Rule = Rule::Refused(Refusal::UnderWay);
 /// re-key. `RETIRED` ends the key set, not the device; a compromise can still become known there.
 #[rustfmt::skip]
 pub const TABLE: [(State, [Rule; Call::ALL.len()]); State::ALL.len()] = [
-    // issue, reissue, begin, deliver, confirm, parameters, report, test, enable, standing,
+    // issue, reissue, begin, deliver, confirm, parameters, report, test, update, enable, standing,
     // settlement, hold, release, cancel, suspend, resume, retire, compromised, rekey, PIN or MAC
     (State::Registered, [
-        YES, CMISS, NCODE, NBEG, KMISS, KMISS, NBEG, KMISS, TMISS, YES,
+        YES, CMISS, NCODE, NBEG, KMISS, KMISS, NBEG, KMISS, KMISS, TMISS, YES,
         YES, YES, NHELD, NCANC, NACTI, NSUSP, YES, YES, NACTI, NACTI,
     ]),
     (State::CodeIssued, [
-        COUTS, YES, YES, NBEG, KMISS, KMISS, NBEG, KMISS, TMISS, YES,
+        COUTS, YES, YES, NBEG, KMISS, KMISS, NBEG, KMISS, KMISS, TMISS, YES,
         YES, YES, NHELD, YES, NACTI, NSUSP, YES, YES, NACTI, NACTI,
     ]),
     (State::CodeVerified, [
-        UNDER, YES, YES, YES, KMISS, KMISS, YES, KMISS, TMISS, YES,
+        UNDER, YES, YES, YES, KMISS, KMISS, YES, KMISS, KMISS, TMISS, YES,
         YES, YES, NHELD, YES, NACTI, NSUSP, YES, YES, NACTI, NACTI,
     ]),
     (State::KeysDelivered, [
-        UNDER, YES, YES, YES, YES, KUNCO, YES, KUNCO, TMISS, YES,
+        UNDER, YES, YES, YES, YES, KUNCO, YES, KUNCO, KUNCO, TMISS, YES,
         YES, YES, NHELD, YES, NACTI, NSUSP, YES, YES, NACTI, NACTI,
     ]),
     (State::KeysConfirmed, [
-        UNDER, KCONF, KCONF, KCONF, YES, YES, YES, PMISS, TMISS, YES,
+        UNDER, KCONF, KCONF, KCONF, YES, YES, YES, PMISS, KCONF, TMISS, YES,
         YES, YES, NHELD, YES, NACTI, NSUSP, YES, YES, NACTI, NACTI,
     ]),
     (State::ParametersDelivered, [
-        UNDER, KCONF, KCONF, KCONF, YES, YES, YES, YES, TMISS, YES,
+        UNDER, KCONF, KCONF, KCONF, YES, YES, YES, YES, KCONF, TMISS, YES,
         YES, YES, NHELD, YES, NACTI, NSUSP, YES, YES, NACTI, NACTI,
     ]),
     (State::Tested, [
-        UNDER, KCONF, KCONF, KCONF, YES, YES, YES, YES, YES, YES,
+        UNDER, KCONF, KCONF, KCONF, YES, YES, YES, YES, KCONF, YES, YES,
         YES, YES, NHELD, YES, NACTI, NSUSP, YES, YES, NACTI, NACTI,
     ]),
     (State::Active, [
-        ACTIV, ACTIV, KCONF, KCONF, YES, YES, YES, ACTIV, ACTIV, YES,
+        ACTIV, ACTIV, KCONF, KCONF, YES, YES, YES, ACTIV, KCONF, ACTIV, YES,
         YES, ACTIV, NHELD, NCANC, YES, NSUSP, YES, YES, YES, YES,
     ]),
     (State::Held, [
-        HELD, HELD, HELD, HELD, HELD, HELD, HELD, HELD, HELD, YES,
+        HELD, HELD, HELD, HELD, HELD, HELD, HELD, HELD, HELD, HELD, YES,
         YES, HELD, YES, YES, NACTI, NSUSP, YES, YES, NACTI, NACTI,
     ]),
     (State::CodeExpired, [
-        EXPIR, YES, EXPIR, EXPIR, EXPIR, KMISS, EXPIR, KMISS, TMISS, YES,
+        EXPIR, YES, EXPIR, EXPIR, EXPIR, KMISS, EXPIR, KMISS, KMISS, TMISS, YES,
         YES, YES, NHELD, YES, NACTI, NSUSP, YES, YES, NACTI, NACTI,
     ]),
     (State::Locked, [
-        LOCK, YES, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, YES,
+        LOCK, YES, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, YES,
         YES, YES, NHELD, YES, NACTI, NSUSP, YES, YES, NACTI, NACTI,
     ]),
     (State::Rekeying, [
-        REKEY, REKEY, YES, YES, YES, YES, YES, ACTIV, ACTIV, YES,
+        REKEY, REKEY, YES, YES, YES, YES, YES, ACTIV, YES, ACTIV, YES,
         YES, ACTIV, NHELD, YES, YES, NSUSP, YES, YES, REKEY, YES,
     ]),
     (State::Suspended, [
-        SUSP, SUSP, SUSP, SUSP, SUSP, SUSP, SUSP, SUSP, SUSP, YES,
+        SUSP, SUSP, SUSP, SUSP, SUSP, SUSP, SUSP, SUSP, SUSP, SUSP, YES,
         YES, SUSP, NHELD, NCANC, SUSP, YES, YES, YES, SUSP, SUSP,
     ]),
     (State::Retired, [
-        RETIR, RETIR, RETIR, RETIR, RETIR, RETIR, RETIR, RETIR, RETIR, RETIR,
+        RETIR, RETIR, RETIR, RETIR, RETIR, RETIR, RETIR, RETIR, RETIR, RETIR, RETIR,
         RETIR, RETIR, RETIR, RETIR, RETIR, RETIR, RETIR, YES, RETIR, RETIR,
     ]),
     (State::Compromised, [
-        COMPR, COMPR, COMPR, COMPR, COMPR, COMPR, COMPR, COMPR, COMPR, COMPR,
+        COMPR, COMPR, COMPR, COMPR, COMPR, COMPR, COMPR, COMPR, COMPR, COMPR, COMPR,
         COMPR, COMPR, COMPR, COMPR, COMPR, COMPR, YES, COMPR, COMPR, COMPR,
     ]),
 ];
@@ -418,6 +421,7 @@ mod tests {
                 Call::GetParameters,
                 Call::ReportStep,
                 Call::RunTestTransaction,
+                Call::UpdateKeys,
             ] {
                 assert!(state.check(call, false).is_err(), "{state:?} {call:?}");
             }

@@ -130,12 +130,21 @@ pub enum Step {
     Report,
     /// A test transaction.
     Test,
+    /// New keys travel under the update key of those before.
+    Update,
 }
 
 impl Step {
     /// All steps, in order.
-    pub const ALL: [Self; 6] =
-        [Self::Begin, Self::Deliver, Self::Confirm, Self::Parameters, Self::Report, Self::Test];
+    pub const ALL: [Self; 7] = [
+        Self::Begin,
+        Self::Deliver,
+        Self::Confirm,
+        Self::Parameters,
+        Self::Report,
+        Self::Test,
+        Self::Update,
+    ];
 
     /// The step as it is signed.
     #[must_use]
@@ -147,6 +156,7 @@ impl Step {
             Self::Parameters => "parameters",
             Self::Report => "report",
             Self::Test => "test",
+            Self::Update => "update",
         }
     }
 }

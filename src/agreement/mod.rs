@@ -41,9 +41,13 @@ pub mod label {
     pub const MASTER_SERVICE: &str = "firstkey/v1/master-service";
     /// The key by which the terminal proves itself in a session under a master key.
     pub const MASTER_TERMINAL: &str = "firstkey/v1/master-terminal";
+    /// The key by which the service confirms keys that came under an update key.
+    pub const UPDATE_SERVICE: &str = "firstkey/v1/update-service";
+    /// The key by which the terminal confirms keys that came under an update key.
+    pub const UPDATE_TERMINAL: &str = "firstkey/v1/update-terminal";
 
     /// All labels.
-    pub const ALL: [&str; 11] = [
+    pub const ALL: [&str; 13] = [
         ACTIVATION,
         AT_REST_HASH,
         AT_REST_KEY_BLOCK,
@@ -55,6 +59,8 @@ pub mod label {
         MASTER_KBPK,
         MASTER_SERVICE,
         MASTER_TERMINAL,
+        UPDATE_SERVICE,
+        UPDATE_TERMINAL,
     ];
 }
 

@@ -12,7 +12,7 @@ use super::respond::serve;
 use crate::activation::payload::{ActivationName, BEGIN_LEN_BYTES_MAX, PAYLOAD_LEN_BYTES_MAX};
 use crate::command::activation::report::Voucher;
 use crate::command::activation::{
-    Exchange, Signed, begin, confirm, deliver, parameters, report, test_transaction,
+    Exchange, Signed, begin, confirm, deliver, parameters, report, test_transaction, update,
 };
 use crate::command::{Error, Ksn};
 use crate::vault::Vault;
@@ -120,6 +120,22 @@ impl ActivationService for ActivationApi {
             let answer =
                 test_transaction::run_test_transaction(&self.vault, &caller, &request).await?;
             Ok(proto::RunTestTransactionResponse { payload: answer.payload, mac: answer.proof })
+        })
+        .await
+    }
+
+    async fn update_keys(
+        &self,
+        request: Request<proto::UpdateKeysRequest>,
+    ) -> Result<Response<proto::UpdateKeysResponse>, Status> {
+        serve("UpdateKeys", request, async |caller, body| {
+            let request = exchange(&body.ksn, body.payload, body.mac)?;
+            // TDES keys have no update key.
+            if matches!(request.ksn, Ksn::Tdes(_)) {
+                return Err(Error::ksn("ksn"));
+            }
+            let answer = update::update_keys(&self.vault, &caller, &request).await?;
+            Ok(proto::UpdateKeysResponse { payload: answer.payload, mac: answer.proof })
         })
         .await
     }

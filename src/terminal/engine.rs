@@ -11,7 +11,8 @@ use crate::crypto::aes::Aes;
 use crate::crypto::tdes::Des;
 use crate::dukpt::{AesInitialKeyId, AesKsn, TdesInitialKeyId, TdesKsn};
 use crate::key::usage::{
-    MacGeneration, MacVerification, PinEncryption, TdesVariant, Usage, WorkingUsage,
+    MacGeneration, MacVerification, PinEncryption, TdesVariant, Usage, WorkingKeyDerivation,
+    WorkingKeyEncryption, WorkingUsage,
 };
 use crate::key::{Algorithm, Key, Material};
 use crate::memory::with_wiped_stack;
@@ -57,13 +58,7 @@ impl Engine {
         with_wiped_stack(|| match &mut self.0 {
             Kind::Aes(registers) => {
                 let (counter, key) = registers.take()?;
-                let family = registers.family();
-                Ok(TransactionKeys {
-                    ksn: family.ksn(counter)?,
-                    pin: family.working_key(&key, counter),
-                    mac_request: family.working_key(&key, counter),
-                    mac_response: family.working_key(&key, counter),
-                })
+                registers.family().transaction_keys(&key, counter)
             }
             Kind::Tdes(registers) => {
                 let (counter, key) = registers.take()?;
@@ -74,6 +69,35 @@ impl Engine {
                     mac_response: variant(&key),
                 })
             }
+        })
+    }
+
+    /// The keys of the next transaction, and the key derivation key that goes with them; none for
+    /// TDES, which has no such key. Its register is erased as [`Self::next_transaction`] says.
+    pub(super) fn next_update(&mut self) -> Result<Option<UpdateKeys>, CountersExhausted> {
+        with_wiped_stack(|| match &mut self.0 {
+            Kind::Aes(registers) => {
+                let (counter, key) = registers.take()?;
+                let family = registers.family();
+                let keys = family.transaction_keys(&key, counter)?;
+                Ok(Some(UpdateKeys { keys, derivation: family.working_key(&key, counter) }))
+            }
+            Kind::Tdes(_) => Ok(None),
+        })
+    }
+
+    /// The update key: the key encryption key of the counter `FFFFFFFF`, which no transaction has
+    /// (ANSI X9.24-3:2017, 6.5.4). It is the same for as long as the engine has counters left; none
+    /// for TDES.
+    pub(super) fn update_key(
+        &self,
+    ) -> Result<Option<Key<WorkingKeyEncryption>>, CountersExhausted> {
+        with_wiped_stack(|| match &self.0 {
+            Kind::Aes(registers) => {
+                let key = registers.beyond_all()?;
+                Ok(Some(registers.family().working_key(&key, u32::MAX)))
+            }
+            Kind::Tdes(_) => Ok(None),
         })
     }
 
@@ -124,6 +148,14 @@ pub struct TransactionKeys {
     pub mac_response: Key<MacVerification>,
 }
 
+/// The working keys of a transaction that asks for new keys.
+pub(super) struct UpdateKeys {
+    /// Those that every transaction has.
+    pub(super) keys: TransactionKeys,
+    /// Derives the keys that confirm the new ones.
+    pub(super) derivation: Key<WorkingKeyDerivation>,
+}
+
 /// AES DUKPT with 128-bit keys throughout: ANSI X9.24-3:2017.
 #[derive(Debug)]
 pub(super) struct AesFamily {
@@ -135,6 +167,19 @@ impl AesFamily {
 
     fn ksn(&self, counter: u32) -> Result<Ksn, CountersExhausted> {
         self.id.ksn(counter).map(Ksn::Aes).map_err(|_| CountersExhausted)
+    }
+
+    fn transaction_keys(
+        &self,
+        key: &Material,
+        counter: u32,
+    ) -> Result<TransactionKeys, CountersExhausted> {
+        Ok(TransactionKeys {
+            ksn: self.ksn(counter)?,
+            pin: self.working_key(key, counter),
+            mac_request: self.working_key(key, counter),
+            mac_response: self.working_key(key, counter),
+        })
     }
 
     fn working_key<U: WorkingUsage>(&self, key: &Material, counter: u32) -> Key<U> {
@@ -337,6 +382,27 @@ mod tests {
             assert_eq!(ksn.bytes()[8..], u32::to_be_bytes(counter));
             agree_aes(&keys, &host);
         }
+    }
+
+    #[test]
+    fn aes_has_the_hosts_update_key_at_every_counter() {
+        let (engine, host) = aes_pair(&KEY);
+        let expected = host.update_key(KeyKind::Aes128).unwrap();
+        let family = AesFamily { id: host.id() };
+        let initial = Material::copied_from(&KEY);
+        let mut engine = engine;
+        for counter in [1, 2, 0x7FFF_0001, 0x8000_0000, 0xC000_0001, 0xFFFE_8000, 0xFFFF_0000] {
+            engine = at_counter(engine, counter, &|counter| walk(&family, &initial, counter));
+            same(&engine.update_key().unwrap().expect("AES has one"), &expected);
+            let update = engine.next_update().unwrap().expect("AES has one");
+            agree_aes(&update.keys, &host);
+            let Ksn::Aes(ksn) = update.keys.ksn else { panic!("an AES KSN") };
+            assert_eq!(ksn.counter(), counter);
+            same(&update.derivation, &host.working_key(&ksn, KeyKind::Aes128).unwrap());
+        }
+        assert!(engine.update_key().is_err() && engine.next_update().is_err(), "none is left");
+        let (mut tdes, _) = tdes_pair(&KEY);
+        assert!(tdes.update_key().unwrap().is_none() && tdes.next_update().unwrap().is_none());
     }
 
     #[test]

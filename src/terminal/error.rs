@@ -49,6 +49,9 @@ pub enum TerminalError {
     /// The amount is over a limit.
     #[error(transparent)]
     OverLimit(#[from] OverLimit),
+    /// The keys that serve have no update key.
+    #[error("TDES keys have no update key: begin an activation")]
+    NoUpdateKey,
     /// The step does not come next.
     #[error("this step does not come next")]
     OutOfStep,
@@ -90,6 +93,7 @@ impl TerminalError {
             | Self::Expired
             | Self::Format(_)
             | Self::MasterKeyUnfit(_)
+            | Self::NoUpdateKey
             | Self::OverLimit(_)
             | Self::OutOfStep
             | Self::Random(_)

@@ -11,7 +11,7 @@ use crate::activation::{Role, Step, Transcript};
 use crate::agreement::{Dukpt, Suite};
 use crate::crypto::rng::Rng;
 use crate::key::Key;
-use crate::key::usage::{MacUsage, MacVerification};
+use crate::key::usage::{MacUsage, MacVerification, WorkingKeyDerivation};
 use crate::mac::MacAlgorithm;
 use crate::pin::Pin;
 
@@ -39,6 +39,8 @@ pub(super) struct Exchange {
     pub(super) step: Step,
     pub(super) request: TransactionRequest,
     pub(super) response_key: Key<MacVerification>,
+    /// Of an Update: derives the keys that confirm what comes.
+    pub(super) derivation_key: Option<Key<WorkingKeyDerivation>>,
 }
 
 /// What became of a parameter file.
@@ -185,7 +187,10 @@ impl Terminal {
     }
 
     /// The request of a step that waits for its answer; an error where another step's does.
-    fn unanswered(&self, step: Step) -> Result<Option<TransactionRequest>, TerminalError> {
+    pub(super) fn unanswered(
+        &self,
+        step: Step,
+    ) -> Result<Option<TransactionRequest>, TerminalError> {
         match &self.exchange {
             None => Ok(None),
             Some(exchange) if exchange.step == step => Ok(Some(exchange.request.clone())),
@@ -193,7 +198,7 @@ impl Terminal {
         }
     }
 
-    fn open_exchange(
+    pub(super) fn open_exchange(
         &mut self,
         step: Step,
         payload: Vec<u8>,
@@ -204,11 +209,16 @@ impl Terminal {
         let mac = make_mac(self.suite, &keys.mac_request, &input);
         let request = TransactionRequest { ksn: keys.ksn.bytes().to_vec(), payload, mac };
         let response_key = keys.mac_response;
-        self.exchange = Some(Exchange { step, request: request.clone(), response_key });
+        let (derivation_key, sent) = (None, request.clone());
+        self.exchange = Some(Exchange { step, request: sent, response_key, derivation_key });
         request
     }
 
-    fn verify_answer(&self, step: Step, answer: Answer<'_>) -> Result<(), TerminalError> {
+    pub(super) fn verify_answer(
+        &self,
+        step: Step,
+        answer: Answer<'_>,
+    ) -> Result<(), TerminalError> {
         let exchange = self.exchange.as_ref().filter(|exchange| exchange.step == step);
         let exchange = exchange.ok_or(TerminalError::OutOfStep)?;
         let transcript = Transcript::new().with(&exchange.request.payload).with(answer.payload);

@@ -18,6 +18,7 @@ mod payment;
 mod registers;
 mod saved;
 mod session;
+mod update;
 
 use std::fmt;
 

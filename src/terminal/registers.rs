@@ -99,6 +99,26 @@ impl<F: Family> Registers<F> {
         Ok((counter, key))
     }
 
+    /// The key of the counter that has all bits set, beyond every transaction's.
+    ///
+    /// The way there sets one bit after the other, from the highest down. The first counter on it
+    /// that is not used up is the next one with that lowest bit: its key stands in its register.
+    pub(super) fn beyond_all(&self) -> Result<Material, CountersExhausted> {
+        let next = self.peek()?;
+        let mut reached = 0;
+        let mut key: Option<Material> = None;
+        for (bit, register) in self.keys.iter().enumerate().rev() {
+            reached |= 1 << bit;
+            key = match (key, register) {
+                (Some(key), _) => Some(self.family.child(&key, reached)),
+                (None, _) if reached < next => None,
+                (None, Some(held)) => Some(Material::copied_from(held.expose_bytes())),
+                (None, None) => return Err(CountersExhausted),
+            };
+        }
+        key.ok_or(CountersExhausted)
+    }
+
     /// One beyond the greatest counter.
     const END: u64 = 1 << F::REGISTERS;
 

@@ -355,6 +355,7 @@ struct SavedExchange {
     payload: Hex,
     mac: Hex,
     response_key: Hex,
+    derivation_key: Option<Hex>,
 }
 
 impl SavedExchange {
@@ -366,13 +367,17 @@ impl SavedExchange {
             mac: Hex::of(&exchange.request.mac),
             // Kept until the answer came, as the registers are.
             response_key: Hex::of(exchange.response_key.expose_bytes()),
+            derivation_key: exchange.derivation_key.as_ref().map(|key| Hex::of(key.expose_bytes())),
         }
     }
 
     fn restore(&self, suite: Suite) -> Result<Exchange, SavedInvalid> {
         let step = Step::ALL.into_iter().find(|step| step.as_str() == self.step);
-        let key = Material::copied_from(&self.response_key.0);
-        let key = Key::from_material(suite.initial_key_algorithm(), key);
+        let algorithm = suite.initial_key_algorithm();
+        let response_key = Key::from_material(algorithm, self.response_key.to_material());
+        let derivation_key = self.derivation_key.as_ref();
+        let derivation_key =
+            derivation_key.map(|key| Key::from_material(algorithm, key.to_material()));
         Ok(Exchange {
             step: step.ok_or(invalid("step"))?,
             request: TransactionRequest {
@@ -380,7 +385,8 @@ impl SavedExchange {
                 payload: self.payload.0.to_vec(),
                 mac: self.mac.0.to_vec(),
             },
-            response_key: key.map_err(|_| invalid("response_key"))?,
+            response_key: response_key.map_err(|_| invalid("response_key"))?,
+            derivation_key: derivation_key.transpose().map_err(|_| invalid("derivation_key"))?,
         })
     }
 }
@@ -391,6 +397,10 @@ struct Hex(Zeroizing<Vec<u8>>);
 impl Hex {
     fn of(bytes: &[u8]) -> Self {
         Self(Zeroizing::new(bytes.to_vec()))
+    }
+
+    fn to_material(&self) -> Material {
+        Material::copied_from(&self.0)
     }
 
     fn exactly<const N: usize>(&self, field: &'static str) -> Result<[u8; N], SavedInvalid> {

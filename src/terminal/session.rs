@@ -18,9 +18,9 @@ use crate::agreement::{Agreement, ConfirmationKey, Dukpt, MasterKey, SessionKeys
 use crate::crypto::ec::{EphemeralKey, Point};
 use crate::crypto::rng::Rng;
 use crate::dukpt::{AesInitialKeyId, TdesInitialKeyId};
-use crate::key::usage::{InitialDukpt, KeyBlockProtection};
+use crate::key::usage::InitialDukpt;
 use crate::key::{CheckValue, Key};
-use crate::keyblock::{self, Unwrapped, Version};
+use crate::keyblock::{self, Unwrapped, Version, WrappingUsage};
 
 /// A signed message to the service.
 #[derive(Clone, Eq, PartialEq)]
@@ -283,9 +283,9 @@ impl Terminal {
 }
 
 /// Opens the block of an initial key and loads the registers from it.
-fn load(
+pub(super) fn load<U: WrappingUsage>(
     suite: Suite,
-    protection: &Key<KeyBlockProtection>,
+    protection: &Key<U>,
     delivered: &DeliveredKey,
 ) -> Result<(Engine, LoadedKey), TerminalError> {
     let slot = delivered.slot;
@@ -317,9 +317,9 @@ fn load(
 
 /// Whether the authenticated header says what the delivery says: an initial DUKPT key (`B1`) of the
 /// suite's algorithm that derives (`X`) and never leaves (`N`), with the same id in `IK` or `KS`.
-fn describes(
+fn describes<U: WrappingUsage>(
     suite: Suite,
-    protection: &Key<KeyBlockProtection>,
+    protection: &Key<U>,
     opened: &Unwrapped,
     delivered: &DeliveredKey,
 ) -> bool {

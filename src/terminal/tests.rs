@@ -1,6 +1,7 @@
 //! A terminal's whole first activation against a host of a few lines, and every way it can fail.
 
 mod host;
+mod update;
 
 use super::*;
 use crate::activation::PayloadInvalid;

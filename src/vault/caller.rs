@@ -185,6 +185,8 @@ actions! {
     SuspendTerminal,
     /// A PIN block is translated.
     TranslatePin,
+    /// A terminal gets new keys under its update key.
+    UpdateKeys,
     /// A profile is changed.
     UpdateProfile,
     /// A MAC is verified.

@@ -13,13 +13,16 @@ use crate::activation::parameters::{
     ParametersVersion, TerminalId, file_digest,
 };
 use crate::activation::payload::{
-    Begin, BeginAnswer, Confirm, ConfirmAnswer, Deliver, DeliverAnswer, ParametersAnswer,
-    ParametersRequest, Payload, Report, TestTransaction, TestTransactionAnswer,
+    ActivationName, Begin, BeginAnswer, Confirm, ConfirmAnswer, Deliver, DeliverAnswer,
+    ParametersAnswer, ParametersRequest, Payload, Report, TestTransaction, TestTransactionAnswer,
+    Update, UpdateAnswer,
 };
 use crate::activation::transcript::{Role, Step, Transcript};
+use crate::activation::update::Renewal;
 use crate::agreement::{Agreement, ConfirmationKey, MasterKey, SessionKeys, Suite};
 use crate::crypto::LengthInvalid;
 use crate::crypto::ec::{self, Point};
+use crate::dukpt::{AesInitialKey, AesKsn, KeyKind};
 use crate::key::usage::KeyDerivation;
 use crate::key::{Algorithm, Key, Material};
 
@@ -57,6 +60,7 @@ pub(super) fn run(vector: &Vector) -> Outcome {
         }
         "activation_signature" => signature(vector),
         "activation_transcript" => Ok(Answer::text(&hex(&transcript(vector)?.hash()))),
+        "activation_update_keys" => update_keys(vector),
         unknown => Err(Stop::Unknown(unknown.to_owned())),
     }
 }
@@ -165,9 +169,34 @@ fn payload(vector: &Vector) -> Outcome {
         "Report" => Report::parse(&payload).map(drop)?,
         "TestTransaction" => TestTransaction::parse(&payload).map(drop)?,
         "TestTransactionAnswer" => TestTransactionAnswer::parse(&payload).map(drop)?,
+        "Update" => Update::parse(&payload).map(drop)?,
+        "UpdateAnswer" => UpdateAnswer::parse(&payload).map(drop)?,
         other => return Err(undefined("message", other)),
     }
     Ok(Answer::verified())
+}
+
+/// The keys of an update, from the initial key that serves and the KSN of the Update.
+fn update_keys(vector: &Vector) -> Outcome {
+    let ksn = AesKsn::parse(&vector.bytes("ksn")?)?;
+    let initial_key = Material::copied_from(&vector.bytes("initial_key")?);
+    let initial_key = Key::from_material(Algorithm::Aes128, initial_key)?;
+    let initial_key = AesInitialKey::new(initial_key, ksn.initial_key_id())?;
+    let activation = vector.text("activation")?;
+    let renewal = Renewal {
+        activation: &ActivationName::new(activation)
+            .ok_or_else(|| undefined("activation", activation))?,
+        nonce: &exactly(&vector.bytes("nonce")?)?,
+        initial_key_id: &vector.bytes("new_initial_key_id")?,
+    };
+    let derivation_key = initial_key.working_key(&ksn, KeyKind::Aes128)?;
+    let keys = renewal.confirmation_keys(&derivation_key)?;
+    // Exposed to be compared with published values.
+    Ok(Answer::value(json!({
+        "confirm_service": hex(keys.service.expose_bytes()),
+        "confirm_terminal": hex(keys.terminal.expose_bytes()),
+        "update_key": hex(initial_key.update_key(KeyKind::Aes128)?.expose_bytes()),
+    })))
 }
 
 fn signature(vector: &Vector) -> Outcome {

@@ -107,6 +107,7 @@ impl Service {
             | Call::GetParameters
             | Call::ReportStep
             | Call::RunTestTransaction
+            | Call::UpdateKeys
             | Call::PinOrMac => panic!("{call:?} is not the backend's"),
         }
     }

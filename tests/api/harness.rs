@@ -330,6 +330,11 @@ impl Till {
         self.driver(service, |driver| Box::pin(driver.take_keys(code))).await
     }
 
+    /// Steps 3 and 4 of a re-key in one, under the update key.
+    pub(crate) async fn update(&mut self, service: &Service) -> Result<(), ClientError> {
+        self.driver(service, |driver| Box::pin(driver.update())).await
+    }
+
     /// Step 6, with its report.
     pub(crate) async fn parameters(&mut self, service: &Service) -> Result<(), ClientError> {
         self.driver(service, |driver| Box::pin(driver.parameters())).await

@@ -30,6 +30,7 @@ mod switch;
 mod terminals;
 mod transactions;
 mod trust;
+mod update;
 mod vectors;
 mod watch;
 mod wire;

@@ -67,6 +67,13 @@ impl Service {
         refusal(self.client.terminals().update_profile(request).await)
     }
 
+    /// Has a profile's terminals take their next keys from another base derivation key.
+    pub(crate) async fn change_bdk(&self, profile: &str, key: &str) {
+        let mut request = update(profile, &["base_derivation_key"]);
+        request.profile.as_mut().unwrap().base_derivation_key = format!("keys/{key}");
+        assert!(self.update(request).await.is_ok(), "{profile} takes {key}");
+    }
+
     async fn get_profile(&self, id: &str) -> proto::Profile {
         let request = proto::GetProfileRequest { name: format!("profiles/{id}") };
         answer(self.client.terminals().get_profile(request).await).profile.expect("a profile")

@@ -198,6 +198,16 @@ impl ActivationService for Relay {
         Ok(Response::new(proto::RunTestTransactionResponse { payload, mac }))
     }
 
+    async fn update_keys(
+        &self,
+        request: Request<proto::UpdateKeysRequest>,
+    ) -> Result<Response<proto::UpdateKeysResponse>, Status> {
+        let proto::UpdateKeysRequest { ksn, payload, mac: proof } = request.into_inner();
+        let message = Message { ksn, payload, proof, ..message_of(Step::Update) };
+        let Reply { payload, proof: mac } = self.carry(message).await?;
+        Ok(Response::new(proto::UpdateKeysResponse { payload, mac }))
+    }
+
     async fn report_step(
         &self,
         request: Request<proto::ReportStepRequest>,

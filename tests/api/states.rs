@@ -64,74 +64,74 @@ const STA: Cell = Cell::State;
 /// What each state answers to each call; written out, and not derived from the library.
 #[rustfmt::skip]
 const EXPECTED: [(Row, [Cell; Call::ALL.len()]); 17] = [
-    // issue, reissue, begin, deliver, confirm, parameters, report, test, enable, standing,
+    // issue, reissue, begin, deliver, confirm, parameters, report, test, update, enable, standing,
     // settlement, hold, release, cancel, suspend, resume, retire, compromised, rekey, PIN or MAC
     ((State::Registered, Way::Only), [
-        Yes, STA, STA, Proof, Proof, Proof, STA, Proof, STA, Yes,
+        Yes, STA, STA, Proof, Proof, Proof, STA, Proof, Proof, STA, Yes,
         Yes, Yes, STA, STA, STA, STA, Yes, Yes, STA, Inact,
     ]),
     ((State::Registered, Way::NoCode), [
-        STA, STA, Yes, Proof, Proof, Proof, STA, Proof, STA, Yes,
+        STA, STA, Yes, Proof, Proof, Proof, STA, Proof, Proof, STA, Yes,
         Yes, Yes, STA, STA, STA, STA, Yes, Yes, STA, Inact,
     ]),
     ((State::CodeIssued, Way::Only), [
-        STA, Yes, Yes, STA, STA, Proof, STA, Proof, STA, Yes,
+        STA, Yes, Yes, STA, STA, Proof, STA, Proof, Proof, STA, Yes,
         Yes, Yes, STA, Yes, STA, STA, Yes, Yes, STA, Inact,
     ]),
     ((State::CodeVerified, Way::Only), [
-        STA, Yes, Yes, Yes, Proof, Proof, Yes, Proof, STA, Yes,
+        STA, Yes, Yes, Yes, Proof, Proof, Yes, Proof, Proof, STA, Yes,
         Yes, Yes, STA, Yes, STA, STA, Yes, Yes, STA, Inact,
     ]),
     ((State::KeysDelivered, Way::Only), [
-        STA, Yes, Yes, Again, Yes, Proof, Yes, Proof, STA, Yes,
+        STA, Yes, Yes, Again, Yes, Proof, Yes, Proof, Proof, STA, Yes,
         Yes, Yes, STA, Yes, STA, STA, Yes, Yes, STA, Inact,
     ]),
     ((State::KeysConfirmed, Way::Only), [
-        STA, STA, Activ, Proof, Again, Yes, Yes, STA, STA, Yes,
+        STA, STA, Activ, Proof, Again, Yes, Yes, STA, Activ, STA, Yes,
         Yes, Yes, STA, Yes, STA, STA, Yes, Yes, STA, Inact,
     ]),
     ((State::ParametersDelivered, Way::Only), [
-        STA, STA, Activ, Proof, Again, Yes, Yes, Yes, STA, Yes,
+        STA, STA, Activ, Proof, Again, Yes, Yes, Yes, Activ, STA, Yes,
         Yes, Yes, STA, Yes, STA, STA, Yes, Yes, STA, Inact,
     ]),
     ((State::Tested, Way::Only), [
-        STA, STA, Activ, Proof, Again, Yes, Yes, Yes, Yes, Yes,
+        STA, STA, Activ, Proof, Again, Yes, Yes, Yes, Activ, Yes, Yes,
         Yes, Yes, STA, Yes, STA, STA, Yes, Yes, STA, Inact,
     ]),
     ((State::Active, Way::Only), [
-        STA, STA, Activ, Proof, Again, Yes, Yes, STA, STA, Yes,
+        STA, STA, Activ, Proof, Again, Yes, Yes, STA, Activ, STA, Yes,
         Yes, STA, STA, STA, Yes, STA, Yes, Yes, Yes, Yes,
     ]),
     ((State::Held, Way::Risk), [
-        STA, STA, STA, STA, STA, STA, STA, STA, STA, Yes,
+        STA, STA, STA, STA, STA, STA, STA, STA, STA, STA, Yes,
         Yes, STA, Yes, Yes, STA, STA, Yes, Yes, STA, Inact,
     ]),
     ((State::Held, Way::Merchant), [
-        Merch, Merch, Merch, Merch, Merch, Merch, Merch, Merch, Merch, Yes,
+        Merch, Merch, Merch, Merch, Merch, Merch, Merch, Merch, Merch, Merch, Yes,
         Yes, Merch, Merch, Yes, STA, STA, Yes, Yes, STA, Inact,
     ]),
     ((State::CodeExpired, Way::Only), [
-        STA, Yes, STA, STA, STA, Proof, STA, Proof, STA, Yes,
+        STA, Yes, STA, STA, STA, Proof, STA, Proof, Proof, STA, Yes,
         Yes, Yes, STA, Yes, STA, STA, Yes, Yes, STA, Inact,
     ]),
     ((State::Locked, Way::Only), [
-        Lock, Yes, Lock, Lock, Lock, Proof, Lock, Proof, Lock, Yes,
+        Lock, Yes, Lock, Lock, Lock, Proof, Lock, Proof, Proof, Lock, Yes,
         Yes, Yes, STA, Yes, STA, STA, Yes, Yes, STA, Inact,
     ]),
     ((State::Rekeying, Way::Only), [
-        STA, STA, Yes, Yes, Yes, Yes, Yes, STA, STA, Yes,
+        STA, STA, Yes, Yes, Yes, Yes, Yes, STA, Yes, STA, Yes,
         Yes, STA, STA, Yes, Yes, STA, Yes, Yes, STA, Yes,
     ]),
     ((State::Suspended, Way::Only), [
-        STA, STA, STA, STA, STA, STA, STA, STA, STA, Yes,
+        STA, STA, STA, STA, STA, STA, STA, STA, STA, STA, Yes,
         Yes, STA, STA, STA, STA, Yes, Yes, Yes, STA, Inact,
     ]),
     ((State::Retired, Way::Only), [
-        STA, STA, STA, Proof, Proof, STA, STA, STA, STA, STA,
+        STA, STA, STA, Proof, Proof, STA, STA, STA, STA, STA, STA,
         STA, STA, STA, STA, STA, STA, STA, Yes, STA, Inact,
     ]),
     ((State::Compromised, Way::Only), [
-        STA, STA, STA, Proof, Proof, STA, STA, STA, STA, STA,
+        STA, STA, STA, Proof, Proof, STA, STA, STA, STA, STA, STA,
         STA, STA, STA, STA, STA, STA, Yes, STA, STA, Inact,
     ]),
 ];
@@ -509,6 +509,11 @@ impl Standing {
                 let request = test_request(service, &mut self.till.terminal);
                 self.till.terminal.abandon_exchange();
                 vec![service.send_test(&request).await.map(drop)]
+            }
+            Call::UpdateKeys => {
+                let request = self.till.terminal.request_update(&service.rng).expect("keys");
+                self.till.terminal.abandon_exchange();
+                vec![service.send_update(&request).await.map(drop)]
             }
             Call::PinOrMac => self.verify_macs(service).await,
             other => vec![service.call(other, &id).await.map(drop)],

@@ -73,6 +73,13 @@ impl Service {
         Ok(Sent { payload: answer.payload, proof: answer.mac })
     }
 
+    pub(crate) async fn send_update(&self, request: &TransactionRequest) -> Result<Sent, Refusal> {
+        let TransactionRequest { ksn, payload, mac } = request.clone();
+        let sent = proto::UpdateKeysRequest { ksn, payload, mac };
+        let answer = self.client.activation().update_keys(sent).await?.into_inner();
+        Ok(Sent { payload: answer.payload, proof: answer.mac })
+    }
+
     pub(crate) async fn send_report(
         &self,
         activation: &str,

@@ -92,7 +92,7 @@ pub struct DeliveredKey {
 }
 
 impl DeliveredKey {
-    fn to_wire(&self) -> wire::DeliveredKey {
+    pub(super) fn to_wire(&self) -> wire::DeliveredKey {
         wire::DeliveredKey {
             slot: self.slot,
             usage: self.usage.map(char::from).iter().collect(),
@@ -102,7 +102,7 @@ impl DeliveredKey {
         }
     }
 
-    fn from_wire(key: &wire::DeliveredKey) -> Result<Self, PayloadInvalid> {
+    pub(super) fn from_wire(key: &wire::DeliveredKey) -> Result<Self, PayloadInvalid> {
         let usage: [u8; 2] = exactly(key.usage.as_bytes(), "keys.usage")?;
         if !usage.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()) {
             return Err(PayloadInvalid { field: "keys.usage" });
@@ -217,7 +217,7 @@ fn point(bytes: &[u8], field: &'static str) -> Result<Option<Point>, PayloadInva
 }
 
 /// Slots must ascend, so that the same keys have one form.
-fn check_slots(slots: &[u32]) -> Result<(), PayloadInvalid> {
+pub(super) fn check_slots(slots: &[u32]) -> Result<(), PayloadInvalid> {
     if !(1..=KEYS_MAX).contains(&slots.len()) {
         return Err(PayloadInvalid { field: "keys" });
     }

@@ -6,6 +6,7 @@
 mod keys;
 mod session;
 mod transaction;
+mod update;
 
 pub use keys::{Confirm, ConfirmAnswer, ConfirmedKey, Deliver, DeliverAnswer, DeliveredKey};
 pub use session::{
@@ -15,6 +16,7 @@ pub use transaction::{
     CardData, Fault, Outcome, ParametersAnswer, ParametersRequest, PinBlockFormat, Report,
     TestTransaction, TestTransactionAnswer,
 };
+pub use update::{Update, UpdateAnswer};
 
 use prost::Message;
 

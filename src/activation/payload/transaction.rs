@@ -88,6 +88,7 @@ impl Payload for Report {
             Step::Confirm => wire::Step::Confirm,
             Step::Parameters => wire::Step::Parameters,
             Step::Test => wire::Step::Test,
+            Step::Update => wire::Step::Update,
             // No report is made of a report; the receiver refuses the value.
             Step::Report => wire::Step::Unspecified,
         };
@@ -112,6 +113,7 @@ impl Payload for Report {
             wire::Step::Confirm => Step::Confirm,
             wire::Step::Parameters => Step::Parameters,
             wire::Step::Test => Step::Test,
+            wire::Step::Update => Step::Update,
         };
         let outcome = match required(message.outcome, "outcome")? {
             wire::report::Outcome::AppliedDigest(digest) => {

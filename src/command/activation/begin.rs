@@ -12,6 +12,7 @@ use super::{Signed, payload_field};
 use crate::activation::parameters::AcquirerId;
 use crate::activation::payload::{ActivationName, Begin, BeginAnswer, CertificateChain, Payload};
 use crate::activation::{Call, State, Step, Transcript};
+use crate::agreement::Suite;
 use crate::command::initial_key::InitialKeyId;
 use crate::command::{Error, give_up, manage_trust, refuse, retrying};
 use crate::crypto::{constant_time_eq, digest};
@@ -226,60 +227,18 @@ impl Attempt<'_> {
         Ok(Means { bdk, acquirer_id, voice, activation })
     }
 
-    /// The activation that goes on in a new session, or a new one with a key id of its own.
+    /// The activation of the session that begins, for the device that begins it.
     async fn activation(
         &mut self,
         bdk: &StoredKey<BaseDerivation>,
     ) -> Result<Versioned<Activation>, Error> {
-        let now = self.work.now();
-        let alive = match self.before.take() {
-            Some(last) if !matches!(last.record.phase, Phase::Begun | Phase::Delivered) => None,
-            Some(mut last) if now > last.record.expires => {
-                last.record.end();
-                self.work.put(&last)?;
-                None
-            }
-            last => last,
-        };
-        let mut activation = match alive {
-            Some(mut alive) => {
-                alive.record.forget_session();
-                (alive.record.delivered, alive.record.confirmed) = (None, None);
-                alive
-            }
-            None => self.fresh(bdk).await?,
-        };
-        activation.record.phase = Phase::Begun;
+        let terminal = &mut self.terminal.record;
+        let (last, suite) = (self.before.take(), self.profile.suite);
+        let mut activation = go_on_or_anew(&mut self.work, terminal, last, bdk, suite).await?;
         let chain = self.begin.certificate_chain.as_ref();
         activation.record.certificate_chain =
             chain.map_or(&[][..], |chain| chain.as_der()).to_vec();
         Ok(activation)
-    }
-
-    async fn fresh(
-        &mut self,
-        bdk: &StoredKey<BaseDerivation>,
-    ) -> Result<Versioned<Activation>, Error> {
-        let initial_key_id = InitialKeyId::allocate(&mut self.work, bdk.record()).await?;
-        let terminal = &mut self.terminal.record;
-        terminal.activation = terminal.activation.saturating_add(1);
-        Ok(Versioned::absent(Activation {
-            terminal: terminal.id.clone(),
-            number: terminal.activation,
-            phase: Phase::Begun,
-            expires: self.work.now().plus_ms(LIFETIME_MS),
-            base_derivation_key: bdk.record().name.clone(),
-            initial_key_id: initial_key_id.bytes().to_vec(),
-            suite: self.profile.suite,
-            certificate_chain: Vec::new(),
-            transcript: Vec::new(),
-            confirmation_keys: None,
-            check_values: Vec::new(),
-            begun: None,
-            delivered: None,
-            confirmed: None,
-            exchanged: None,
-        }))
     }
 
     fn note(&mut self, activation: &Activation) {
@@ -354,6 +313,61 @@ impl Attempt<'_> {
         let error = Error::Refused { reason, metadata };
         unless_worse(self.work.commit_refused(reason).await, error)
     }
+}
+
+/// The activation that goes on in a new session, or a new one with a key id of its own.
+///
+/// One goes on while it lives and is not confirmed, and while the profile's base derivation key is
+/// still the one of its key id.
+pub(super) async fn go_on_or_anew(
+    work: &mut Work,
+    terminal: &mut Terminal,
+    last: Option<Versioned<Activation>>,
+    bdk: &StoredKey<BaseDerivation>,
+    suite: Suite,
+) -> Result<Versioned<Activation>, Error> {
+    let under_way =
+        |last: &Versioned<Activation>| matches!(last.record.phase, Phase::Begun | Phase::Delivered);
+    let Some(mut last) = last.filter(under_way) else {
+        return fresh(work, terminal, bdk, suite).await;
+    };
+    let is_over = work.now() > last.record.expires;
+    if is_over || last.record.base_derivation_key != bdk.record().name {
+        last.record.end();
+        work.put(&last)?;
+        return fresh(work, terminal, bdk, suite).await;
+    }
+    last.record.forget_session();
+    (last.record.begun, last.record.delivered, last.record.confirmed) = (None, None, None);
+    last.record.phase = Phase::Begun;
+    Ok(last)
+}
+
+async fn fresh(
+    work: &mut Work,
+    terminal: &mut Terminal,
+    bdk: &StoredKey<BaseDerivation>,
+    suite: Suite,
+) -> Result<Versioned<Activation>, Error> {
+    let initial_key_id = InitialKeyId::allocate(work, bdk.record()).await?;
+    terminal.activation = terminal.activation.saturating_add(1);
+    Ok(Versioned::absent(Activation {
+        terminal: terminal.id.clone(),
+        number: terminal.activation,
+        phase: Phase::Begun,
+        expires: work.now().plus_ms(LIFETIME_MS),
+        base_derivation_key: bdk.record().name.clone(),
+        initial_key_id: initial_key_id.bytes().to_vec(),
+        suite,
+        certificate_chain: Vec::new(),
+        transcript: Vec::new(),
+        confirmation_keys: None,
+        check_values: Vec::new(),
+        begun: None,
+        delivered: None,
+        confirmed: None,
+        exchanged: None,
+    }))
 }
 
 async fn last_activation(

@@ -11,8 +11,9 @@ use crate::agreement::{Agreement, SessionKeys};
 use crate::command::initial_key::InitialKeyId;
 use crate::command::{Error, give_up, refuse, retrying};
 use crate::crypto::ec::{EphemeralKey, Point};
+use crate::key::Key;
 use crate::key::usage::BaseDerivation;
-use crate::keyblock::{self, Version};
+use crate::keyblock::{self, Version, WrappingUsage};
 use crate::vault::{
     Action, Caller, Operation, Reason, StoredKey, UnixMillis, Vault, Versioned, Work,
 };
@@ -93,7 +94,7 @@ pub(super) async fn read(
 }
 
 /// Gives the kept answer again, for as long as it is kept.
-async fn give_again(
+pub(super) async fn give_again(
     mut work: Work,
     terminal: Versioned<Terminal>,
     mut activation: Versioned<Activation>,
@@ -211,7 +212,12 @@ async fn hand_out(
         Ok(established) => established,
         Err(error) => return Err(give_up(work, error).await),
     };
-    let key = initial_key(vault, &bdk, &activation.record, &keys)?;
+    // The agreement may be weaker than the key that is derived from it.
+    if !keys.carry(bdk.key().algorithm()) {
+        let error = Error::refused(Reason::WrappingKeyTooWeak);
+        return Err(fail(work, terminal, error).await);
+    }
+    let key = initial_key(vault, &bdk, &activation.record, &keys.key_block_protection)?;
     let check_value = data_encoding::HEXUPPER.encode(&key.check_value);
     activation.record.check_values = vec![(key.slot, key.check_value.clone())];
     activation.record.confirmation_keys = Some(ConfirmationKeys {
@@ -231,7 +237,7 @@ async fn hand_out(
         State::Rekeying => State::Rekeying,
         _ => State::KeysDelivered,
     };
-    let version = char::from(block_version(&keys)?.letter());
+    let version = char::from(block_version(&keys.key_block_protection)?.letter());
     let note = format!("initial key, check value {check_value}, version {version} key block");
     advance(&mut work, &mut terminal.record, to, Happened::done("DeliverKeys", note));
     work.uses(&bdk);
@@ -242,21 +248,19 @@ async fn hand_out(
     Ok(answer)
 }
 
-/// Derives the initial key of the allocated id and wraps it under the session's key.
-fn initial_key(
+/// Derives the initial key of the allocated id and wraps it: under the session's key, or under the
+/// update key of the key before.
+pub(super) fn initial_key<U: WrappingUsage>(
     vault: &Vault,
     bdk: &StoredKey<BaseDerivation>,
     activation: &Activation,
-    keys: &SessionKeys,
+    protection: &Key<U>,
 ) -> Result<DeliveredKey, Error> {
     let id = InitialKeyId::parse(&activation.initial_key_id);
     let id = id.ok_or_else(|| broken("no initial key id"))?;
     let key = id.derive(bdk.key())?;
-    if !keys.carry(key.algorithm()) {
-        return Err(Error::refused(Reason::WrappingKeyTooWeak));
-    }
-    let header = id.header(block_version(keys)?, &key)?;
-    let wrapped = keyblock::wrap_key(&keys.key_block_protection, &header, &key, vault.rng())
+    let header = id.header(block_version(protection)?, &key)?;
+    let wrapped = keyblock::wrap_key(protection, &header, &key, vault.rng())
         .map_err(|_| broken("the initial key does not wrap"))?;
     Ok(DeliveredKey {
         slot: SLOT,
@@ -267,8 +271,8 @@ fn initial_key(
     })
 }
 
-/// The version of key blocks that the session's key wraps.
-fn block_version(keys: &SessionKeys) -> Result<Version, Error> {
-    Version::under(keys.key_block_protection.algorithm())
-        .ok_or_else(|| broken("the session's key wraps no key blocks"))
+/// The version of key blocks that a key wraps.
+fn block_version<U: WrappingUsage>(protection: &Key<U>) -> Result<Version, Error> {
+    Version::under(protection.algorithm())
+        .ok_or_else(|| broken("the protection key wraps no key blocks"))
 }

@@ -34,10 +34,19 @@ pub(super) struct Opened {
     step: Step,
 }
 
+/// A request whose MAC verified, and which was answered before.
+pub(super) struct Answered {
+    pub(super) work: Work,
+    pub(super) terminal: Versioned<Terminal>,
+    pub(super) activation: Versioned<Activation>,
+    /// The same bytes again.
+    pub(super) answer: Answer,
+}
+
 /// What opening a request leads to.
 pub(super) enum Opening {
-    /// It was answered before: the same bytes again.
-    Answered(Answer),
+    /// It was answered before.
+    Answered(Box<Answered>),
     /// It is new.
     Fresh(Box<Opened>),
 }
@@ -77,12 +86,12 @@ pub(super) async fn open(
     let id = Activation::id_of(&terminal.record.id, terminal.record.activation);
     let activation = vault.get::<Activation>(&id).await?;
     let activation = activation.ok_or_else(|| broken("a terminal with keys has no activation"))?;
-    let kept = activation.record.exchanged.as_ref();
+    let kept = activation.record.kept(step);
     if let Some(answer) = Activation::answered(kept, &request.signed) {
-        return match check_again(&terminal.record, call) {
-            Ok(()) => Ok(Opening::Answered(answer)),
-            Err(error) => Err(give_up(work, error).await),
-        };
+        if let Err(error) = check_again(&terminal.record, call) {
+            return Err(give_up(work, error).await);
+        }
+        return Ok(Opening::Answered(Box::new(Answered { work, terminal, activation, answer })));
     }
     let input = Transcript::new().with(&request.signed.payload).with(&request.signed.proof).hash();
     match claim(&mut work, bdk.record(), (&request.ksn, Purpose::MacRequest), &input).await {
@@ -145,7 +154,7 @@ impl Opened {
             .map_err(|_| broken("the response key makes no MAC"))?;
         let now = self.work.now();
         let answer = Answer::to(&request.signed, payload, mac.bytes().to_vec(), now);
-        self.activation.record.exchanged = Some(answer.clone());
+        *self.activation.record.kept_mut(self.step) = Some(answer.clone());
         self.work.put(&self.activation)?;
         self.work.put(&self.terminal)?;
         self.work.commit().await?;

@@ -18,6 +18,7 @@ pub mod register;
 pub mod report;
 mod step;
 pub mod test_transaction;
+pub mod update;
 pub mod watch;
 
 use crate::activation::PayloadInvalid;

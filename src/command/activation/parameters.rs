@@ -28,7 +28,7 @@ async fn get_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Result<
     let wanted = ParametersRequest::parse(&request.signed.payload).map_err(payload_field)?;
     let what = (Action::GetParameters, Call::GetParameters, Step::Parameters);
     let mut opened = match open(vault, caller, what, request).await? {
-        Opening::Answered(answer) => return Ok(answer),
+        Opening::Answered(answered) => return Ok(answered.answer),
         Opening::Fresh(opened) => opened,
     };
     let profile = profile_of(vault, &opened.terminal.record).await?;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::Signed;
-use crate::activation::{State, Transcript};
+use crate::activation::{State, Step, Transcript};
 use crate::agreement::Suite;
 use crate::crypto::digest::StateInvalid;
 use crate::vault::{Kind, Record, UnixMillis};
@@ -442,6 +442,18 @@ impl Activation {
         self.transcript.zeroize();
         self.confirmation_keys = None;
         self.check_values.clear();
+    }
+
+    /// Where the answer to an exchange is kept: new keys until they are confirmed, others until the
+    /// next exchange.
+    #[must_use]
+    pub fn kept(&self, step: Step) -> Option<&Answer> {
+        if step == Step::Update { self.delivered.as_ref() } else { self.exchanged.as_ref() }
+    }
+
+    /// See [`Self::kept`].
+    pub fn kept_mut(&mut self, step: Step) -> &mut Option<Answer> {
+        if step == Step::Update { &mut self.delivered } else { &mut self.exchanged }
     }
 
     /// The answer that was given to this very request before.

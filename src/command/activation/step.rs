@@ -62,7 +62,7 @@ pub(super) fn check_again(terminal: &Terminal, call: Call) -> Result<(), Error> 
 
 /// The answer to a call that the terminal's state does not allow.
 pub(super) fn refused(terminal: &Terminal, call: Call, refusal: Refusal) -> Error {
-    let begins = matches!(call, Call::BeginActivation | Call::DeliverKeys);
+    let begins = matches!(call, Call::BeginActivation | Call::DeliverKeys | Call::UpdateKeys);
     let reason = match refusal {
         Refusal::AlreadyActive | Refusal::KeysConfirmed if begins => {
             Reason::TerminalAlreadyActivated

@@ -29,7 +29,7 @@ async fn run_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Result<
     let transaction = TestTransaction::parse(&request.signed.payload).map_err(payload_field)?;
     let what = (Action::RunTestTransaction, Call::RunTestTransaction, Step::Test);
     let mut opened = match open(vault, caller, what, request).await? {
-        Opening::Answered(answer) => return Ok(answer),
+        Opening::Answered(answered) => return Ok(answered.answer),
         Opening::Fresh(opened) => opened,
     };
     let profile = profile_of(vault, &opened.terminal.record).await?;

@@ -106,6 +106,31 @@ impl Driver<'_> {
         self.confirm().await
     }
 
+    /// Takes new keys in a re-key, under the update key of the AES keys that serve.
+    pub async fn update_keys(&mut self) -> Result<(), ClientError> {
+        if self.terminal.confirm().is_err() {
+            self.update().await?;
+        }
+        self.confirm().await
+    }
+
+    /// Steps 3 and 4 in one: asks for the keys and loads them.
+    pub async fn update(&mut self) -> Result<(), ClientError> {
+        let request = self.terminal.request_update(self.rng)?;
+        self.keep()?;
+        let reply = match self.line.send(Message::exchange(Step::Update, request)).await {
+            Ok(reply) => reply,
+            Err(status) => return Err(self.give_up(status)?),
+        };
+        let loaded = match self.terminal.accept_update(reply.answer()) {
+            Ok(loaded) => loaded,
+            Err(error) => return Err(self.report_fault(Step::Update, error).await),
+        };
+        self.keep()?;
+        (self.tell)(Told::Keys(loaded));
+        Ok(())
+    }
+
     /// Step 3; the Begin that waits for its answer goes out again as it is.
     pub async fn begin(&mut self, code: Option<ActivationCode>) -> Result<(), ClientError> {
         let request = match self.terminal.begin_again() {

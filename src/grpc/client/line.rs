@@ -139,6 +139,11 @@ async fn deliver(client: &Client, message: Message) -> Result<Reply, Status> {
             calls.report_step(request).await?;
             Ok(Reply::default())
         }
+        Step::Update => {
+            let request = proto::UpdateKeysRequest { ksn, payload, mac: proof };
+            let answer = calls.update_keys(request).await?.into_inner();
+            Ok(Reply { payload: answer.payload, proof: answer.mac })
+        }
         Step::Test => {
             let request = proto::RunTestTransactionRequest { ksn, payload, mac: proof };
             let answer = calls.run_test_transaction(request).await?.into_inner();

@@ -131,6 +131,7 @@ const fn call_of(step: Step) -> &'static str {
         Step::Parameters => "GetParameters",
         Step::Report => "ReportStep",
         Step::Test => "RunTestTransaction",
+        Step::Update => "UpdateKeys",
     }
 }
 

@@ -1,0 +1,131 @@
+//! Steps 3 and 4 of a re-key in one: new keys under the update key of the AES keys that serve.
+
+use super::begin::{NO_KEYS, broken, go_on_or_anew, name};
+use super::deliver::{give_again, initial_key, state_error};
+use super::exchange::{Answered, Exchange, Opened, Opening, open};
+use super::payload_field;
+use super::proof::{Proven, disbelieve, judge_again};
+use super::record::{Answer, ConfirmationKeys, Phase, Terminal};
+use super::step::{Happened, advance, fail, profile_of, with_remedy};
+use crate::activation::payload::{Payload, Update, UpdateAnswer};
+use crate::activation::update::Renewal;
+use crate::activation::{Call, Step, Transcript};
+use crate::command::{Error, InitialKey, Ksn, retrying};
+use crate::key::usage::BaseDerivation;
+use crate::vault::{Action, Caller, Operation, StoredKey, Vault};
+
+/// Gives a terminal new keys under the update key of those that serve (ANSI X9.24-3:2017, 6.5.4).
+///
+/// What vouches for the terminal are the keys that it has; its certificate is judged again all the
+/// same. Towards these keys there is no forward secrecy: who has them reads the new ones.
+pub async fn update_keys(
+    vault: &Vault,
+    caller: &Caller,
+    request: &Exchange,
+) -> Result<Answer, Error> {
+    retrying(|| update_once(vault, caller, request)).await
+}
+
+async fn update_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Result<Answer, Error> {
+    let update = Update::parse(&request.signed.payload).map_err(payload_field)?;
+    let what = (Action::UpdateKeys, Call::UpdateKeys, Step::Update);
+    let opened = match open(vault, caller, what, request).await? {
+        Opening::Answered(answered) => return again(vault, *answered).await,
+        Opening::Fresh(opened) => opened,
+    };
+    let (terminal, now) = (&opened.terminal.record, opened.work.now());
+    if !serves(terminal, &opened.bdk.record().name, &request.ksn) {
+        let error = state_error(terminal, "these keys are replaced: use those that serve");
+        return Err(fail(opened.work, opened.terminal, error).await);
+    }
+    let device = match judge_again(vault, terminal, &opened.activation.record, now).await {
+        Ok(device) => device,
+        Err(disbelief) => return Err(disbelieve(opened.work, opened.terminal, disbelief).await),
+    };
+    let profile = profile_of(vault, terminal).await?;
+    let operation = Operation::DeriveInitial;
+    match vault.key::<BaseDerivation>(&profile.base_derivation_key, operation).await {
+        Ok(bdk) => hand_out(vault, opened, (&bdk, &device), &update, request).await,
+        Err(error) => {
+            let error = with_remedy(error, NO_KEYS);
+            Err(fail(opened.work, opened.terminal, error).await)
+        }
+    }
+}
+
+/// The very bytes that were answered before; the device may be denied since, or their time be over.
+async fn again(vault: &Vault, answered: Answered) -> Result<Answer, Error> {
+    let Answered { work, terminal, activation, answer } = answered;
+    match judge_again(vault, &terminal.record, &activation.record, work.now()).await {
+        Ok(_) => give_again(work, terminal, activation, answer).await,
+        Err(disbelief) => Err(disbelieve(work, terminal, disbelief).await),
+    }
+}
+
+/// Whether a KSN is of the keys that serve: those before a re-key have their grace for
+/// transactions, and give out no keys.
+fn serves(terminal: &Terminal, name_of_bdk: &str, ksn: &Ksn) -> bool {
+    terminal.keys.as_ref().is_some_and(|keys| {
+        keys.base_derivation_key == name_of_bdk && keys.initial_key_id == ksn.initial_key_id()
+    })
+}
+
+async fn hand_out(
+    vault: &Vault,
+    mut opened: Box<Opened>,
+    (bdk, device): (&StoredKey<BaseDerivation>, &Proven),
+    update: &Update,
+    request: &Exchange,
+) -> Result<Answer, Error> {
+    let InitialKey::Aes(serving, ksn) = &opened.initial_key else {
+        return Err(opened.refuse(Error::ksn("ksn")).await);
+    };
+    let kind = opened.initial_key.kind();
+    let underivable = |_| broken("the initial key derives no update key");
+    let update_key = serving.update_key(kind).map_err(underivable)?;
+    let derivation_key = serving.working_key(ksn, kind).map_err(underivable)?;
+
+    let chain = opened.activation.record.certificate_chain.clone();
+    let suite = opened.activation.record.suite;
+    let last = Some(opened.activation);
+    let work = &mut opened.work;
+    let terminal = &mut opened.terminal.record;
+    let mut activation = match go_on_or_anew(work, terminal, last, bdk, suite).await {
+        Ok(activation) => activation,
+        Err(error) => {
+            let error = with_remedy(error, NO_KEYS);
+            return Err(fail(opened.work, opened.terminal, error).await);
+        }
+    };
+    let key = initial_key(vault, bdk, &activation.record, &update_key)?;
+    let note = format!(
+        "activation {}, initial key id {}, check value {}, under the update key",
+        activation.record.number,
+        data_encoding::HEXUPPER.encode(&key.initial_key_id),
+        data_encoding::HEXUPPER.encode(&key.check_value),
+    );
+    let activation_name = name(&activation.record)?;
+    let keys = Renewal {
+        activation: &activation_name,
+        nonce: &update.nonce,
+        initial_key_id: &key.initial_key_id,
+    }
+    .confirmation_keys(&derivation_key)
+    .map_err(|_| broken("the initial key derives no confirmation keys"))?;
+    activation.record.confirmation_keys = Some(ConfirmationKeys {
+        terminal: *keys.terminal.expose_bytes(),
+        service: *keys.service.expose_bytes(),
+    });
+    activation.record.check_values = vec![(key.slot, key.check_value.clone())];
+    activation.record.certificate_chain = chain;
+    activation.record.phase = Phase::Delivered;
+    let payload = UpdateAnswer { activation: activation_name, keys: vec![key] }.encode();
+    let transcript = Transcript::new().with(&request.signed.payload).with(&payload);
+    activation.record.transcript = transcript.state().to_vec();
+    let state = terminal.state;
+    advance(work, terminal, state, Happened::done("UpdateKeys", note));
+    work.uses(bdk);
+    device.expected_by(work, terminal);
+    opened.activation = activation;
+    opened.answer(request, payload).await
+}
