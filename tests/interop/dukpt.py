@@ -107,6 +107,14 @@ class AesKeys:
     def mac_response_key(self, counter: int) -> bytes:
         return self._working(0x2001, counter)
 
+    def key_derivation_key(self, counter: int) -> bytes:
+        """The key that further keys are derived from."""
+        return self._working(0x8000, counter)
+
+    def update_key(self) -> bytes:
+        """The key that protects new initial keys, of a counter that no transaction has."""
+        return self._working(0x0002, 0xFFFFFFFF)
+
     def cmac(self, key: bytes, message: bytes) -> bytes:
         return cmac(AES(key), message)
 

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from answers import Refused, require_same
 from credential import Agreed
 from dukpt import cmac, triple_length
-from protocol import Transcript
+from protocol import Transcript, counter_kdf
 from stubs import payload
 
 
@@ -26,30 +26,30 @@ class MasterKey:
 
     def prove(self, covered: bytes) -> bytes:
         """HMAC under the master device key."""
-        return hmac.digest(self._derive("device", self.serial.encode()), covered, "sha256")
+        return hmac.digest(self.device_key(), covered, "sha256")
 
     def session(self, answered: Message, begun: Transcript) -> "MasterSession":
         """Derives the session's keys from the transcript through BeginAnswer."""
         if answered.service_certificate_chain:
             raise Refused(payload.FAULT_PAYLOAD)
-        about = begun.digest()
-        protection = self._derive("kbpk", about, len(self._key))
+        return MasterSession(self.session_keys(begun.digest()))
+
+    def device_key(self) -> bytes:
+        """The master device key, of 32 bytes."""
+        return self._derive("device", self.serial.encode(), 32)
+
+    def session_keys(self, digest: bytes) -> Agreed:
+        """The keys of a session, from the transcript's digest."""
+        protection = self._derive("kbpk", digest, len(self._key))
         if self._is_tdes:
             protection = psec.des.adjust_key_parity(protection)
-        return MasterSession(
-            Agreed(protection, self._derive("terminal", about), self._derive("service", about)))
+        return Agreed(protection, self._derive("terminal", digest, 32),
+                      self._derive("service", digest, 32))
 
-    def _derive(self, use: str, about: bytes, length: int = 32) -> bytes:
-        """The counter mode of SP 800-108r1, 4.1, with CMAC of the master key's algorithm."""
+    def _derive(self, use: str, about: bytes, length: int) -> bytes:
         cipher = TripleDES(triple_length(self._key)) if self._is_tdes else AES(self._key)
-        label = f"firstkey/v1/master-{use}"
-        fixed = b"\0".join([label.encode(), self._suite.encode(), about])
-        fixed += (8 * length).to_bytes(4, "big")
-        derived, block = b"", 0
-        while len(derived) < length:
-            block += 1
-            derived += cmac(cipher, block.to_bytes(4, "big") + fixed)
-        return derived[:length]
+        return counter_kdf(lambda data: cmac(cipher, data), f"firstkey/v1/master-{use}",
+                           self._suite.encode() + b"\0" + about, length)
 
 
 class MasterSession:

@@ -4,6 +4,7 @@ Written from the comments of `proto/firstkey/payload/v1/payload.proto`.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -40,6 +41,16 @@ def agreed_key(label: str, suite: str, transcript: bytes, shared: bytes,
     named = b"".join(bytes([len(text)]) + text.encode() for text in (label, suite))
     info = named + device_ephemeral + service_ephemeral
     return HKDF(SHA256(), 32, salt=transcript, info=info).derive(shared)
+
+
+def counter_kdf(cmac: Callable[[bytes], bytes], label: str, about: bytes, length: int) -> bytes:
+    """The counter mode of NIST SP 800-108r1, 4.1, with a CMAC under the source key."""
+    fixed = label.encode() + b"\0" + about + (8 * length).to_bytes(4, "big")
+    derived, block = b"", 0
+    while len(derived) < length:
+        block += 1
+        derived += cmac(block.to_bytes(4, "big") + fixed)
+    return derived[:length]
 
 
 def normal_code(typed: str) -> str:

@@ -28,6 +28,7 @@ _OTHER_PAYLOAD = {
     "ConfirmKeysRequest": (payload.Confirm, {"activation": "terminals/other/activations/1"}),
     "GetParametersRequest": (payload.Parameters, {"nonce": bytes(32)}),
     "ReportStepRequest": (payload.Report, {"applied_digest": bytes(32)}),
+    "UpdateKeysRequest": (payload.Update, {"nonce": bytes(32)}),
     "RunTestTransactionRequest": (payload.TestTransaction, {"amount_minor": 1}),
 }
 

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import psec
@@ -22,6 +22,7 @@ from dukpt import AesKeys, Keys, TdesKeys, aes_block, tdes_block, xor
 from parameters import Parameters, read_parameters
 from protocol import Transcript
 from stubs import activation, payload
+from update import update_keys
 
 
 class Step(NamedTuple):
@@ -89,6 +90,11 @@ class Terminal:
         """Takes new keys in place of the ones that serve."""
         play(link, self.key_steps(None))
 
+    def update_steps(self) -> Iterator[Step]:
+        """Those of a re-key under the update key of the keys that serve."""
+        yield Step("UpdateKeys", self.update, self.updated)
+        yield Step("ConfirmKeys", self.confirm, self.confirmed)
+
     # Step 3.
 
     def begin(self, code: str | None) -> Message:
@@ -140,19 +146,20 @@ class Terminal:
         if said.activation != self.activation:
             raise Refused(payload.FAULT_PAYLOAD)
         agreed = self._session.agree(said, self._asked)
-        keys = [self._load(key, agreed.protection) for key in said.keys]
+        loaded = self._load(said.keys, agreed.protection, self.credential.block_version)
+        self._loaded, self._agreed, self._transcript = loaded, agreed, transcript
+
+    def _load(self, keys: Sequence[Message], kbpk: bytes, version: str) -> Keys:
+        """Opens the block of the initial key; its header says what the message says."""
         if len(keys) != 1:
             raise Refused(payload.FAULT_PAYLOAD)
-        self._loaded, self._agreed, self._transcript = keys[0], agreed, transcript
-
-    def _load(self, delivered: Message, kbpk: bytes) -> Keys:
-        """Opens the block of an initial key; its header says what the message says."""
+        delivered = keys[0]
         try:
             header, key = psec.tr31.unwrap(kbpk, delivered.key_block)
         except (psec.tr31.HeaderError, psec.tr31.KeyBlockError) as error:
             raise Refused(payload.FAULT_KEY_BLOCK) from error
         algorithm, id_block = ("A", "IK") if self._dukpt is AesKeys else ("T", "KS")
-        due = (self.credential.block_version, "B1", algorithm, "X", "N")
+        due = (version, "B1", algorithm, "X", "N")
         says = (header.version_id, header.key_usage, header.algorithm, header.mode_of_use,
                 header.exportability)
         if says != due or len(key) != 16:
@@ -161,10 +168,10 @@ class Terminal:
             raise Refused(payload.FAULT_KEY_BLOCK)
         if header.blocks.get(id_block) != delivered.initial_key_id.hex().upper():
             raise Refused(payload.FAULT_KEY_BLOCK)
-        keys = self._dukpt(key, delivered.initial_key_id)
-        if keys.check_value() != delivered.check_value:
+        loaded = self._dukpt(key, delivered.initial_key_id)
+        if loaded.check_value() != delivered.check_value:
             raise Refused(payload.FAULT_CHECK_VALUE)
-        return keys
+        return loaded
 
     # Step 5.
 
@@ -188,6 +195,24 @@ class Terminal:
         if said.activation != self.activation or said.status != payload.KEY_STATUS_SERVING:
             raise Refused(payload.FAULT_PAYLOAD)
         self.keys, self._counter = self._loaded, 0
+
+    # A re-key without a session of its own: in place of steps 3 and 4.
+
+    def update(self) -> Message:
+        """Asks for new keys, under a transaction key of those that serve."""
+        self._nonce = os.urandom(32)
+        asked = payload.Update(nonce=self._nonce).SerializeToString()
+        return activation.UpdateKeysRequest(**self.maced(asked, "update"))
+
+    def updated(self, answer: Message) -> None:
+        """Opens the key block with the update key."""
+        self._verify_answer(answer, "update")
+        said = parse(payload.UpdateAnswer, answer.payload)
+        loaded = self._load(said.keys, self.keys.update_key(), "D")
+        self._agreed = update_keys(self.keys, self._asked_counter, said.activation, self._nonce,
+                                   loaded.key_id)
+        self._loaded, self._transcript = loaded, self._asked.then(answer.payload)
+        self.activation = said.activation
 
     # Step 6.
 

@@ -6,6 +6,7 @@ import service
 from answers import Refused
 from fixture import AES, MASTER_AES, TDES, TerminalCase
 from stubs import payload, terminals
+from tamper import bits_flipped, with_other_payload, with_other_proof
 from terminal import Terminal
 
 
@@ -72,7 +73,38 @@ class Life(TerminalCase):
                                 algorithm=self.kind.mac_algorithm)
 
 
-class AesLife(Life):
+class AesUpdates(Life):
+    """What holds besides for AES DUKPT, which has an update key."""
+
+    def test_the_update_key_brings_new_keys(self) -> None:
+        terminal = self.active()
+        old, late = terminal.keys, terminal.purchase(self.card, 100)
+        self.backend.start_rekey(self.name)
+        for step in terminal.update_steps():
+            request = step.ask()
+            for wrong in (with_other_payload(request), with_other_proof(request)):
+                with self.subTest(step.call), self.refused("ACTIVATION_REFUSED"):
+                    getattr(self.link, step.call)(wrong)
+            answer = getattr(self.link, step.call)(request)
+            self.assertEqual(getattr(self.link, step.call)(request), answer)
+            for wrong in bits_flipped(answer):
+                with self.assertRaises(Refused, msg=step.call):
+                    step.accept(wrong)
+            step.accept(answer)
+        base = service.development_keys()[self.kind.base_key]
+        self.assertNotEqual(terminal.keys.key_id, old.key_id)
+        self.assertEqual(terminal.keys, self.kind.dukpt.from_base(base, terminal.keys.key_id))
+        for purchase in (terminal.purchase(self.card, 100), late):
+            self.backend.verify_mac(purchase.ksn, purchase.message, purchase.mac,
+                                    algorithm=self.kind.mac_algorithm)
+
+    def test_no_update_comes_unless_the_backend_started_it(self) -> None:
+        terminal = self.active()
+        with self.refused("TERMINAL_ALREADY_ACTIVATED"):
+            self.link.UpdateKeys(terminal.update())
+
+
+class AesLife(AesUpdates):
     """AES-128 DUKPT."""
 
     kind = AES
@@ -83,12 +115,18 @@ class TdesLife(Life):
 
     kind = TDES
 
+    def test_there_is_no_update_key(self) -> None:
+        terminal = self.active()
+        self.backend.start_rekey(self.name)
+        with self.refused("KSN_INVALID"):
+            self.link.UpdateKeys(terminal.update())
 
-class MasterKeyLife(Life):
+
+class MasterKeyLife(AesUpdates):
     """AES-128 DUKPT under an AES master key."""
 
     kind = MASTER_AES
 
 
 # What holds for every kind is no test by itself.
-del Life, TerminalCase
+del AesUpdates, Life, TerminalCase

@@ -6,8 +6,11 @@ import unittest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from answers import Refused
+from dukpt import AesKeys
+from master import MasterKey
 from parameters import read_parameters
 from protocol import AGREED, Transcript, agreed_key, normal_code
+from update import update_keys
 from vectors import is_refused, results, vectors
 
 FILE = "activation.json"
@@ -45,6 +48,33 @@ class Protocol(unittest.TestCase):
                     key = agreed_key(label, vector["suite"], digest, shared, device, service)
                     name = label.rpartition("/")[2].replace("-", "_")
                     self.assertEqual(key.hex().upper(), vector["expect"][name])
+
+    def test_master_device_keys(self) -> None:
+        for vector in results(FILE, op="activation_master_device_key"):
+            with self.subTest(vector["id"]):
+                key = bytes.fromhex(vector["master_key"])
+                device_key = MasterKey(vector["serial"], key, vector["suite"]).device_key()
+                self.assertEqual(device_key.hex().upper(), vector["expect"])
+
+    def test_session_keys_of_master_keys(self) -> None:
+        for vector in results(FILE, op="activation_master_keys"):
+            with self.subTest(vector["id"]):
+                terminal = MasterKey("", bytes.fromhex(vector["master_key"]), vector["suite"])
+                keys = terminal.session_keys(bytes.fromhex(vector["transcript_hash"]))
+                self.assertEqual(keys.protection.hex().upper(), vector["expect"]["kbpk"])
+                self.assertEqual(keys.terminal.hex().upper(), vector["expect"]["confirm_terminal"])
+                self.assertEqual(keys.service.hex().upper(), vector["expect"]["confirm_service"])
+
+    def test_update_keys(self) -> None:
+        for vector in results(FILE, op="activation_update_keys"):
+            with self.subTest(vector["id"]):
+                initial_key, ksn, nonce, new_key_id = (bytes.fromhex(vector[name]) for name in (
+                    "initial_key", "ksn", "nonce", "new_initial_key_id"))
+                keys = update_keys(AesKeys(initial_key, ksn[:8]), int.from_bytes(ksn[8:], "big"),
+                                   vector["activation"], nonce, new_key_id)
+                self.assertEqual(keys.protection.hex().upper(), vector["expect"]["update_key"])
+                self.assertEqual(keys.terminal.hex().upper(), vector["expect"]["confirm_terminal"])
+                self.assertEqual(keys.service.hex().upper(), vector["expect"]["confirm_service"])
 
     def test_codes_as_people_type_them(self) -> None:
         for vector in vectors(FILE, op="activation_code_parse"):
