@@ -7,8 +7,8 @@ use crate::key::usage::KeyBlockProtection;
 use crate::key::{Algorithm, Key};
 use crate::keyblock::{self, Explained, Header, Version};
 use crate::vault::{
-    self, Action, Caller, ExportKey, Exportability, ImportKey, KeyAttributes, KeyRecord, KeyState,
-    KeyUsage, ModeOfUse, NewKey, Operation, Vault, Work,
+    self, Action, Caller, ExportKey, Exportability, ImportKey, KeyAttributes, KeyRecord, KeyUsage,
+    ModeOfUse, NewKey, Operation, StateChange, Vault, Work,
 };
 
 /// A key to be imported.
@@ -199,13 +199,13 @@ pub async fn list_keys(
     Ok(Page { rows: rows.into_iter().map(KeyRecord::described).collect(), next })
 }
 
-/// Moves a key to another state.
+/// Moves a key to another state, or shortens the time that a compromised one serves.
 pub async fn set_key_state(
     vault: &Vault,
     caller: &Caller,
     request: Option<&RequestId>,
     id: &str,
-    state: KeyState,
+    change: StateChange,
 ) -> Result<KeyRecord, Error> {
     let action = Action::SetKeyState;
     retrying(|| async {
@@ -213,7 +213,7 @@ pub async fn set_key_state(
         if let Some(answer) = recall(vault, caller, action, request).await? {
             return Ok(answer);
         }
-        let changed = work.set_key_state(id, state).await.map_err(Error::from);
+        let changed = work.set_key_state(id, change).await.map_err(name_serve_until);
         finish(vault, work, request, changed).await
     })
     .await
@@ -279,6 +279,14 @@ fn check_new(new: &NewKey) -> Result<(), Error> {
     Ok(())
 }
 
+/// Names the field of a time that a key can not serve until.
+fn name_serve_until(error: vault::Error) -> Error {
+    if let vault::Error::AttributeInvalid { name } = error {
+        return Error::field(name, "is for a BDK that becomes compromised, 30 days ahead at most");
+    }
+    error.into()
+}
+
 /// Names the field of the attribute that the vault calls invalid.
 fn name_attributes(error: vault::Error) -> Error {
     if let vault::Error::AttributeInvalid { name } = error {
@@ -315,7 +323,7 @@ fn is_importable(header: &Header) -> bool {
 mod tests {
     use super::*;
     use crate::command::testing::{Bench, reason};
-    use crate::vault::Realm;
+    use crate::vault::{KeyState, Realm};
 
     fn new(name: &str, usage: KeyUsage, exportability: Option<Exportability>) -> NewKey {
         NewKey {
@@ -381,11 +389,12 @@ mod tests {
         assert_eq!(reason(&looser), "POLICY_DENIED");
 
         // What was stopped leaves no more, not even as a repetition.
-        set_key_state(vault, caller, None, "pin", KeyState::Compromised).await.unwrap();
+        let to = |state| StateChange { state, serve_until: None };
+        set_key_state(vault, caller, None, "pin", to(KeyState::Compromised)).await.unwrap();
         assert_eq!(reason(&export("pin").await), "KEY_NOT_ACTIVE");
         let never = Export { id: "own".into(), wrapping_key: "kek".into(), exportability: None };
         assert_eq!(reason(&export_key(vault, caller, None, never).await), "POLICY_DENIED");
-        let back = set_key_state(vault, caller, None, "pin", KeyState::Active).await;
+        let back = set_key_state(vault, caller, None, "pin", to(KeyState::Active)).await;
         assert_eq!(reason(&back), "KEY_NOT_ACTIVE");
     }
 

@@ -16,7 +16,8 @@ use crate::command::export_initial_key::{self, export_initial_key};
 use crate::command::{Error, manage_keys};
 use crate::pin::PinBlockFormat;
 use crate::vault::{
-    self, DEVICE_CAP, KeyAttributes, KeyRecord, MAC_LENGTH_MIN_BYTES, NewKey, UnixMillis, Vault,
+    self, DEVICE_CAP, KeyAttributes, KeyRecord, MAC_LENGTH_MIN_BYTES, NewKey, StateChange,
+    UnixMillis, Vault,
 };
 
 /// The longest key block, in characters: the highest multiple of 16, as version D has it, that the
@@ -150,9 +151,14 @@ impl KeyService for KeyApi {
         serve("SetKeyState", request, async |caller, body| {
             let request = convert::request_id("SetKeyState", &body.request_id, &body)?;
             let id = resource("name", "keys", &body.name)?;
-            let state = to_state("state", body.state)?;
-            let request = Some(&request);
-            let key = manage_keys::set_key_state(&self.vault, &caller, request, &id, state).await?;
+            let until = body.serve_until.map(|time| convert::unix_ms("serve_until", time));
+            let change = StateChange {
+                state: to_state("state", body.state)?,
+                serve_until: until.transpose()?.map(UnixMillis),
+            };
+            let changed =
+                manage_keys::set_key_state(&self.vault, &caller, Some(&request), &id, change);
+            let key = changed.await?;
             Ok(proto::SetKeyStateResponse { key: Some(from_key(&key)?) })
         })
         .await
@@ -266,6 +272,7 @@ fn from_key(key: &KeyRecord) -> Result<proto::Key, Error> {
         check_value: from_hex(&key.check_value)?,
         create_time: Some(timestamp(key.created.0)),
         update_time: Some(timestamp(key.updated.0)),
+        serve_until: key.serve_until.map(|until| timestamp(until.0)),
     })
 }
 

@@ -6,19 +6,20 @@ use std::sync::Arc;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::convert::{self, optional, required, resource, text, timestamp};
+use super::convert::{self, optional, optional_resource, required, resource, text, timestamp};
 use super::profile_update::profile_update;
 use super::proto;
 use super::proto::create_terminal_result::Result as CreateTerminalOutcome;
 use super::proto::terminal_service_server::TerminalService;
 use super::respond::{refused, serve};
 use super::terminal_fields::{
-    from_found, from_profile, from_terminal, new_profile, new_terminal, standing, to_state,
+    from_found, from_profile, from_reading, from_terminal, new_profile, new_terminal, standing,
+    to_state,
 };
 use super::watch::Watch;
 use crate::command::activation::lifecycle::{Change, change_terminal};
 use crate::command::activation::register::{self, Entry};
-use crate::command::activation::{code, profile, watch};
+use crate::command::activation::{code, profile, read, watch};
 use crate::command::lookup_ksn::lookup_ksn;
 use crate::command::{Error, RequestId};
 use crate::vault::{Caller, Vault};
@@ -152,8 +153,8 @@ impl TerminalService for TerminalApi {
     ) -> Result<Response<proto::GetTerminalResponse>, Status> {
         serve("GetTerminal", request, async |caller, body| {
             let id = resource("name", "terminals", &body.name)?;
-            let found = register::get_terminal(&self.vault, &caller, &id).await?;
-            Ok(proto::GetTerminalResponse { terminal: Some(from_terminal(&found, true)) })
+            let found = read::get_terminal(&self.vault, &caller, &id).await?;
+            Ok(proto::GetTerminalResponse { terminal: Some(from_reading(&found, true)) })
         })
         .await
     }
@@ -166,10 +167,14 @@ impl TerminalService for TerminalApi {
             let limit = convert::page_size(body.page_size)?;
             let after = convert::page_token(&body.page_token)?;
             let after = after.as_deref();
-            let state = optional::<proto::TerminalState>("state", body.state)?.and_then(to_state);
-            let page = register::list_terminals(&self.vault, &caller, state, after, limit).await?;
+            let path = "base_derivation_key";
+            let filter = read::Filter {
+                state: optional::<proto::TerminalState>("state", body.state)?.and_then(to_state),
+                base_derivation_key: optional_resource(path, "keys", &body.base_derivation_key)?,
+            };
+            let page = read::list_terminals(&self.vault, &caller, &filter, after, limit).await?;
             Ok(proto::ListTerminalsResponse {
-                terminals: page.rows.iter().map(|row| from_terminal(row, false)).collect(),
+                terminals: page.rows.iter().map(|row| from_reading(row, false)).collect(),
                 next_page_token: convert::next_page_token(page.next.as_deref()),
             })
         })

@@ -9,6 +9,7 @@ use crate::activation::parameters::{
 use crate::activation::payload::Serial;
 use crate::agreement::Suite;
 use crate::command::activation::profile::{NewProfile, Profile};
+use crate::command::activation::read::Reading;
 use crate::command::activation::record::{
     Credential, KeyStanding, Merchant, MerchantStanding, Terminal, TimelineEntry,
 };
@@ -216,7 +217,14 @@ pub(super) fn from_terminal(terminal: &Terminal, with_timeline: bool) -> proto::
         create_time: Some(timestamp(terminal.created.0)),
         update_time: Some(timestamp(terminal.updated.0)),
         timeline: timeline.iter().map(from_entry).collect(),
+        rekey_due: false,
     }
+}
+
+/// A terminal that was read for itself: what is derived when it is read stands in no other answer.
+pub(super) fn from_reading(found: &Reading, with_timeline: bool) -> proto::Terminal {
+    let terminal = from_terminal(&found.terminal, with_timeline);
+    proto::Terminal { rekey_due: found.rekey_due, ..terminal }
 }
 
 pub(super) fn from_found(ksn: &Ksn, found: &Found) -> proto::LookupKsnResponse {

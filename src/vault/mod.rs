@@ -51,7 +51,7 @@ pub use idempotency::RequestId;
 pub use keys::{
     DEVICE_CAP, ExportKey, Exportability, ExportedKey, ImportKey, KeyAttributes, KeyRecord,
     KeyState, KeyUsage, LedgerPolicy, MAC_LENGTH_MIN_BYTES, ModeOfUse, NewKey, Operation, Origin,
-    PUBLISHED_CHECK_VALUES, StoredKey, WrappingKey,
+    PUBLISHED_CHECK_VALUES, SERVE_MS_MAX, StateChange, StoredKey, WrappingKey,
 };
 pub use ledger::{FAR_MAX, JUMP_MAX, Purpose, REPEAT_MS, WINDOW};
 pub use policy::{Decision, decide};

@@ -60,7 +60,7 @@ async fn exported(service: &Service) -> ExportInitialKeyResponse {
 
 async fn move_to(service: &Service, id: &str, state: KeyState) {
     let (name, state) = (format!("keys/{id}"), state.into());
-    let request = SetKeyStateRequest { request_id: request_id(), name, state };
+    let request = SetKeyStateRequest { request_id: request_id(), name, state, serve_until: None };
     answer(service.client.keys().set_key_state(request).await);
 }
 

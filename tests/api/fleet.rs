@@ -47,7 +47,12 @@ async fn listed(service: &Service) -> Vec<proto::Terminal> {
     let mut listed = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = proto::ListTerminalsRequest { page_size: 100, page_token, state: 0 };
+        let request = proto::ListTerminalsRequest {
+            page_size: 100,
+            page_token,
+            state: 0,
+            ..Default::default()
+        };
         let page = answer(service.client.terminals().list_terminals(request).await);
         listed.extend(page.terminals);
         page_token = page.next_page_token;

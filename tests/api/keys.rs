@@ -59,6 +59,7 @@ async fn move_to(service: &Service, id: &str, state: KeyState) -> Result<Key, to
         request_id: request_id(),
         name: format!("keys/{id}"),
         state: state.into(),
+        ..SetKeyStateRequest::default()
     };
     Ok(service.client.keys().set_key_state(request).await?.into_inner().key.unwrap())
 }
@@ -262,6 +263,7 @@ async fn each_field_of_the_other_calls_is_bounded_and_named() {
         request_id: request_id(),
         name: "keys/dev-mac".into(),
         state: KeyState::Suspended.into(),
+        ..SetKeyStateRequest::default()
     };
     for (path, request) in [
         ("request_id", SetKeyStateRequest::default()),
@@ -879,6 +881,7 @@ async fn a_request_id_answers_once_more_and_never_for_another_body() {
         request_id: request.request_id.clone(),
         name: first.name.clone(),
         state,
+        ..SetKeyStateRequest::default()
     };
     let suspended = keys.set_key_state(other.clone()).await.unwrap().into_inner().key.unwrap();
     assert!(suspended.state() == KeyState::Suspended);

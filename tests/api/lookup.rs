@@ -118,7 +118,7 @@ async fn strangers_are_served_under_an_open_key_alone_and_nobody_is_not_found() 
         assert_eq!(found.initial_key_id, tdes.id.bytes());
     }
     let (name, state) = ("keys/bdk".to_owned(), KeyState::Suspended.into());
-    let suspend = SetKeyStateRequest { request_id: request_id(), name, state };
+    let suspend = SetKeyStateRequest { request_id: request_id(), name, state, serve_until: None };
     answer(service.client.keys().set_key_state(suspend).await);
     let suspended = ("", "UNSPECIFIED", "KEY_NOT_ACTIVE");
     assert_eq!(told(&lookup(&service, aes.ksn(7).bytes()).await), suspended);

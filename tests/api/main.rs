@@ -6,6 +6,7 @@ mod activation;
 mod backend;
 mod batch;
 mod codes;
+mod compromise;
 mod facility;
 mod faults;
 mod fleet;

@@ -27,7 +27,12 @@ const NAME: &str = "terminals/till/activations/1";
 
 async fn set_state(service: &Service, key: &str, state: proto::KeyState) {
     let name = format!("keys/{key}");
-    let request = proto::SetKeyStateRequest { request_id: request_id(), name, state: state.into() };
+    let request = proto::SetKeyStateRequest {
+        request_id: request_id(),
+        name,
+        state: state.into(),
+        serve_until: None,
+    };
     answer(service.client.keys().set_key_state(request).await);
 }
 

@@ -15,7 +15,7 @@ use crate::transactions::verify;
 const AES: Suite = Suite::P256Aes128;
 
 /// An update of fields of a profile; those of the mask count, the others are filled otherwise.
-fn update(id: &str, paths: &[&str]) -> proto::UpdateProfileRequest {
+pub(crate) fn update(id: &str, paths: &[&str]) -> proto::UpdateProfileRequest {
     let profile = proto::Profile {
         name: format!("profiles/{id}"),
         suite: proto::Suite::P256Tdes2.into(),
@@ -55,7 +55,7 @@ fn limits(id: &str, single_amount_minor: u64) -> proto::UpdateProfileRequest {
 }
 
 impl Service {
-    async fn update(
+    pub(crate) async fn update(
         &self,
         request: proto::UpdateProfileRequest,
     ) -> Result<proto::Profile, Refusal> {
@@ -80,7 +80,7 @@ impl Service {
     }
 
     /// Another base derivation key of AES terminals.
-    async fn second_bdk(&self) {
+    pub(crate) async fn second_bdk(&self) {
         let request = proto::CreateKeyRequest {
             request_id: request_id(),
             key_id: "bdk-2".to_owned(),
@@ -408,6 +408,7 @@ async fn a_key_that_gives_out_no_keys_is_not_taken() {
         request_id: request_id(),
         name: "keys/bdk-2".to_owned(),
         state: proto::KeyState::Suspended.into(),
+        ..proto::SetKeyStateRequest::default()
     };
     answer(service.client.keys().set_key_state(suspend).await);
     let request = update("retail", &["base_derivation_key"]);

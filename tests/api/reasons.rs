@@ -229,6 +229,7 @@ async fn of_keys(reason: Reason) -> Status {
                 request_id: request_id(),
                 name: "keys/dev-mac".into(),
                 state: KeyState::Suspended.into(),
+                ..SetKeyStateRequest::default()
             };
             answer(keys.set_key_state(request).await);
             status_of(service.client.macs().generate_mac(mac_request()).await)

@@ -366,7 +366,12 @@ async fn what_only_reads_is_bounded_too() {
 }
 
 fn list(page_size: u32, page_token: &str, state: i32) -> proto::ListTerminalsRequest {
-    proto::ListTerminalsRequest { page_size, page_token: page_token.to_owned(), state }
+    proto::ListTerminalsRequest {
+        page_size,
+        page_token: page_token.to_owned(),
+        state,
+        ..Default::default()
+    }
 }
 
 #[tokio::test]

@@ -55,6 +55,7 @@ async fn set_state(service: &Service, key: &str, state: proto::KeyState) {
         request_id: request_id(),
         name: format!("keys/{key}"),
         state: state.into(),
+        serve_until: None,
     };
     answer(service.client.keys().set_key_state(request).await);
 }

@@ -65,7 +65,7 @@ async fn deliver_once(
         return Err(give_up(work, error).await);
     }
     if let Some(answer) = kept {
-        return give_again(work, terminal, activation, answer).await;
+        return give_again(vault, work, terminal, activation, answer).await;
     }
     if let Err(error) = check_session(&terminal.record, &activation.record, &deliver, now) {
         return Err(fail_session(work, terminal, error).await);
@@ -93,15 +93,21 @@ pub(super) async fn read(
     Ok(activation.map(|activation| (terminal, activation)))
 }
 
-/// Gives the kept answer again, for as long as it is kept.
+/// Gives the kept answer again, for as long as it is kept and its base derivation key may give out
+/// keys.
 pub(super) async fn give_again(
+    vault: &Vault,
     mut work: Work,
     terminal: Versioned<Terminal>,
     mut activation: Versioned<Activation>,
     answer: Answer,
 ) -> Result<Answer, Error> {
     if !activation.record.forget_late_delivery(work.now()) {
-        return Ok(answer);
+        let bdk = vault.key_record(&activation.record.base_derivation_key).await?.record;
+        return match bdk.check(Operation::DeriveInitial, work.now()) {
+            Ok(()) => Ok(answer),
+            Err(reason) => Err(fail(work, terminal, with_remedy(reason, NO_KEYS)).await),
+        };
     }
     work.put(&activation)?;
     let error = expired(&terminal.record);

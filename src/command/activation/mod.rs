@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod parameters;
 pub mod profile;
 mod proof;
+pub mod read;
 pub mod record;
 pub mod register;
 pub mod report;

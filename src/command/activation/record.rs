@@ -316,6 +316,14 @@ impl KeyIndex {
     }
 }
 
+impl KeyIndex {
+    /// What the ids of all indexes below a base derivation key begin with, and no others.
+    #[must_use]
+    pub fn prefix_of(base_derivation_key: &str) -> String {
+        Self::id_of(base_derivation_key, &[])
+    }
+}
+
 impl Record for KeyIndex {
     const KIND: Kind = Kind::new("initial_key");
 

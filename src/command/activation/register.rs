@@ -7,13 +7,11 @@ use tokio::task::JoinSet;
 
 use super::profile;
 use super::record::{
-    Credential, MasterKeyIndex, Merchant, MerchantStanding, SerialIndex, Terminal, index_of,
+    Credential, MasterKeyIndex, Merchant, MerchantStanding, SerialIndex, Terminal,
 };
 use super::step::{Happened, advance, read_terminal};
 use crate::activation::State;
-use crate::command::{
-    Error, Page, RequestId, give_up, manage_trust, recall, refuse, remember, retrying,
-};
+use crate::command::{Error, RequestId, give_up, manage_trust, recall, refuse, remember, retrying};
 use crate::key::usage::KeyDerivation;
 use crate::vault::{self, Action, Caller, Operation, Reason, StoredKey, Vault, Versioned, Work};
 
@@ -205,30 +203,6 @@ async fn take_master_key(
         Some(taken) if taken.record.serial == serial => Ok(()),
         Some(_) => Err(Error::refused(Reason::ResourceAlreadyExists)),
     }
-}
-
-/// Returns a terminal with its timeline.
-pub async fn get_terminal(vault: &Vault, caller: &Caller, id: &str) -> Result<Terminal, Error> {
-    vault.authorise(caller, Action::GetTerminal, &format!("terminals/{id}")).await?;
-    Ok(read_terminal(vault, id).await?.record)
-}
-
-/// Lists terminals, in a state where one is asked for; a page may then hold fewer than its limit.
-pub async fn list_terminals(
-    vault: &Vault,
-    caller: &Caller,
-    state: Option<State>,
-    after: Option<&str>,
-    limit: usize,
-) -> Result<Page<Terminal>, Error> {
-    vault.authorise(caller, Action::ListTerminals, "terminals").await?;
-    let now = vault.now();
-    let mut page = Page::<Terminal>::read(vault, state.map(index_of), after, limit).await?;
-    for terminal in &mut page.rows {
-        terminal.state = terminal.state_at(now);
-    }
-    page.rows.retain(|terminal| state.is_none_or(|state| terminal.state == state));
-    Ok(page)
 }
 
 /// Only an approved merchant's terminal begins outside HELD.

@@ -14,6 +14,9 @@ use crate::command::{Error, InitialKey, Ksn, retrying};
 use crate::key::usage::BaseDerivation;
 use crate::vault::{Action, Caller, Operation, StoredKey, Vault};
 
+/// What to do where the keys that serve may carry no others.
+const NOT_UNDER_THESE: &str = "these keys may carry no others: begin an activation";
+
 /// Gives a terminal new keys under the update key of those that serve (ANSI X9.24-3:2017, 6.5.4).
 ///
 /// What vouches for the terminal are the keys that it has; its certificate is judged again all the
@@ -38,6 +41,11 @@ async fn update_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Resu
         let error = state_error(terminal, "these keys are replaced: use those that serve");
         return Err(fail(opened.work, opened.terminal, error).await);
     }
+    // Who knows a compromised base derivation key knows its update keys, and would read the new ones,
+    // though transactions under it may be served for a time.
+    if let Err(reason) = opened.bdk.record().check(Operation::DeriveInitial, now) {
+        return Err(fail(opened.work, opened.terminal, with_remedy(reason, NOT_UNDER_THESE)).await);
+    }
     let device = match judge_again(vault, terminal, &opened.activation.record, now).await {
         Ok(device) => device,
         Err(disbelief) => return Err(disbelieve(opened.work, opened.terminal, disbelief).await),
@@ -57,7 +65,7 @@ async fn update_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Resu
 async fn again(vault: &Vault, answered: Answered) -> Result<Answer, Error> {
     let Answered { work, terminal, activation, answer } = answered;
     match judge_again(vault, &terminal.record, &activation.record, work.now()).await {
-        Ok(_) => give_again(work, terminal, activation, answer).await,
+        Ok(_) => give_again(vault, work, terminal, activation, answer).await,
         Err(disbelief) => Err(disbelieve(work, terminal, disbelief).await),
     }
 }

@@ -103,6 +103,7 @@ impl Client {
                 request_id: request_id(),
                 name: key_name(id),
                 state: state.into(),
+                ..proto::SetKeyStateRequest::default()
             };
             self.keys().set_key_state(request).await?;
         }

@@ -94,7 +94,12 @@ async fn list(client: &Client) -> Result<Vec<proto::Terminal>, ClientError> {
     let mut listed = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = proto::ListTerminalsRequest { page_size: 100, page_token, state: 0 };
+        let request = proto::ListTerminalsRequest {
+            page_size: 100,
+            page_token,
+            state: 0,
+            ..Default::default()
+        };
         let page = client.terminals().list_terminals(request).await?.into_inner();
         listed.extend(page.terminals);
         page_token = page.next_page_token;

@@ -2,27 +2,56 @@
 
 use super::record::{KeyRecord, KeySet};
 use super::state::KeyState;
+use super::vocabulary::KeyUsage;
 use super::{at_rest, read_key};
+use crate::vault::clock::UnixMillis;
 use crate::vault::error::Error;
 use crate::vault::reason::Reason;
 use crate::vault::work::Work;
 
+/// How far ahead a compromised base derivation key may still serve: 30 days, in milliseconds.
+pub const SERVE_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
+
+/// A change of a key's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateChange {
+    /// The state to move to.
+    pub state: KeyState,
+    /// Base derivation keys that become compromised: until when calls of their terminals are
+    /// served; none to refuse them from the commit on.
+    pub serve_until: Option<UnixMillis>,
+}
+
 impl Work {
-    /// Moves a key to another state, if the table has this way, else `KEY_NOT_ACTIVE`.
+    /// Moves a key to another state, if the table has this way, else `KEY_NOT_ACTIVE`. The time
+    /// that a compromised key serves can be shortened later, by another such change.
+    ///
+    /// `FIELD_INVALID` for a time that is not ahead or more than [`SERVE_MS_MAX`] ahead, and for
+    /// one with any other change.
     ///
     /// Its epoch goes up and the key is wrapped anew, so an older row of it does not unwrap; of a
     /// destroyed key the block is gone. The answer is the key as it is from the commit on.
-    pub async fn set_key_state(&mut self, name: &str, next: KeyState) -> Result<KeyRecord, Error> {
+    pub async fn set_key_state(
+        &mut self,
+        name: &str,
+        change: StateChange,
+    ) -> Result<KeyRecord, Error> {
+        let StateChange { state: next, serve_until } = change;
         let mut found = read_key(self.core(), name).await?;
         self.detail("from", found.record.state.as_str());
         self.detail("to", next.as_str());
+        if let Some(until) = serve_until {
+            self.detail("serve_until", until.0.to_string());
+        }
         self.uses_record(&found);
-        if !found.record.state.may_become(next) {
+        check_serve_until(&found.record, change, self.now())?;
+        if !found.record.state.may_become(next) && !shortens(&found.record, change) {
             return Err(Error::Refused(Reason::KeyNotActive));
         }
         let (material, kept) = at_rest::open(self.core(), &found.record)?;
         found.record.epoch += 1;
         found.record.state = next;
+        found.record.serve_until = serve_until;
         found.record.updated = self.now();
         found.record.key_block = match next {
             KeyState::Destroyed => None,
@@ -50,4 +79,25 @@ impl Work {
         }
         Ok(())
     }
+}
+
+/// Only a base derivation key that is compromised serves on, and not for long.
+fn check_serve_until(key: &KeyRecord, change: StateChange, now: UnixMillis) -> Result<(), Error> {
+    let Some(until) = change.serve_until else { return Ok(()) };
+    let fits = key.usage == KeyUsage::BaseDerivation
+        && change.state == KeyState::Compromised
+        && until > now
+        && until <= now.plus_ms(SERVE_MS_MAX);
+    if fits { Ok(()) } else { Err(Error::AttributeInvalid { name: "serve_until" }) }
+}
+
+/// Whether a change ends the service of a compromised key earlier than it would have ended.
+fn shortens(key: &KeyRecord, change: StateChange) -> bool {
+    let both = [key.state, change.state] == [KeyState::Compromised; 2];
+    let earlier = match (key.serve_until, change.serve_until) {
+        (Some(before), Some(next)) => next < before,
+        (Some(_), None) => true,
+        (None, _) => false,
+    };
+    both && earlier
 }

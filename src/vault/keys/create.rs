@@ -171,6 +171,7 @@ impl Work {
             exportability: description.exportability,
             attributes,
             state: KeyState::Active,
+            serve_until: None,
             origin: description.origin,
             check_value: data_encoding::HEXUPPER.encode(key.check_value().bytes()),
             created: now,

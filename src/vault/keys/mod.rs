@@ -11,6 +11,7 @@ mod state;
 mod tests;
 mod vocabulary;
 
+pub use change::{SERVE_MS_MAX, StateChange};
 pub use create::{ImportKey, NewKey};
 pub use exchange::{ExportKey, ExportedKey};
 pub use published::PUBLISHED_CHECK_VALUES;

@@ -32,6 +32,9 @@ pub struct KeyRecord {
     pub attributes: KeyAttributes,
     /// Where it stands in its life.
     pub state: KeyState,
+    /// A compromised base derivation key: until when calls of its terminals are served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serve_until: Option<UnixMillis>,
     /// Where it came from.
     pub origin: Origin,
     /// Its check value, in upper case hexadecimals.
@@ -127,11 +130,23 @@ impl KeyRecord {
         if !operation.is_permitted_by(self.mode_of_use) {
             return Err(Reason::KeyUsageMismatch);
         }
-        let expired = self.attributes.not_after.is_some_and(|end| now > end);
-        if !self.state.allows(operation) || (expired && operation.starts_something()) {
+        let serves_on = self.serve_until.is_some_and(|until| now <= until);
+        let allowed =
+            self.state.allows(operation) || (serves_on && self.state.allows_for_a_time(operation));
+        if !allowed || (self.has_expired(now) && operation.starts_something()) {
             return Err(Reason::KeyNotActive);
         }
         Ok(())
+    }
+
+    /// Whether it will never again start anything: what was given out of it is to be replaced.
+    #[must_use]
+    pub fn is_over(&self, now: UnixMillis) -> bool {
+        self.state.is_over() || self.has_expired(now)
+    }
+
+    fn has_expired(&self, now: UnixMillis) -> bool {
+        self.attributes.not_after.is_some_and(|end| now > end)
     }
 }
 

@@ -12,7 +12,7 @@ use super::vocabulary::ModeOfUse;
 pub enum KeyState {
     /// In use.
     Active,
-    /// Never used again; kept as evidence.
+    /// Known to others: kept as evidence. A base derivation key may serve its terminals for a time.
     Compromised,
     /// Decrypts and verifies old data only.
     Deactivated,
@@ -58,6 +58,22 @@ impl KeyState {
     #[must_use]
     pub fn allows(self, operation: Operation) -> bool {
         ALLOWED.iter().any(|(state, operations)| *state == self && operations.contains(&operation))
+    }
+
+    /// Whether a key in this state may do this until the moment to which it serves on.
+    #[must_use]
+    pub fn allows_for_a_time(self, operation: Operation) -> bool {
+        let (state, operations) = ALLOWED_FOR_A_TIME;
+        state == self && operations.contains(&operation)
+    }
+
+    /// Whether no way leads from this state to one in use.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        match self {
+            Self::Compromised | Self::Deactivated | Self::Destroyed => true,
+            Self::Active | Self::PreActive | Self::Suspended => false,
+        }
     }
 }
 
@@ -153,6 +169,11 @@ const ALLOWED: [(KeyState, &[Operation]); 2] = [
     (KeyState::Deactivated, &[Operation::Decrypt, Operation::Unwrap, Operation::VerifyMac]),
 ];
 
+/// What a compromised base derivation key does until the moment that the officer chose: its
+/// terminals are served while they get other keys. It gives out no initial key.
+const ALLOWED_FOR_A_TIME: (KeyState, &[Operation]) =
+    (KeyState::Compromised, &[Operation::DeriveWorking]);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +191,30 @@ mod tests {
         for state in KeyState::ALL {
             assert!(!state.may_become(state));
             assert!(!state.may_become(KeyState::PreActive));
+        }
+    }
+
+    #[test]
+    fn what_is_over_has_no_way_into_use() {
+        for state in KeyState::ALL {
+            let steps =
+                |from: KeyState| KeyState::ALL.into_iter().filter(move |to| from.may_become(*to));
+            let mut reached = vec![state];
+            for _ in KeyState::ALL {
+                reached.extend(reached.clone().into_iter().flat_map(steps));
+            }
+            assert_eq!(state.is_over(), !reached.contains(&KeyState::Active), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_compromised_key_serves_for_a_time_and_gives_out_nothing() {
+        for state in KeyState::ALL {
+            for operation in Operation::ALL {
+                let expected =
+                    (state, operation) == (KeyState::Compromised, Operation::DeriveWorking);
+                assert_eq!(state.allows_for_a_time(operation), expected, "{state:?} {operation:?}");
+            }
         }
     }
 

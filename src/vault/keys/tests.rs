@@ -31,7 +31,7 @@ async fn create(bench: &Bench, new: NewKey) -> Result<KeyRecord, Error> {
 
 async fn set_state(bench: &Bench, name: &str, state: KeyState) -> Result<KeyRecord, Error> {
     let mut work = bench.begin(Action::SetKeyState).await;
-    let record = work.set_key_state(name, state).await?;
+    let record = work.set_key_state(name, StateChange { state, serve_until: None }).await?;
     work.commit().await?;
     Ok(record)
 }

@@ -80,7 +80,8 @@ async fn list(arguments: List, output: Output) -> anyhow::Result<()> {
     let mut rows = vec![row(&HEAD)];
     let mut page_token = String::new();
     loop {
-        let request = proto::ListTerminalsRequest { page_size: 100, page_token, state };
+        let request =
+            proto::ListTerminalsRequest { page_size: 100, page_token, state, ..Default::default() };
         let page = client.terminals().list_terminals(request).await.map_err(ClientError::from)?;
         let page = page.into_inner();
         for terminal in &page.terminals {

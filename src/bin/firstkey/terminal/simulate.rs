@@ -84,7 +84,12 @@ async fn device(
 async fn suite_of(client: &Client, serial: &str) -> anyhow::Result<firstkey::agreement::Suite> {
     let mut page_token = String::new();
     loop {
-        let request = proto::ListTerminalsRequest { page_size: 100, page_token, state: 0 };
+        let request = proto::ListTerminalsRequest {
+            page_size: 100,
+            page_token,
+            state: 0,
+            ..Default::default()
+        };
         let page = client.terminals().list_terminals(request).await.map_err(ClientError::from)?;
         let page = page.into_inner();
         let mut found = page.terminals.iter().filter(|terminal| terminal.serial == serial);
