@@ -126,22 +126,7 @@ impl Demonstration<'_> {
         profile: &str,
     ) -> Result<(), DemonstrationError> {
         let begin = (self.stopwatch)();
-        let request = proto::CreateTerminalRequest {
-            request_id: request_id(),
-            terminal_id: till.to_owned(),
-            serial: serial.to_owned(),
-            model: dev::DEVICE_MODEL.to_owned(),
-            merchant: Some(proto::Merchant {
-                merchant_id: "000000000000001".to_owned(),
-                terminal_id: "00000001".to_owned(),
-                display_name: "Corner Shop".to_owned(),
-            }),
-            merchant_standing: proto::MerchantStanding::Approved.into(),
-            profile: format!("profiles/{profile}"),
-            kind: proto::TerminalKind::DeviceCertificate.into(),
-            device_authority: format!("deviceAuthorities/{}", dev::DEVICE_AUTHORITY),
-            master_key: String::new(),
-        };
+        let request = simulation::registration(till, serial, profile);
         let made = self.client.terminals().create_terminal(request).await?.into_inner();
         let state = state_of(made.terminal.as_ref());
         let outcome = format!("{till}, serial {serial}, profile {profile}: {state}");

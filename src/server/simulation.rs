@@ -6,11 +6,14 @@ use crate::activation::payload::{CertificateChain, Network, Readiness, Serial, S
 use crate::crypto::certificate::for_dev_only::IssueFailed;
 use crate::crypto::ec::SigningKey;
 use crate::crypto::rng::Rng;
+use crate::grpc::client::{Client, ClientError, ImportCall, request_id};
 use crate::grpc::proto;
-use crate::key::Key;
-use crate::key::usage::KeyDerivation;
+use crate::key::usage::{KeyDerivation, KeyEncryption};
+use crate::key::{Algorithm, Key};
+use crate::keyblock::{self, Header, Version};
 use crate::pin::{Pan, Pin};
 use crate::terminal::{Certified, Credential, Device, Payment, Purchase, Terminal, TerminalError};
+use crate::vault::KeyAttributes;
 
 /// The cardholder: a test PAN and its PIN.
 const CARD_PAN: &str = "4111111111111111";
@@ -20,6 +23,17 @@ const CARD_PIN: &str = "1234";
 #[derive(Debug, thiserror::Error)]
 #[error("the simulated device could not be made: {0}")]
 pub struct DeviceFailed(&'static str);
+
+/// A master key did not come to both sides.
+#[derive(Debug, thiserror::Error)]
+pub enum MasterKeyFailed {
+    /// The service did not take it.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// It could not be made.
+    #[error(transparent)]
+    Device(#[from] DeviceFailed),
+}
 
 impl From<IssueFailed> for DeviceFailed {
     fn from(_: IssueFailed) -> Self {
@@ -67,6 +81,60 @@ fn device(serial: &str, credential: Credential) -> Result<Device, DeviceFailed> 
         },
         acquirer_id: AcquirerId::new(dev::ACQUIRER_ID).ok_or(DeviceFailed("its acquirer"))?,
     })
+}
+
+/// A registration under a development profile, of a device that has a certificate.
+#[must_use]
+pub fn registration(id: &str, serial: &str, profile: &str) -> proto::CreateTerminalRequest {
+    proto::CreateTerminalRequest {
+        request_id: request_id(),
+        terminal_id: id.to_owned(),
+        serial: serial.to_owned(),
+        model: dev::DEVICE_MODEL.to_owned(),
+        merchant: Some(proto::Merchant {
+            merchant_id: "000000000000001".to_owned(),
+            terminal_id: "00000001".to_owned(),
+            display_name: "Corner Shop".to_owned(),
+        }),
+        merchant_standing: proto::MerchantStanding::Approved.into(),
+        profile: format!("profiles/{profile}"),
+        kind: proto::TerminalKind::DeviceCertificate.into(),
+        device_authority: format!("deviceAuthorities/{}", dev::DEVICE_AUTHORITY),
+        master_key: String::new(),
+    }
+}
+
+/// The same registration, of a device that has the master key `keys/{name}`.
+#[must_use]
+pub fn with_master_key(
+    registration: proto::CreateTerminalRequest,
+    name: &str,
+) -> proto::CreateTerminalRequest {
+    proto::CreateTerminalRequest {
+        kind: proto::TerminalKind::MasterKey.into(),
+        device_authority: String::new(),
+        master_key: format!("keys/{name}"),
+        ..registration
+    }
+}
+
+/// Brings a new master key to the service, below the development key encryption key, as a facility
+/// does that loads it into a device too.
+pub async fn master_key(
+    client: &Client,
+    kek: &Key<KeyEncryption>,
+    (name, algorithm): (&str, Algorithm),
+    rng: &dyn Rng,
+) -> Result<Key<KeyDerivation>, MasterKeyFailed> {
+    let key = Key::generate(algorithm, rng).map_err(|_| DeviceFailed("no master key"))?;
+    let header = Header::new(Version::D, *b"B3", algorithm.header_letter(), b'X');
+    let block = keyblock::wrap_key(kek, &header, &key, rng);
+    let block = block.map_err(|_| DeviceFailed("no block of its master key"))?;
+    let attributes = &KeyAttributes::default();
+    let call =
+        ImportCall { id: name, key_block: block.as_str(), wrapping_key: dev::KEK, attributes };
+    client.import_key(call).await?;
+    Ok(key)
 }
 
 /// Makes a purchase with the cardholder's card and PIN.

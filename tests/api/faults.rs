@@ -5,14 +5,16 @@ use std::fmt::Write as _;
 use firstkey::agreement::Suite;
 use firstkey::server::faults::{At, Fault, Played, Scene, expected, play};
 
-use crate::harness::Service;
+use crate::harness::{Service, development_keys};
 
 /// Plays the whole table with one kind of terminal, and prints what came of it.
 #[allow(clippy::print_stdout, reason = "a test's output is for whoever runs it")]
 async fn play_all(suite: Suite) {
     let service = Service::start().await;
     let now = || service.device_time();
-    let scene = Scene { client: &service.client, pki: &service.pki, rng: &service.rng, now: &now };
+    let kek = development_keys().key_encryption_key().unwrap();
+    let Service { client, pki, rng, .. } = &service;
+    let scene = Scene { client, pki, kek: &kek, rng, now: &now };
     let mut played: Vec<Played> = Vec::new();
     for fault in Fault::ALL {
         for at in At::ALL {
@@ -32,6 +34,16 @@ async fn play_all(suite: Suite) {
     let wrong: Vec<&Played> = played.iter().filter(|cell| !cell.is_as_expected()).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(played.len() > 60, "{}", played.len());
+}
+
+#[tokio::test]
+async fn every_fault_at_every_step_of_an_aes_terminal_with_a_master_key_ends_as_the_table_says() {
+    play_all(Suite::MasterAesAes128).await;
+}
+
+#[tokio::test]
+async fn every_fault_at_every_step_of_a_tdes_terminal_with_a_master_key_ends_as_the_table_says() {
+    play_all(Suite::MasterTdesTdes2).await;
 }
 
 #[tokio::test]

@@ -17,10 +17,12 @@ use firstkey::grpc::client::{Client, ClientError, Driver, Refusal, Told, request
 use firstkey::grpc::proto;
 use firstkey::key::usage::KeyDerivation;
 use firstkey::key::{Algorithm, Key};
-use firstkey::keyblock::{self, Header, Version};
 use firstkey::pin::{Pan, Pin};
 use firstkey::server::dev::{self, Keys, Pki};
-use firstkey::server::simulation::{simulated_device, simulated_device_with};
+use firstkey::server::simulation::{self, simulated_device, simulated_device_with};
+pub(crate) use firstkey::server::simulation::{
+    registration as create_terminal_request, with_master_key,
+};
 use firstkey::server::{Settings, run_self_tests, serve};
 use firstkey::terminal::{
     Certified, Credential, Device, Payment, Purchase, Terminal, TerminalError,
@@ -206,19 +208,9 @@ impl Service {
 
     /// A master key of a terminal that the service holds too, under a name.
     pub(crate) async fn master_key(&self, name: &str, algorithm: Algorithm) -> Key<KeyDerivation> {
-        let key = Key::generate(algorithm, &self.rng).expect("randomness");
         let kek = development_keys().key_encryption_key().expect("the development KEK");
-        let header = Header::new(Version::D, *b"B3", algorithm.header_letter(), b'X');
-        let block = keyblock::wrap_key(&kek, &header, &key, &self.rng).expect("a key block");
-        let request = proto::ImportKeyRequest {
-            request_id: request_id(),
-            key_id: name.to_owned(),
-            key_block: block.to_string(),
-            wrapping_key: format!("keys/{}", dev::KEK),
-            ..proto::ImportKeyRequest::default()
-        };
-        answer(self.client.keys().import_key(request).await);
-        key
+        let key = simulation::master_key(&self.client, &kek, (name, algorithm), &self.rng).await;
+        key.expect("a master key")
     }
 
     /// Issues a code.
@@ -418,43 +410,6 @@ pub(crate) fn serial_of(id: &str) -> String {
 /// `terminals/{id}`.
 pub(crate) fn terminal_name(id: &str) -> String {
     format!("terminals/{id}")
-}
-
-/// A registration with nothing wrong in it.
-pub(crate) fn create_terminal_request(
-    id: &str,
-    serial: &str,
-    profile: &str,
-) -> proto::CreateTerminalRequest {
-    proto::CreateTerminalRequest {
-        request_id: request_id(),
-        terminal_id: id.to_owned(),
-        serial: serial.to_owned(),
-        model: dev::DEVICE_MODEL.to_owned(),
-        merchant: Some(proto::Merchant {
-            merchant_id: "000000000000001".to_owned(),
-            terminal_id: "00000001".to_owned(),
-            display_name: "Corner Shop".to_owned(),
-        }),
-        merchant_standing: proto::MerchantStanding::Approved.into(),
-        profile: format!("profiles/{profile}"),
-        kind: proto::TerminalKind::DeviceCertificate.into(),
-        device_authority: format!("deviceAuthorities/{}", dev::DEVICE_AUTHORITY),
-        master_key: String::new(),
-    }
-}
-
-/// The same registration, of a terminal that proves itself by a master key.
-pub(crate) fn with_master_key(
-    request: proto::CreateTerminalRequest,
-    name: &str,
-) -> proto::CreateTerminalRequest {
-    proto::CreateTerminalRequest {
-        kind: proto::TerminalKind::MasterKey.into(),
-        device_authority: String::new(),
-        master_key: format!("keys/{name}"),
-        ..request
-    }
 }
 
 /// A code as it is typed in once more: the type itself is not copied.

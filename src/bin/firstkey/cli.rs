@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use firstkey::activation::State;
+use firstkey::agreement::Suite;
+use firstkey::server::faults::{At, Fault};
 
 /// The tool of firstkey: try it, drive terminals, hold it against vectors.
 #[derive(Debug, Parser)]
@@ -104,12 +106,13 @@ unless all lines are well-formed. The same file again, within 24 hours, register
     /// Follow transitions as they happen.
     Watch(Watch),
     /// Play a terminal: activate it, test it, make purchases; its state lives in a file. Or play a
-    /// fleet of them.
+    /// fleet of them, or what can go wrong.
     #[command(after_help = "Examples:
   firstkey terminal simulate --state till-7.json --pki DATA/dev-pki --serial SN-0007 \
       --code XXXX-XXXX-XXXX
   firstkey terminal simulate --state till-7.json --purchase 1250
   firstkey terminal simulate --count 1000 --lose 5 --pki DATA/dev-pki
+  firstkey terminal simulate --fault all --pki DATA/dev-pki
 
 A fleet is for development services. Its report tells how long each call took, and the status is 0
 only when each terminal is active, once, with an initial key id that no other has.")]
@@ -212,7 +215,7 @@ pub(crate) struct Watch {
 
 /// `firstkey terminal simulate`.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("played").required(true).args(["state", "count"])))]
+#[command(group(ArgGroup::new("played").required(true).args(["state", "count", "fault"])))]
 pub(crate) struct Simulate {
     /// The folder of the development authorities, which make the certificates of new devices.
     #[arg(long, value_name = "DIR", required_unless_present = "state")]
@@ -221,6 +224,8 @@ pub(crate) struct Simulate {
     pub(crate) device: Device,
     #[command(flatten)]
     pub(crate) fleet: Fleet,
+    #[command(flatten)]
+    pub(crate) trouble: Trouble,
     #[command(flatten)]
     pub(crate) server: Server,
 }
@@ -245,6 +250,45 @@ pub(crate) struct Device {
     /// After activation: make a purchase of this amount in minor units.
     #[arg(long, value_name = "AMOUNT", requires = "state", conflicts_with_all = ["code", "renew"])]
     pub(crate) purchase: Option<u64>,
+}
+
+/// What `--fault` takes for every fault.
+pub(crate) const ALL: &str = "all";
+
+/// What goes wrong with terminals that are registered for it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Faults")]
+pub(crate) struct Trouble {
+    /// Play a fault, say what came of it, and take the terminal to a purchase all the same.
+    #[arg(
+        long,
+        value_name = "FAULT",
+        requires = "pki",
+        conflicts_with_all = ["state", "count"],
+        value_parser = PossibleValuesParser::new(
+            Fault::ALL.iter().map(|fault| fault.as_str()).chain([ALL])
+        )
+    )]
+    pub(crate) fault: Option<String>,
+    /// Only at this step.
+    #[arg(
+        long,
+        value_name = "STEP",
+        requires = "fault",
+        value_parser = PossibleValuesParser::new(At::ALL.iter().map(|at| at.as_str()))
+    )]
+    pub(crate) at: Option<String>,
+    /// The suite of the terminals.
+    #[arg(
+        long,
+        requires = "fault",
+        default_value = "P256_AES128",
+        value_parser = PossibleValuesParser::new(Suite::ALL.map(Suite::name))
+    )]
+    pub(crate) suite: String,
+    /// The folder of the development keys, below which facilities bring master keys.
+    #[arg(long, requires = "fault", default_value = "keys-dev", value_name = "DIR")]
+    pub(crate) keys: PathBuf,
 }
 
 /// Many terminals, registered, activated and put to work at the same time.

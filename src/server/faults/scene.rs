@@ -6,8 +6,12 @@ use crate::agreement::Suite;
 use crate::crypto::rng::Rng;
 use crate::grpc::client::{Client, ClientError, Driver, Line, request_id};
 use crate::grpc::proto;
+use crate::key::usage::KeyEncryption;
+use crate::key::{Algorithm, Key};
 use crate::server::dev::{self, Pki};
-use crate::server::simulation::{self, DeviceFailed, simulated_device};
+use crate::server::simulation::{
+    self, DeviceFailed, MasterKeyFailed, simulated_device, simulated_device_with,
+};
 use crate::terminal::{Payment, SavedInvalid, Terminal, TerminalError};
 
 /// What a purchase costs, in minor units.
@@ -22,6 +26,9 @@ pub enum PlayError {
     /// The simulated device could not be made.
     #[error(transparent)]
     Device(#[from] DeviceFailed),
+    /// A master key did not come to both sides.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyFailed),
     /// The changed memory of a device is none.
     #[error(transparent)]
     Memory(SavedInvalid),
@@ -48,6 +55,8 @@ pub struct Scene<'a> {
     pub client: &'a Client,
     /// The authorities around it.
     pub pki: &'a Pki,
+    /// The development key encryption key, below which facilities bring master keys.
+    pub kek: &'a Key<KeyEncryption>,
     /// Randomness for the terminals.
     pub rng: &'a dyn Rng,
     /// The time, in seconds since 1970; it goes on between two calls of a device.
@@ -93,24 +102,19 @@ impl Scene<'_> {
         drawn.map_err(|_| PlayError::Otherwise("there is no randomness"))?;
         let id = format!("fault-{}", data_encoding::HEXLOWER.encode(&random));
         let serial = id.to_uppercase();
-        let request = proto::CreateTerminalRequest {
-            request_id: request_id(),
-            terminal_id: id.clone(),
-            serial: serial.clone(),
-            model: dev::DEVICE_MODEL.to_owned(),
-            merchant: Some(proto::Merchant {
-                merchant_id: "000000000000001".to_owned(),
-                terminal_id: "00000001".to_owned(),
-                display_name: "Corner Shop".to_owned(),
-            }),
-            merchant_standing: proto::MerchantStanding::Approved.into(),
-            profile: format!("profiles/{}", dev::profile_of(suite)),
-            kind: proto::TerminalKind::DeviceCertificate.into(),
-            device_authority: format!("deviceAuthorities/{}", dev::DEVICE_AUTHORITY),
-            master_key: String::new(),
+        let mut registration = simulation::registration(&id, &serial, dev::profile_of(suite));
+        let mut algorithms = Algorithm::ALL.into_iter();
+        let device = match algorithms.find(|algorithm| suite.takes_master_key(*algorithm)) {
+            None => simulated_device(self.pki, &serial, self.rng, (self.now)())?,
+            Some(algorithm) => {
+                let name = format!("master-{id}");
+                let wanted = (name.as_str(), algorithm);
+                let key = simulation::master_key(self.client, self.kek, wanted, self.rng).await?;
+                registration = simulation::with_master_key(registration, &name);
+                simulated_device_with(key, &serial)?
+            }
         };
-        self.client.terminals().create_terminal(request).await?;
-        let device = simulated_device(self.pki, &serial, self.rng, (self.now)())?;
+        self.client.terminals().create_terminal(registration).await?;
         let terminal = Terminal::new(device, suite);
         let mut till =
             Till { name: format!("terminals/{id}"), serial, code: String::new(), terminal };

@@ -18,9 +18,10 @@ use self::report::Tally;
 use self::till::Life;
 use self::wire::Wire;
 use super::dev::{self, Pki};
+use super::simulation;
 use crate::agreement::Suite;
 use crate::crypto::rng::Rng;
-use crate::grpc::client::{Client, ClientError, request_id};
+use crate::grpc::client::{Client, ClientError};
 use crate::grpc::proto;
 use crate::grpc::proto::create_terminal_result::Result as Registered;
 
@@ -63,22 +64,12 @@ impl Order {
     }
 
     fn registration(&self, number: u32) -> proto::CreateTerminalRequest {
-        proto::CreateTerminalRequest {
-            request_id: request_id(),
-            terminal_id: self.id(number),
-            serial: self.serial(number),
-            model: dev::DEVICE_MODEL.to_owned(),
-            merchant: Some(proto::Merchant {
-                merchant_id: "000000000000001".to_owned(),
-                terminal_id: format!("{number:08}"),
-                display_name: "Corner Shop".to_owned(),
-            }),
-            merchant_standing: proto::MerchantStanding::Approved.into(),
-            profile: format!("profiles/{}", dev::profile_of(Self::suite(number))),
-            kind: proto::TerminalKind::DeviceCertificate.into(),
-            device_authority: format!("deviceAuthorities/{}", dev::DEVICE_AUTHORITY),
-            master_key: String::new(),
-        }
+        let profile = dev::profile_of(Self::suite(number));
+        let mut registration =
+            simulation::registration(&self.id(number), &self.serial(number), profile);
+        // No two terminals of an acquirer have one terminal id.
+        registration.merchant.get_or_insert_default().terminal_id = format!("{number:08}");
+        registration
     }
 }
 

@@ -1,5 +1,6 @@
 //! `firstkey terminal`: register, watch and play terminals against a running service.
 
+mod fault;
 mod fleet;
 mod register;
 mod show;
@@ -28,10 +29,15 @@ pub(crate) async fn run(command: cli::Terminal, output: Output) -> anyhow::Resul
         cli::Terminal::List(arguments) => list(arguments, output).await,
         cli::Terminal::Lookup(arguments) => lookup(arguments, output).await,
         cli::Terminal::Watch(arguments) => watch(arguments, output).await,
-        cli::Terminal::Simulate(arguments) => match arguments.fleet.count {
-            Some(count) => return fleet::run(arguments, count, output).await,
-            None => simulate::run(arguments, output).await,
-        },
+        cli::Terminal::Simulate(arguments) => {
+            if let Some(count) = arguments.fleet.count {
+                return fleet::run(arguments, count, output).await;
+            }
+            if let Some(fault) = arguments.trouble.fault.clone() {
+                return fault::run(arguments, &fault, output).await;
+            }
+            simulate::run(arguments, output).await
+        }
     }?;
     Ok(ExitCode::SUCCESS)
 }
