@@ -14,6 +14,7 @@ mod hand;
 mod harness;
 mod keys;
 mod known;
+mod ledger;
 mod lifecycle;
 mod lookup;
 mod macs;
