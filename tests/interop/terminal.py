@@ -19,6 +19,7 @@ import protocol
 from answers import Refused, parse, require_same
 from credential import Credential
 from dukpt import AesKeys, Keys, TdesKeys, aes_block, tdes_block, xor
+from held import Held, open_keys
 from parameters import Parameters, read_parameters
 from protocol import Transcript
 from stubs import activation, payload
@@ -54,6 +55,7 @@ class Terminal:
     """A device with the software of an acquirer's terminal in it."""
 
     keys: Keys
+    held: dict[int, Held]
 
     def __init__(self, credential: Credential, acquirer_id: str,
                  dukpt: type[AesKeys] | type[TdesKeys]) -> None:
@@ -146,40 +148,26 @@ class Terminal:
         if said.activation != self.activation:
             raise Refused(payload.FAULT_PAYLOAD)
         agreed = self._session.agree(said, self._asked)
-        loaded = self._load(said.keys, agreed.protection, self.credential.block_version)
-        self._loaded, self._agreed, self._transcript = loaded, agreed, transcript
+        self._load(said.keys, agreed.protection, self.credential.block_version)
+        self._agreed, self._transcript = agreed, transcript
 
-    def _load(self, keys: Sequence[Message], kbpk: bytes, version: str) -> Keys:
-        """Opens the block of the initial key; its header says what the message says."""
-        if len(keys) != 1:
-            raise Refused(payload.FAULT_PAYLOAD)
-        delivered = keys[0]
-        try:
-            header, key = psec.tr31.unwrap(kbpk, delivered.key_block)
-        except (psec.tr31.HeaderError, psec.tr31.KeyBlockError) as error:
-            raise Refused(payload.FAULT_KEY_BLOCK) from error
-        algorithm, id_block = ("A", "IK") if self._dukpt is AesKeys else ("T", "KS")
-        due = (version, "B1", algorithm, "X", "N")
-        says = (header.version_id, header.key_usage, header.algorithm, header.mode_of_use,
-                header.exportability)
-        if says != due or len(key) != 16:
+    def _load(self, delivered: Sequence[Message], protection: bytes, version: str) -> None:
+        """Opens the key blocks of an answer; the keys wait until both sides confirmed them."""
+        held = open_keys(delivered, protection, version)
+        algorithm = "A" if self._dukpt is AesKeys else "T"
+        if held[0].algorithm != algorithm or len(held[0].key) != 16:
             raise Refused(payload.FAULT_KEY_BLOCK)
-        if delivered.usage != header.key_usage or delivered.slot != 0:
-            raise Refused(payload.FAULT_KEY_BLOCK)
-        if header.blocks.get(id_block) != delivered.initial_key_id.hex().upper():
-            raise Refused(payload.FAULT_KEY_BLOCK)
-        loaded = self._dukpt(key, delivered.initial_key_id)
-        if loaded.check_value() != delivered.check_value:
-            raise Refused(payload.FAULT_CHECK_VALUE)
-        return loaded
+        self._loaded = self._dukpt(held[0].key, held[0].initial_key_id)
+        self._held = held
 
     # Step 5.
 
     def confirm(self) -> Message:
-        """Proves by the check value of what it loaded that the key arrived."""
+        """Proves by the check values of what it loaded that every key arrived."""
         self._asked = self._transcript.then(payload.Confirm(
             activation=self.activation,
-            keys=[payload.ConfirmedKey(slot=0, check_value=self._loaded.check_value())],
+            keys=[payload.ConfirmedKey(slot=key.slot, check_value=key.check_value())
+                  for key in self._held],
         ).SerializeToString())
         covered = self._asked.covered("terminal", "confirm")
         return activation.ConfirmKeysRequest(
@@ -195,6 +183,7 @@ class Terminal:
         if said.activation != self.activation or said.status != payload.KEY_STATUS_SERVING:
             raise Refused(payload.FAULT_PAYLOAD)
         self.keys, self._counter = self._loaded, 0
+        self.held = {key.slot: key for key in self._held[1:]}
 
     # A re-key without a session of its own: in place of steps 3 and 4.
 
@@ -208,10 +197,10 @@ class Terminal:
         """Opens the key block with the update key."""
         self._verify_answer(answer, "update")
         said = parse(payload.UpdateAnswer, answer.payload)
-        loaded = self._load(said.keys, self.keys.update_key(), "D")
+        self._load(said.keys, self.keys.update_key(), "D")
         self._agreed = update_keys(self.keys, self._asked_counter, said.activation, self._nonce,
-                                   loaded.key_id)
-        self._loaded, self._transcript = loaded, self._asked.then(answer.payload)
+                                   self._loaded.key_id)
+        self._transcript = self._asked.then(answer.payload)
         self.activation = said.activation
 
     # Step 6.
