@@ -175,6 +175,10 @@ fn the_readme_by_hand_works_and_fails_with_codes_that_mean_something() {
     assert!(succeed(&["terminal", "list"], url).contains("SN-0007"));
     assert!(succeed(&["terminal", "list", "--state", "active"], url).contains("SN-0007"));
     assert!(!succeed(&["terminal", "list", "--state", "TESTED"], url).contains("SN-0007"));
+    for (key, is_its) in [("dev-bdk-aes", true), ("dev-bdk-tdes", false)] {
+        let listed = succeed(&["terminal", "list", "--base-derivation-key", key], url);
+        assert_eq!(listed.contains("SN-0007"), is_its, "{key}");
+    }
     assert!(succeed(&["terminal", "show", "till-7"], url).contains("deviceAuthorities/dev-vendor"));
     let unknown = firstkey(&["terminal", "show", "nobody"], Some(url));
     assert_eq!(unknown.status.code(), Some(4), "not found has a code of its own");

@@ -183,6 +183,9 @@ pub(crate) struct List {
     /// Only terminals in this state.
     #[arg(long, ignore_case = true, value_parser = states())]
     pub(crate) state: Option<String>,
+    /// Only terminals whose serving keys come from this base derivation key.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) base_derivation_key: Option<String>,
     #[command(flatten)]
     pub(crate) server: Server,
 }

@@ -41,8 +41,8 @@ async fn update_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Resu
         let error = state_error(terminal, "these keys are replaced: use those that serve");
         return Err(fail(opened.work, opened.terminal, error).await);
     }
-    // Who knows a compromised base derivation key knows its update keys, and would read the new ones,
-    // though transactions under it may be served for a time.
+    // Who knows a compromised base derivation key knows its update keys, and would read the new
+    // ones, though transactions under it may be served for a time.
     if let Err(reason) = opened.bdk.record().check(Operation::DeriveInitial, now) {
         return Err(fail(opened.work, opened.terminal, with_remedy(reason, NOT_UNDER_THESE)).await);
     }

@@ -83,11 +83,17 @@ async fn list(arguments: List, output: Output) -> anyhow::Result<()> {
     let state = arguments.state.map(|state| format!("TERMINAL_STATE_{}", state.to_uppercase()));
     let state = state.and_then(|state| proto::TerminalState::from_str_name(&state));
     let state = state.unwrap_or_default().into();
+    let key = arguments.base_derivation_key;
+    let base_derivation_key = key.map_or_else(String::new, |key| format!("keys/{key}"));
     let mut rows = vec![row(&HEAD)];
     let mut page_token = String::new();
     loop {
-        let request =
-            proto::ListTerminalsRequest { page_size: 100, page_token, state, ..Default::default() };
+        let request = proto::ListTerminalsRequest {
+            page_size: 100,
+            page_token,
+            state,
+            base_derivation_key: base_derivation_key.clone(),
+        };
         let page = client.terminals().list_terminals(request).await.map_err(ClientError::from)?;
         let page = page.into_inner();
         for terminal in &page.terminals {

@@ -137,6 +137,7 @@ pub(super) fn terminal_json(terminal: &proto::Terminal) -> Value {
         "check_value": data_encoding::HEXUPPER.encode(&terminal.check_value),
         "parameters_version": terminal.parameters_version,
         "tests_passed": terminal.tests_passed,
+        "rekey_due": terminal.rekey_due,
         "first_transaction_time": time_text(terminal.first_transaction_time),
         "create_time": time_text(terminal.create_time),
         "update_time": time_text(terminal.update_time),
