@@ -264,7 +264,11 @@ impl Driver<'_> {
     fn give_up(&mut self, status: tonic::Status) -> Result<ClientError, ClientError> {
         let for_good = matches!(
             status.code(),
-            Code::FailedPrecondition | Code::InvalidArgument | Code::PermissionDenied
+            Code::AlreadyExists
+                | Code::FailedPrecondition
+                | Code::InvalidArgument
+                | Code::NotFound
+                | Code::PermissionDenied
         );
         let error = ClientError::from(status);
         if for_good {

@@ -85,6 +85,8 @@ words! {
         Test = "test",
         /// A purchase: its MAC verified, its PIN block translated.
         Purchase = "purchase",
+        /// New keys under the update key of AES keys that serve.
+        Update = "update",
     }
 }
 
@@ -165,21 +167,23 @@ const BACK: Cell = Cell::Distrusted("PARAMETERS_ROLLED_BACK");
 ///   same; only its report has nothing new in it, and is answered as before.
 /// - `denied-device`: a device proves itself to get keys. What it has confirmed proves its
 ///   transactions; the backend suspends it.
+/// - `update`: of AES keys alone. `reorder` asks for one that nobody started; `lose-state` begins a
+///   session in its place; its answer is kept until the keys are confirmed, as that of Deliver.
 #[rustfmt::skip]
-const TABLE: [(Fault, [Cell; 7]); 12] = [
-    //                            begin  deliver confirm param. report  test   purchase
-    (Fault::Replay,               [SAME,  SAME,  SAME,  SAME,  SAME,  SAME,  SAME]),
-    (Fault::DropReply,            [SAME,  SAME,  SAME,  SAME,  SAME,  SAME,  SAME]),
-    (Fault::Alter,                [PROOF, PROOF, PROOF, PROOF, PROOF, PROOF, MAC]),
-    (Fault::AlterReply,           [AUTH,  AUTH,  AUTH,  AUTH,  NONE,  AUTH,  NONE]),
-    (Fault::Reorder,              [DONE,  PROOF, NONE,  PROOF, FIELD, STATE, INACT]),
-    (Fault::OldTranscript,        [PROOF, PROOF, PROOF, SPENT, SPENT, SPENT, MAC]),
-    (Fault::LoseState,            [SERV,  SERV,  SERV,  DONE,  DONE,  DONE,  DONE]),
-    (Fault::OldMemory,            [NONE,  NONE,  NONE,  SPENT, SERV,  SPENT, SPENT]),
-    (Fault::StolenCode,           [CODE,  CODE,  CODE,  CODE,  CODE,  CODE,  CODE]),
-    (Fault::DeniedDevice,         [DENY,  DENY,  DENY,  SERV,  SERV,  SERV,  SERV]),
-    (Fault::OtherCertificate,     [PROOF, PROOF, PROOF, PROOF, PROOF, PROOF, MAC]),
-    (Fault::RolledBackParameters, [NONE,  NONE,  NONE,  BACK,  NONE,  NONE,  NONE]),
+const TABLE: [(Fault, [Cell; 8]); 12] = [
+    //                            begin  deliver confirm param. report  test   purch. update
+    (Fault::Replay,               [SAME,  SAME,  SAME,  SAME,  SAME,  SAME,  SAME,  SAME]),
+    (Fault::DropReply,            [SAME,  SAME,  SAME,  SAME,  SAME,  SAME,  SAME,  SAME]),
+    (Fault::Alter,                [PROOF, PROOF, PROOF, PROOF, PROOF, PROOF, MAC,   PROOF]),
+    (Fault::AlterReply,           [AUTH,  AUTH,  AUTH,  AUTH,  NONE,  AUTH,  NONE,  AUTH]),
+    (Fault::Reorder,              [DONE,  PROOF, NONE,  PROOF, FIELD, STATE, INACT, DONE]),
+    (Fault::OldTranscript,        [PROOF, PROOF, PROOF, SPENT, SPENT, SPENT, MAC,   SERV]),
+    (Fault::LoseState,            [SERV,  SERV,  SERV,  DONE,  DONE,  DONE,  DONE,  SERV]),
+    (Fault::OldMemory,            [NONE,  NONE,  NONE,  SPENT, SERV,  SPENT, SPENT, SPENT]),
+    (Fault::StolenCode,           [CODE,  CODE,  CODE,  CODE,  CODE,  CODE,  CODE,  CODE]),
+    (Fault::DeniedDevice,         [DENY,  DENY,  DENY,  SERV,  SERV,  SERV,  SERV,  DENY]),
+    (Fault::OtherCertificate,     [PROOF, PROOF, PROOF, PROOF, PROOF, PROOF, MAC,   PROOF]),
+    (Fault::RolledBackParameters, [NONE,  NONE,  NONE,  BACK,  NONE,  NONE,  NONE,  NONE]),
 ];
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::{At, Fault, Outcome, expected, memory};
 use crate::activation::Step;
 use crate::activation::parameters::Currency;
 use crate::activation::payload::{self, CardData};
-use crate::agreement::Suite;
+use crate::agreement::{Dukpt, Suite};
 use crate::grpc::client::{ClientError, Line as _, Message, request_id};
 use crate::grpc::proto;
 use crate::pin::Pin;
@@ -34,7 +34,7 @@ impl Played {
 }
 
 /// Plays a fault at a step with a terminal of its own, and takes that terminal to a purchase
-/// afterwards; none where the table knows no such cell.
+/// afterwards; none where the table knows no such cell, or the suite no such step.
 pub async fn play(
     scene: &Scene<'_>,
     suite: Suite,
@@ -42,6 +42,9 @@ pub async fn play(
     at: At,
 ) -> Result<Option<Played>, PlayError> {
     let Some(expected) = expected(fault, at) else { return Ok(None) };
+    if at == At::Update && suite.dukpt() != Dukpt::Aes128 {
+        return Ok(None);
+    }
     let mut till = scene.enter(suite).await?;
     let cell = Cell { scene, suite, at };
     let seen = match fault {
@@ -143,6 +146,10 @@ impl Cell<'_, '_> {
                 scene.step(till, client, At::Test).await?;
                 seen(scene.purchase(till).await)
             }
+            At::Update => {
+                scene.bring(till, At::Purchase).await?;
+                seen(scene.step(till, client, At::Update).await)
+            }
             At::Confirm => Err(PlayError::Otherwise("a Confirm comes after its keys")),
         }
     }
@@ -186,7 +193,7 @@ impl Cell<'_, '_> {
                 }
                 held_back(&held, line)?
             }
-            At::Parameters | At::Report | At::Test => {
+            At::Parameters | At::Report | At::Test | At::Update => {
                 // It arrives and is answered, and comes once more after the next exchange.
                 let mut line = BadLine::new(scene.client, How::Twice);
                 scene.step(till, &mut line, self.at).await?;
@@ -208,20 +215,16 @@ impl Cell<'_, '_> {
 
     /// What the backend does for a device that lost confirmed keys; whether it had to.
     async fn new_way(&self, till: &mut Till) -> Result<bool, PlayError> {
-        let terminals = &mut self.scene.client.terminals();
-        let (request_id, name) = (request_id(), till.name.clone());
-        let cause = "the device lost its memory".to_owned();
         match self.at {
-            At::Begin | At::Deliver | At::Confirm => return Ok(false),
+            At::Begin | At::Deliver | At::Confirm | At::Update => return Ok(false),
             At::Parameters | At::Report | At::Test => {
+                let (request_id, name) = (request_id(), till.name.clone());
+                let cause = "the device lost its memory".to_owned();
                 let request = proto::CancelActivationRequest { request_id, name, cause };
-                terminals.cancel_activation(request).await?;
+                self.scene.client.terminals().cancel_activation(request).await?;
                 self.scene.issue_code(till).await?;
             }
-            At::Purchase => {
-                let request = proto::StartRekeyRequest { request_id, name, cause };
-                terminals.start_rekey(request).await?;
-            }
+            At::Purchase => self.scene.start_rekey(till).await?,
         }
         till.terminal = memory::lost(&till.terminal)?;
         Ok(true)

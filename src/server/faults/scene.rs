@@ -132,11 +132,16 @@ impl Scene<'_> {
 
     /// Takes a terminal through all steps before one.
     pub(super) async fn bring(&self, till: &mut Till, at: At) -> Result<(), PlayError> {
-        for step in At::ALL.iter().copied().take_while(|step| *step != at) {
-            self.step(till, &mut self.client.clone(), step).await?;
-        }
-        if at == At::Purchase {
-            self.enable(till).await?;
+        for step in At::ALL {
+            match step {
+                At::Purchase => self.enable(till).await?,
+                At::Update => self.start_rekey(till).await?,
+                At::Begin | At::Deliver | At::Confirm | At::Parameters | At::Report | At::Test => {}
+            }
+            if *step == at {
+                break;
+            }
+            self.step(till, &mut self.client.clone(), *step).await?;
         }
         Ok(())
     }
@@ -165,12 +170,14 @@ impl Scene<'_> {
             At::Report => driver.report_applied().await,
             At::Test => driver.test().await.map(|_| ()),
             At::Purchase => self.purchase(till).await,
+            At::Update => driver.update().await,
         }
     }
 
     /// Goes on from wherever the terminal stands to a purchase; `renew` takes new keys for it.
     pub(super) async fn finish(&self, till: &mut Till, renew: bool) -> Result<(), PlayError> {
         let code = till.code()?;
+        let is_updating = self.state(till).await? == proto::TerminalState::Rekeying && !renew;
         let mut driver = Driver {
             line: &mut self.client.clone(),
             terminal: &mut till.terminal,
@@ -179,6 +186,9 @@ impl Scene<'_> {
             save: &mut |_| Ok(()),
             tell: &mut |_| (),
         };
+        if is_updating && driver.terminal.has_keys() {
+            driver.update_keys().await?;
+        }
         driver.activate(Some(code), renew).await?;
         if self.state(till).await? != proto::TerminalState::Active {
             self.enable(till).await?;
@@ -196,6 +206,14 @@ impl Scene<'_> {
         let name = till.name.clone();
         let request = proto::EnableTerminalRequest { request_id: request_id(), name };
         self.client.terminals().enable_terminal(request).await?;
+        Ok(())
+    }
+
+    pub(super) async fn start_rekey(&self, till: &Till) -> Result<(), PlayError> {
+        let cause = "the keys are to be renewed".to_owned();
+        let name = till.name.clone();
+        let request = proto::StartRekeyRequest { request_id: request_id(), name, cause };
+        self.client.terminals().start_rekey(request).await?;
         Ok(())
     }
 
