@@ -185,6 +185,37 @@ fn the_readme_by_hand_works_and_fails_with_codes_that_mean_something() {
 }
 
 #[test]
+fn a_terminal_with_a_master_key_is_played_from_the_development_keys() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.path("data"));
+    let url = service.url.as_str();
+    for (id, serial) in [("dev-master-aes", "SN-0008"), ("dev-master-tdes", "SN-0009")] {
+        let register = ["terminal", "register", id, "--serial", serial, "--master-key", id];
+        succeed(&[&register[..], &["--profile", id]].concat(), url);
+        let code = succeed(&["terminal", "code", id], url);
+        let state = folder.path(&format!("{id}.json"));
+        let simulate = ["terminal", "simulate", "--state", &state];
+        let first = [&simulate[..], &["--serial", serial, "--code", code.trim()]].concat();
+        assert!(succeed(&first, url).contains("1 of 1 passed"));
+        succeed(&["terminal", "enable", id], url);
+        let bought = succeed(&[&simulate[..], &["--purchase", "1250"]].concat(), url);
+        assert!(bought.contains("MAC verified"));
+        let shown = succeed(&["--output", "json", "terminal", "show", id], url);
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(shown["kind"], "MASTER_KEY");
+        assert_eq!(shown["master_key"], format!("keys/{id}"));
+        assert_eq!(shown["forward_secrecy"], false);
+    }
+    // A certificate's profile is for no master key, and each master key is of one device.
+    let taken = ["terminal", "register", "till", "--serial", "SN-0010", "--profile"];
+    let with = |profile| [&taken[..], &[profile, "--master-key", "dev-master-aes"]].concat();
+    let refused = firstkey(&with("dev-master-aes"), Some(url));
+    assert!(text(&refused.stderr).contains("RESOURCE_ALREADY_EXISTS"));
+    let refused = firstkey(&with("dev-aes"), Some(url));
+    assert!(text(&refused.stderr).contains("FIELD_INVALID"));
+}
+
+#[test]
 fn a_played_terminal_tells_programs_fields_and_no_prose() {
     let folder = Folder::new();
     let service = Service::start(&folder.path("data"));

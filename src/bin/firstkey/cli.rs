@@ -81,6 +81,8 @@ pub(crate) enum Terminal {
     #[command(after_help = "Examples:
   firstkey terminal register till-7 --serial SN-0007 --profile dev-aes
   firstkey terminal register till-8 --serial SN-0008 --profile dev-tdes --merchant-name 'Café'
+  firstkey terminal register till-9 --serial SN-0009 --profile dev-master-tdes \
+      --master-key dev-master-tdes
   firstkey terminal register --manifest terminals.csv
 
 A manifest is CSV in UTF-8. Its first line names the columns, in any order: id, serial, model,
@@ -110,6 +112,7 @@ unless all lines are well-formed. The same file again, within 24 hours, register
     #[command(after_help = "Examples:
   firstkey terminal simulate --state till-7.json --pki DATA/dev-pki --serial SN-0007 \
       --code XXXX-XXXX-XXXX
+  firstkey terminal simulate --state till-9.json --serial SN-0009 --code XXXX-XXXX-XXXX
   firstkey terminal simulate --state till-7.json --purchase 1250
   firstkey terminal simulate --count 1000 --lose 5 --pki DATA/dev-pki
   firstkey terminal simulate --fault all --pki DATA/dev-pki
@@ -130,8 +133,8 @@ pub(crate) struct Register {
     pub(crate) serial: Option<String>,
     /// Register the terminals of this CSV file instead, and report on each line.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "id", "serial", "model", "profile", "authority", "merchant_id", "terminal_id",
-        "merchant_name",
+        "id", "serial", "model", "profile", "authority", "master_key", "merchant_id",
+        "terminal_id", "merchant_name",
     ])]
     pub(crate) manifest: Option<PathBuf>,
     /// The device's model, as its authority says.
@@ -143,6 +146,10 @@ pub(crate) struct Register {
     /// The device authority that signed the device's certificate.
     #[arg(long, default_value = "dev-vendor")]
     pub(crate) authority: String,
+    /// The master key that the terminal holds, in place of a certificate; its profile is one for
+    /// master keys.
+    #[arg(long, value_name = "KEY", conflicts_with = "authority", requires = "profile")]
+    pub(crate) master_key: Option<String>,
     /// The card acceptor id (ISO 8583, field 42).
     #[arg(long, default_value = "000000000000001")]
     pub(crate) merchant_id: String,
@@ -243,6 +250,9 @@ pub(crate) struct Device {
     /// First run: the device's serial.
     #[arg(long, requires = "state")]
     pub(crate) serial: Option<String>,
+    /// First run, of a device with a master key: the folder of the development keys.
+    #[arg(long, default_value = "keys-dev", value_name = "DIR")]
+    pub(crate) keys: PathBuf,
     /// The activation code, as the merchant would type it.
     #[arg(long, requires = "state")]
     pub(crate) code: Option<String>,

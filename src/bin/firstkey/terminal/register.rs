@@ -26,6 +26,13 @@ pub(super) async fn run(arguments: Register, output: Output) -> anyhow::Result<E
 
 async fn one(arguments: Register, output: Output) -> anyhow::Result<()> {
     let client = connect(&arguments.server).await?;
+    let (kind, device_authority, master_key) = match &arguments.master_key {
+        None => {
+            let authority = format!("deviceAuthorities/{}", arguments.authority);
+            (proto::TerminalKind::DeviceCertificate, authority, String::new())
+        }
+        Some(key) => (proto::TerminalKind::MasterKey, String::new(), format!("keys/{key}")),
+    };
     let request = proto::CreateTerminalRequest {
         request_id: request_id(),
         terminal_id: arguments.id.unwrap_or_default(),
@@ -38,9 +45,9 @@ async fn one(arguments: Register, output: Output) -> anyhow::Result<()> {
         }),
         merchant_standing: proto::MerchantStanding::Approved.into(),
         profile: format!("profiles/{}", arguments.profile),
-        kind: proto::TerminalKind::DeviceCertificate.into(),
-        device_authority: format!("deviceAuthorities/{}", arguments.authority),
-        master_key: String::new(),
+        kind: kind.into(),
+        device_authority,
+        master_key,
     };
     let made = client.terminals().create_terminal(request).await.map_err(ClientError::from)?;
     print_one(made.into_inner().terminal.as_ref(), output)

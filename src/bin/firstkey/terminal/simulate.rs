@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 use firstkey::activation::ActivationCode;
+use firstkey::agreement::Suite;
 use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::client::{Client, ClientError, Driver, Told};
 use firstkey::grpc::proto;
@@ -21,9 +22,10 @@ use crate::shared::{SystemClock, development};
 
 pub(super) async fn run(arguments: Simulate, output: Output) -> anyhow::Result<()> {
     let client = connect(&arguments.server).await?;
-    let Device { state, serial, code, renew, purchase: amount_minor } = arguments.device;
+    let Device { state, serial, keys, code, renew, purchase: amount_minor } = arguments.device;
     let path = state.context("a terminal needs --state FILE")?;
-    let mut terminal = device(&client, &path, arguments.pki.as_deref(), serial.as_deref()).await?;
+    let making = Making { serial: serial.as_deref(), pki: arguments.pki.as_deref(), keys: &keys };
+    let mut terminal = device(&client, &path, &making).await?;
     let code = match &code {
         Some(text) => Some(ActivationCode::parse(text).context("the activation code")?),
         None => None,
@@ -53,13 +55,18 @@ pub(super) async fn run(arguments: Simulate, output: Output) -> anyhow::Result<(
     Ok(driver.activate(code, renew).await?)
 }
 
-/// The device in the state file, or a new one with a certificate of the development vendor.
-async fn device(
-    client: &Client,
-    state: &Path,
-    pki: Option<&Path>,
-    serial: Option<&str>,
-) -> anyhow::Result<Terminal> {
+/// What a new device is made from.
+struct Making<'a> {
+    serial: Option<&'a str>,
+    /// The folder of the development authorities, for a device certificate.
+    pki: Option<&'a Path>,
+    /// The folder of the development keys, for a master key.
+    keys: &'a Path,
+}
+
+/// The device in the state file, or a new one as it is registered: with a certificate of the
+/// development vendor, or with a development master key.
+async fn device(client: &Client, state: &Path, making: &Making<'_>) -> anyhow::Result<Terminal> {
     match fs::read_to_string(state) {
         Ok(text) => {
             return Terminal::restore(&text).with_context(|| format!("in {}", state.display()));
@@ -69,19 +76,22 @@ async fn device(
             return Err(error).with_context(|| format!("reading {}", state.display()));
         }
     }
-    let (Some(pki), Some(serial)) = (pki, serial) else {
-        bail!("a new device needs --pki DIR and --serial SERIAL");
+    let serial = making.serial.context("a new device needs --serial SERIAL")?;
+    let (suite, master_key) = registered(client, serial).await?;
+    let device = if let Some(id) = master_key.strip_prefix("keys/") {
+        let key = development::read_keys(making.keys)?.terminal_master_key(id)?;
+        simulation::simulated_device_with(key, serial)?
+    } else {
+        let pki = making.pki.context("a new device with a certificate needs --pki DIR")?;
+        let (pki, now) = (development::read_pki(pki)?, SystemClock.now().seconds());
+        simulation::simulated_device(&pki, serial, &SystemRng::new(), now)?
     };
-    let pki = development::read_pki(pki)?;
-    let suite = suite_of(client, serial).await?;
-    let now = SystemClock.now().seconds();
-    let device = simulation::simulated_device(&pki, serial, &SystemRng::new(), now)?;
     Ok(Terminal::new(device, suite))
 }
 
-/// The suite that the terminal of a serial is registered with: a vendor ships the application
-/// for it.
-async fn suite_of(client: &Client, serial: &str) -> anyhow::Result<firstkey::agreement::Suite> {
+/// The suite and the master key that the terminal of a serial is registered with: a vendor ships
+/// the application for it.
+async fn registered(client: &Client, serial: &str) -> anyhow::Result<(Suite, String)> {
     let mut page_token = String::new();
     loop {
         let request = proto::ListTerminalsRequest {
@@ -99,7 +109,8 @@ async fn suite_of(client: &Client, serial: &str) -> anyhow::Result<firstkey::agr
             let answer = answer.map_err(ClientError::from)?.into_inner();
             let suite = answer.profile.map(|profile| profile.suite()).unwrap_or_default();
             let name = suite.as_str_name().trim_start_matches("SUITE_");
-            return firstkey::agreement::Suite::from_name(name).context("an unknown suite");
+            let suite = Suite::from_name(name).context("an unknown suite")?;
+            return Ok((suite, terminal.master_key.clone()));
         }
         page_token = page.next_page_token;
         ensure!(!page_token.is_empty(), "no terminal is registered with the serial {serial}");
