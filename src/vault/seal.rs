@@ -75,6 +75,8 @@ pub enum HashPurpose {
     RequestBody,
     /// A caller's request id.
     RequestId,
+    /// A terminal's master key, by which its device is found.
+    TerminalMasterKey,
 }
 
 impl HashPurpose {
@@ -87,6 +89,7 @@ impl HashPurpose {
             Self::Pan => "pan",
             Self::RequestBody => "request-body",
             Self::RequestId => "request-id",
+            Self::TerminalMasterKey => "terminal-master-key",
         }
     }
 }

@@ -9,7 +9,7 @@ use firstkey::crypto::ec::EphemeralKey;
 use firstkey::grpc::client::{Refusal, request_id};
 use firstkey::grpc::proto;
 use firstkey::key::Algorithm;
-use firstkey::keyblock;
+use firstkey::keyblock::{self, Header, Version};
 use firstkey::server::dev;
 use firstkey::server::simulation::simulated_device_with;
 use firstkey::terminal::{Answer, Credential, SignedRequest, Terminal};
@@ -17,8 +17,8 @@ use firstkey::vault::Event;
 use tonic::Code;
 
 use crate::harness::{
-    Service, Till, answer, create_terminal_request, refusal, refused, retyped, serial_of, told,
-    with_master_key,
+    Service, Till, answer, create_terminal_request, development_keys, refusal, refused, retyped,
+    serial_of, told, with_master_key,
 };
 
 const AES: Suite = Suite::MasterAesAes128;
@@ -110,13 +110,28 @@ async fn a_master_key_is_of_one_device_for_good() {
     let code = service.issue_code("till").await;
     till.activate(&service, Some(code)).await.unwrap();
     let first = service.get("till").await;
+    // Another name for the key is no way out.
+    let Credential::MasterKey(key) = &till.terminal.device().credential else { panic!("a key") };
+    let kek = development_keys().key_encryption_key().unwrap();
+    let header = Header::new(Version::D, *b"B3", b'A', b'X');
+    let block = keyblock::wrap_key(&kek, &header, key, &service.rng).unwrap();
+    let request = proto::ImportKeyRequest {
+        request_id: request_id(),
+        key_id: "alias".to_owned(),
+        key_block: block.to_string(),
+        wrapping_key: format!("keys/{}", dev::KEK),
+        ..proto::ImportKeyRequest::default()
+    };
+    answer(service.client.keys().import_key(request).await);
     for retired in [false, true] {
         if retired {
             service.must(Call::RetireTerminal, "till").await;
         }
-        let refused = refuse(&service, registration("thief", "master-till")).await;
-        assert_eq!(refused.reason, "RESOURCE_ALREADY_EXISTS");
-        assert_eq!(refused.code, Code::AlreadyExists);
+        for name in ["master-till", "alias"] {
+            let refused = refuse(&service, registration("thief", name)).await;
+            assert_eq!(refused.reason, "RESOURCE_ALREADY_EXISTS");
+            assert_eq!(refused.code, Code::AlreadyExists);
+        }
     }
     // The same device comes back with its key: a new generation with another initial key.
     let again = registration("again", "master-till");
@@ -393,7 +408,7 @@ async fn a_device_reports_under_its_master_key_before_it_has_others() {
 #[tokio::test]
 async fn the_development_master_keys_play_a_terminal_each() {
     let service = Service::start().await;
-    let keys = crate::harness::development_keys();
+    let keys = development_keys();
     for (id, key, suite) in
         [("till-aes", "dev-master-aes", AES), ("till-tdes", "dev-master-tdes", TDES)]
     {

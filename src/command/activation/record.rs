@@ -279,11 +279,11 @@ impl Record for SerialIndex {
 }
 
 /// Which device has a master key, for good: whoever had it in another device would open what is
-/// delivered to this one.
+/// delivered to this one. It is found by the key itself, so that another name for it is no way out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MasterKeyIndex {
-    /// The id in `keys/{id}`.
-    pub key: String,
+    /// The keyed hash of the key.
+    pub hash: [u8; 32],
     /// The serial of the device.
     pub serial: String,
 }
@@ -292,7 +292,15 @@ impl Record for MasterKeyIndex {
     const KIND: Kind = Kind::new("terminal_master_key");
 
     fn id(&self) -> String {
-        self.key.clone()
+        Self::id_of(&self.hash)
+    }
+}
+
+impl MasterKeyIndex {
+    /// The id under which the index of a master key stands.
+    #[must_use]
+    pub fn id_of(hash: &[u8; 32]) -> String {
+        data_encoding::HEXLOWER.encode(hash)
     }
 }
 

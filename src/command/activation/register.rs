@@ -12,8 +12,12 @@ use super::record::{
 use super::step::{Happened, advance, read_terminal};
 use crate::activation::State;
 use crate::command::{Error, RequestId, give_up, manage_trust, recall, refuse, remember, retrying};
+use crate::crypto::tdes;
 use crate::key::usage::KeyDerivation;
-use crate::vault::{self, Action, Caller, Operation, Reason, StoredKey, Vault, Versioned, Work};
+use crate::key::{Key, Material};
+use crate::vault::{
+    self, Action, Caller, HashPurpose, Operation, Reason, StoredKey, Vault, Versioned, Work,
+};
 
 /// A terminal that is to be registered; see [`Terminal`].
 #[derive(Debug, Clone)]
@@ -194,15 +198,25 @@ async fn take_master_key(
     serial: &str,
 ) -> Result<(), Error> {
     work.uses(key);
-    let name = &key.record().name;
-    match vault.get::<MasterKeyIndex>(name).await? {
+    let hash = hash_of(vault, key.key());
+    match vault.get::<MasterKeyIndex>(&MasterKeyIndex::id_of(&hash)).await? {
         None => {
-            let index = MasterKeyIndex { key: name.clone(), serial: serial.to_owned() };
+            let index = MasterKeyIndex { hash, serial: serial.to_owned() };
             Ok(work.put(&Versioned::absent(index))?)
         }
         Some(taken) if taken.record.serial == serial => Ok(()),
         Some(_) => Err(Error::refused(Reason::ResourceAlreadyExists)),
     }
+}
+
+/// The keyed hash of a master key, whatever parity it came with.
+fn hash_of(vault: &Vault, key: &Key<KeyDerivation>) -> [u8; 32] {
+    // The key goes into the keyed hash alone, which says nothing without the vault's own key.
+    let mut material = Material::copied_from(key.expose_bytes());
+    if key.algorithm().is_tdes() {
+        tdes::set_odd_parity(material.expose_bytes_mut());
+    }
+    vault.keyed_hash(HashPurpose::TerminalMasterKey, &[material.expose_bytes()])
 }
 
 /// Only an approved merchant's terminal begins outside HELD.
