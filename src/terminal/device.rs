@@ -1,6 +1,6 @@
 //! What a device has from manufacture: its identity, and whom it trusts.
 
-use std::fmt;
+use std::{fmt, slice};
 
 use super::{SignedRequest, TerminalError};
 use crate::activation::confirmation::{self, ConfirmationMismatch};
@@ -108,7 +108,8 @@ impl Device {
             (Credential::Certificate(certified), Some(chain)) => {
                 let chain = Chain::parse(chain.as_der().to_vec())
                     .map_err(|_| TerminalError::ServiceNotTrusted)?;
-                let leaf = verify_service(&chain, &[certified.acquirer_root.clone()], now)
+                let roots = slice::from_ref(&certified.acquirer_root);
+                let leaf = verify_service(&chain, roots, now)
                     .map_err(|_| TerminalError::ServiceNotTrusted)?;
                 if leaf.organization.as_deref() != Some(self.acquirer_id.as_str()) {
                     return Err(TerminalError::ServiceNotTrusted);

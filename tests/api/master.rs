@@ -50,13 +50,15 @@ async fn refuse(service: &Service, request: proto::CreateTerminalRequest) -> Ref
     refusal(service.client.terminals().create_terminal(request).await)
 }
 
+/// A change of a registration.
+type Registering = fn(&mut proto::CreateTerminalRequest);
+
 #[tokio::test]
 async fn kind_master_key_and_suite_go_together() {
     let service = Service::start().await;
     service.master_key("aes", Algorithm::Aes128).await;
     service.master_key("tdes", Algorithm::Tdes2).await;
-    type Change = fn(&mut proto::CreateTerminalRequest);
-    let faults: [(&str, Change); 8] = [
+    let faults: [(&str, Registering); 8] = [
         ("kind", |request| request.profile = "profiles/dev-aes".into()),
         ("kind", |request| request.profile = "profiles/dev-tdes".into()),
         ("kind", |request| {
@@ -215,8 +217,8 @@ async fn keys_travel_in_the_version_of_the_master_key() {
         let mut till = service.register(&id, suite).await;
         let code = service.issue_code(&id).await;
         let begin = till.terminal.begin(Some(code), &service.rng, service.device_time()).unwrap();
-        let begun = service.send_begin(&begin).await.unwrap();
-        let reply = Answer { payload: &begun.payload, proof: &begun.proof };
+        let answered = service.send_begin(&begin).await.unwrap();
+        let reply = Answer { payload: &answered.payload, proof: &answered.proof };
         let name = till.terminal.accept_begin(reply, service.now()).unwrap();
         let deliver = till.terminal.deliver().unwrap();
         let sent = service.send_deliver(name.as_str(), &deliver).await.unwrap();
@@ -224,17 +226,17 @@ async fn keys_travel_in_the_version_of_the_master_key() {
         assert!(delivered.keys[0].key_block.starts_with(version), "{suite:?}");
         let note = service.get(&id).await.timeline.pop().unwrap().note;
         assert!(note.contains(&format!("version {version} key block")), "{note}");
-        assert_eq!(begun.proof.len(), if suite.has_master_key() { 32 } else { 64 });
+        assert_eq!(answered.proof.len(), if suite.has_master_key() { 32 } else { 64 });
         assert_eq!(delivered.service_ephemeral.is_none(), suite.has_master_key());
         let Credential::MasterKey(key) = &till.terminal.device().credential else { continue };
         // Opened by hand, and by no other session's key.
-        let transcript = Transcript::new().with(&begin.payload).with(&begun.payload);
+        let transcript = Transcript::new().with(&begin.payload).with(&answered.payload);
         let master = MasterKey::new(key, suite).unwrap();
         let opens = |begun: &[u8; 32]| {
             let protection = master.session_keys(begun).key_block_protection;
             keyblock::unwrap(&protection, &delivered.keys[0].key_block)
         };
-        let opened = opens(&transcript.hash()).ok().expect("it opens");
+        let opened = opens(&transcript.hash()).expect("it opens");
         assert_eq!(opened.algorithm, suite.initial_key_algorithm());
         assert!(opens(&Transcript::new().hash()).is_err());
     }
@@ -325,12 +327,12 @@ async fn an_ephemeral_key_and_a_session_before_are_refused() {
     let code = service.issue_code("till").await;
     let begin =
         till.terminal.begin(Some(retyped(&code)), &service.rng, service.device_time()).unwrap();
-    let begun = service.send_begin(&begin).await.unwrap();
-    let reply = Answer { payload: &begun.payload, proof: &begun.proof };
+    let answered = service.send_begin(&begin).await.unwrap();
+    let reply = Answer { payload: &answered.payload, proof: &answered.proof };
     let activation = till.terminal.accept_begin(reply, service.now()).unwrap();
     let before = service.get("till").await;
     // The device itself proves it: what is refused is the field.
-    let transcript = Transcript::new().with(&begin.payload).with(&begun.payload);
+    let transcript = Transcript::new().with(&begin.payload).with(&answered.payload);
     let device_ephemeral = Some(EphemeralKey::generate().unwrap().public());
     let message = Deliver { activation, device_ephemeral }.encode();
     let message = till.signed(&transcript, message, Step::Deliver);

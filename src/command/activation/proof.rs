@@ -86,7 +86,7 @@ pub(super) enum Proven {
     /// The key of its certificate.
     Certificate,
     /// Its master key.
-    MasterKey(HeldKey),
+    MasterKey(Box<HeldKey>),
 }
 
 /// The master key of a terminal, and the suite that it is of.
@@ -129,7 +129,7 @@ pub(super) async fn prove(
             confirmation::verify(&key, (Role::Terminal, step), &transcript, proof)
                 .map_err(|_| Disbelief::Unproven)?;
             refuse_denied(vault, terminal).await?;
-            Ok(Proven::MasterKey(held))
+            Ok(Proven::MasterKey(Box::new(held)))
         }
     }
 }
@@ -151,7 +151,7 @@ pub(super) async fn judge_again(
         Credential::MasterKey { key } => {
             let held = HeldKey::open(vault, terminal, key).await?;
             refuse_denied(vault, terminal).await?;
-            Ok(Proven::MasterKey(held))
+            Ok(Proven::MasterKey(Box::new(held)))
         }
     }
 }
