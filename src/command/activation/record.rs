@@ -292,15 +292,7 @@ impl Record for MasterKeyIndex {
     const KIND: Kind = Kind::new("terminal_master_key");
 
     fn id(&self) -> String {
-        Self::id_of(&self.hash)
-    }
-}
-
-impl MasterKeyIndex {
-    /// The id under which the index of a master key stands.
-    #[must_use]
-    pub fn id_of(hash: &[u8; 32]) -> String {
-        data_encoding::HEXLOWER.encode(hash)
+        data_encoding::HEXLOWER.encode(&self.hash)
     }
 }
 

@@ -16,7 +16,8 @@ use crate::crypto::tdes;
 use crate::key::usage::KeyDerivation;
 use crate::key::{Key, Material};
 use crate::vault::{
-    self, Action, Caller, HashPurpose, Operation, Reason, StoredKey, Vault, Versioned, Work,
+    self, Action, Caller, HashPurpose, Operation, Reason, Record as _, StoredKey, Vault, Versioned,
+    Work,
 };
 
 /// A terminal that is to be registered; see [`Terminal`].
@@ -199,11 +200,9 @@ async fn take_master_key(
 ) -> Result<(), Error> {
     work.uses(key);
     let hash = hash_of(vault, key.key());
-    match vault.get::<MasterKeyIndex>(&MasterKeyIndex::id_of(&hash)).await? {
-        None => {
-            let index = MasterKeyIndex { hash, serial: serial.to_owned() };
-            Ok(work.put(&Versioned::absent(index))?)
-        }
+    let index = MasterKeyIndex { hash, serial: serial.to_owned() };
+    match vault.get::<MasterKeyIndex>(&index.id()).await? {
+        None => Ok(work.put(&Versioned::absent(index))?),
         Some(taken) if taken.record.serial == serial => Ok(()),
         Some(_) => Err(Error::refused(Reason::ResourceAlreadyExists)),
     }
