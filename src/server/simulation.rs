@@ -3,6 +3,7 @@
 use super::dev::{self, Pki};
 use crate::activation::parameters::AcquirerId;
 use crate::activation::payload::{CertificateChain, Network, Readiness, Serial, Shown};
+use crate::agreement::Suite;
 use crate::crypto::certificate::for_dev_only::IssueFailed;
 use crate::crypto::ec::SigningKey;
 use crate::crypto::rng::Rng;
@@ -115,6 +116,43 @@ pub fn with_master_key(
         device_authority: String::new(),
         master_key: format!("keys/{name}"),
         ..registration
+    }
+}
+
+/// Where devices come from: the vendor who certifies them, the facility that loads master keys.
+pub struct Factory<'a> {
+    /// A development service.
+    pub client: &'a Client,
+    /// The authorities around it.
+    pub pki: &'a Pki,
+    /// The development key encryption key, below which facilities bring master keys.
+    pub kek: &'a Key<KeyEncryption>,
+    /// Randomness for the devices.
+    pub rng: &'a dyn Rng,
+    /// The time, in seconds since 1970.
+    pub now: u64,
+}
+
+impl Factory<'_> {
+    /// Makes a device for a suite, and says how it is to be registered: with the certificate that
+    /// it has, or with its master key, which the service then holds as `keys/master-{id}`.
+    pub async fn make(
+        &self,
+        id: &str,
+        serial: &str,
+        suite: Suite,
+    ) -> Result<(Device, proto::CreateTerminalRequest), MasterKeyFailed> {
+        let registration = registration(id, serial, dev::profile_of(suite));
+        let mut algorithms = Algorithm::ALL.into_iter();
+        let Some(algorithm) = algorithms.find(|algorithm| suite.takes_master_key(*algorithm))
+        else {
+            let device = simulated_device(self.pki, serial, self.rng, self.now)?;
+            return Ok((device, registration));
+        };
+        let name = format!("master-{id}");
+        let key = master_key(self.client, self.kek, (&name, algorithm), self.rng).await?;
+        let device = simulated_device_with(key, serial)?;
+        Ok((device, with_master_key(registration, &name)))
     }
 }
 

@@ -11,7 +11,7 @@ use firstkey::server::dev::{self, Pki};
 use firstkey::server::fleet::{Fleet, Order, Progress, Report};
 use firstkey::vault::Clock as _;
 
-use crate::harness::{Service, answer, create_terminal_request, state_name};
+use crate::harness::{Service, answer, create_terminal_request, development_keys, state_name};
 
 const TERMINALS: u32 = 150;
 
@@ -28,6 +28,7 @@ async fn run(service: &Service, order: Order) -> Report {
     let fleet = Fleet {
         client: service.client.clone(),
         pki: Pki { acquirer: copied(&service.pki.acquirer), vendor: copied(&service.pki.vendor) },
+        kek: development_keys().key_encryption_key().expect("the development KEK"),
         rng: Arc::new(SystemRng::new()),
         now: Arc::new(move || clock.now().seconds()),
         stopwatch: Arc::new(move || ticks.fetch_add(1_000, Ordering::Relaxed)),
@@ -97,7 +98,7 @@ async fn a_fleet_that_loses_a_tenth_of_its_replies_is_active_once_each_with_its_
     assert_eq!((report.active, report.initial_key_ids), (TERMINALS, TERMINALS));
     assert_eq!(ids.len(), 150);
     let of_len = |len: usize| ids.iter().filter(|id| id.len() == len).count();
-    assert_eq!((of_len(8), of_len(10)), (75, 75), "half of them AES, half TDES");
+    assert_eq!((of_len(8), of_len(10)), (60, 90), "two AES suites of five, three TDES");
     for terminal in &listed {
         assert_eq!(state_name(terminal), "ACTIVE");
         assert_eq!(terminal.activation, format!("{}/activations/1", terminal.name));
@@ -140,9 +141,9 @@ async fn a_terminal_that_fails_is_counted_and_one_that_was_there_is_taken() {
     let service = Service::start_durable().await;
     let order = Order { terminals: 6, concurrency: 3, lose_percent: 0, transactions: 1, seed: 7 };
     for (number, standing) in
-        [(1, proto::MerchantStanding::Approved), (4, proto::MerchantStanding::Pending)]
+        [(3, proto::MerchantStanding::Approved), (4, proto::MerchantStanding::Pending)]
     {
-        let profile = if number % 2 == 0 { dev::PROFILE_TDES } else { dev::PROFILE_AES };
+        let profile = dev::profile_of(Order::suite(number));
         let (id, serial) = (order.id(number), order.serial(number));
         let mut request = create_terminal_request(&id, &serial, profile);
         request.merchant_standing = standing.into();
@@ -156,5 +157,5 @@ async fn a_terminal_that_fails_is_counted_and_one_that_was_there_is_taken() {
     assert_eq!(failed[0].call, "IssueActivationCode");
     assert_eq!(failed[0].failures, BTreeMap::from([("MERCHANT_NOT_APPROVED".to_owned(), 1)]));
     assert_eq!(report.faults, [format!("{} is TERMINAL_STATE_HELD", order.id(4))]);
-    assert_eq!(service.state(&order.id(1)).await, "ACTIVE");
+    assert_eq!(service.state(&order.id(3)).await, "ACTIVE");
 }

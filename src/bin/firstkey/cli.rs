@@ -230,6 +230,9 @@ pub(crate) struct Simulate {
     /// The folder of the development authorities, which make the certificates of new devices.
     #[arg(long, value_name = "DIR", required_unless_present = "state")]
     pub(crate) pki: Option<PathBuf>,
+    /// The folder of the development keys, below which facilities bring master keys.
+    #[arg(long, default_value = "keys-dev", value_name = "DIR")]
+    pub(crate) keys: PathBuf,
     #[command(flatten)]
     pub(crate) device: Device,
     #[command(flatten)]
@@ -299,16 +302,13 @@ pub(crate) struct Trouble {
         value_parser = PossibleValuesParser::new(Suite::ALL.map(Suite::name))
     )]
     pub(crate) suite: String,
-    /// The folder of the development keys, below which facilities bring master keys.
-    #[arg(long, requires = "fault", default_value = "keys-dev", value_name = "DIR")]
-    pub(crate) keys: PathBuf,
 }
 
 /// Many terminals, registered, activated and put to work at the same time.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "A fleet")]
 pub(crate) struct Fleet {
-    /// How many terminals; half of them AES, half TDES.
+    /// How many terminals, of every kind in turn: certificate or master key, AES or TDES.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) count: Option<u32>,
     /// How many of them are busy at the same time.

@@ -6,12 +6,10 @@ use crate::agreement::Suite;
 use crate::crypto::rng::Rng;
 use crate::grpc::client::{Client, ClientError, Driver, Line, request_id};
 use crate::grpc::proto;
+use crate::key::Key;
 use crate::key::usage::KeyEncryption;
-use crate::key::{Algorithm, Key};
-use crate::server::dev::{self, Pki};
-use crate::server::simulation::{
-    self, DeviceFailed, MasterKeyFailed, simulated_device, simulated_device_with,
-};
+use crate::server::dev::Pki;
+use crate::server::simulation::{self, DeviceFailed, Factory, MasterKeyFailed};
 use crate::terminal::{Payment, SavedInvalid, Terminal, TerminalError};
 
 /// What a purchase costs, in minor units.
@@ -102,18 +100,14 @@ impl Scene<'_> {
         drawn.map_err(|_| PlayError::Otherwise("there is no randomness"))?;
         let id = format!("fault-{}", data_encoding::HEXLOWER.encode(&random));
         let serial = id.to_uppercase();
-        let mut registration = simulation::registration(&id, &serial, dev::profile_of(suite));
-        let mut algorithms = Algorithm::ALL.into_iter();
-        let device = match algorithms.find(|algorithm| suite.takes_master_key(*algorithm)) {
-            None => simulated_device(self.pki, &serial, self.rng, (self.now)())?,
-            Some(algorithm) => {
-                let name = format!("master-{id}");
-                let wanted = (name.as_str(), algorithm);
-                let key = simulation::master_key(self.client, self.kek, wanted, self.rng).await?;
-                registration = simulation::with_master_key(registration, &name);
-                simulated_device_with(key, &serial)?
-            }
+        let factory = Factory {
+            client: self.client,
+            pki: self.pki,
+            kek: self.kek,
+            rng: self.rng,
+            now: (self.now)(),
         };
+        let (device, registration) = factory.make(&id, &serial, suite).await?;
         self.client.terminals().create_terminal(registration).await?;
         let terminal = Terminal::new(device, suite);
         let mut till =

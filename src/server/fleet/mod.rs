@@ -9,21 +9,25 @@ mod report;
 mod till;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use self::report::Tally;
-use self::till::Life;
+use self::till::{Failure, Life};
 use self::wire::Wire;
-use super::dev::{self, Pki};
-use super::simulation;
+use super::dev::Pki;
 use crate::agreement::Suite;
 use crate::crypto::rng::Rng;
 use crate::grpc::client::{Client, ClientError};
 use crate::grpc::proto;
 use crate::grpc::proto::create_terminal_result::Result as Registered;
+use crate::key::Key;
+use crate::key::usage::KeyEncryption;
+use crate::terminal::Device;
 
 pub use self::report::{CallReport, Report};
 
@@ -58,18 +62,11 @@ impl Order {
         format!("FLEET-{:08X}-{number:05}", self.seed)
     }
 
-    /// Every second terminal is of the older kind.
-    const fn suite(number: u32) -> Suite {
-        if number.is_multiple_of(2) { Suite::P256Tdes2 } else { Suite::P256Aes128 }
-    }
-
-    fn registration(&self, number: u32) -> proto::CreateTerminalRequest {
-        let profile = dev::profile_of(Self::suite(number));
-        let mut registration =
-            simulation::registration(&self.id(number), &self.serial(number), profile);
-        // No two terminals of an acquirer have one terminal id.
-        registration.merchant.get_or_insert_default().terminal_id = format!("{number:08}");
-        registration
+    /// Its suite: terminals of every kind in turn.
+    #[must_use]
+    pub fn suite(number: u32) -> Suite {
+        let mut suites = Suite::ALL.into_iter().cycle();
+        suites.nth(usize::try_from(number % 5).unwrap_or_default()).unwrap_or(Suite::P256Aes128)
     }
 }
 
@@ -82,12 +79,17 @@ pub enum Progress {
     Registered(u32),
 }
 
+/// The devices by their numbers, or why there is none.
+type Devices = BTreeMap<u32, Result<Device, Failure>>;
+
 /// A fleet, and what it stands on.
 pub struct Fleet {
     /// A development service.
     pub client: Client,
     /// The authorities around it.
     pub pki: Pki,
+    /// The development key encryption key, below which facilities bring master keys.
+    pub kek: Key<KeyEncryption>,
     /// Randomness for the terminals.
     pub rng: Arc<dyn Rng>,
     /// The time, in seconds since 1970.
@@ -107,21 +109,35 @@ impl Fleet {
         let fleet = Arc::new(self);
         let began = (fleet.stopwatch)();
         let mut tally = Tally::default();
-        fleet.register(&mut tally).await;
-        let lives = fleet.clone().live(&mut tally).await;
+        let devices = fleet.clone().register(&mut tally).await;
+        let lives = fleet.clone().live(devices, &mut tally).await;
         let took_us = (fleet.stopwatch)().saturating_sub(began);
         let judgement = judge::judge(&fleet, &lives).await?;
         Ok(tally.report(fleet.order, took_us, judgement))
     }
 
-    /// Registers the terminals. One that is registered already is taken as it is.
-    async fn register(&self, tally: &mut Tally) {
+    /// Makes the devices and registers them. One that is registered already is taken as it is.
+    async fn register(self: Arc<Self>, tally: &mut Tally) -> Devices {
         // Terminals are counted from 1: no terminal has the backend's luck.
-        let mut wire = Wire::new(self, 0);
+        let mut wire = Wire::new(&self, 0);
+        let mut devices = Devices::new();
         let numbers: Vec<u32> = (1..=self.order.terminals).collect();
         let mut registered = 0;
         for numbers in numbers.chunks(usize::try_from(TERMINALS_PER_CALL).unwrap_or(1)) {
-            let entries = numbers.iter().map(|number| self.order.registration(*number)).collect();
+            let mut making = JoinSet::new();
+            for number in numbers.iter().copied() {
+                let fleet = Arc::clone(&self);
+                making.spawn(async move { (number, till::device(&fleet, number).await) });
+            }
+            let mut entries = Vec::new();
+            while let Some(made) = making.join_next().await {
+                let Ok((number, made)) = made else { continue };
+                let device = made.map(|(device, registration)| {
+                    entries.push(registration);
+                    device
+                });
+                devices.insert(number, device);
+            }
             let request = proto::BatchCreateTerminalsRequest { entries };
             let batch = async |client: Client, request| {
                 client.terminals().batch_create_terminals(request).await
@@ -142,11 +158,12 @@ impl Fleet {
             (self.tell)(Progress::Registered(registered));
         }
         tally.add(wire);
+        devices
     }
 
     /// Takes every terminal through its life, so many at the same time.
-    async fn live(self: Arc<Self>, tally: &mut Tally) -> Vec<Life> {
-        let next = Arc::new(AtomicU32::new(1));
+    async fn live(self: Arc<Self>, devices: Devices, tally: &mut Tally) -> Vec<Life> {
+        let next = Arc::new(Mutex::new(devices.into_iter()));
         let done = Arc::new(AtomicU32::new(0));
         let mut workers = JoinSet::new();
         for _ in 0..self.order.concurrency {
@@ -154,11 +171,9 @@ impl Fleet {
             workers.spawn(async move {
                 let mut lived = Vec::new();
                 loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number > fleet.order.terminals {
-                        return lived;
-                    }
-                    lived.push(till::live(&fleet, number).await);
+                    let device = next.lock().await.next();
+                    let Some((number, device)) = device else { return lived };
+                    lived.push(till::live(&fleet, number, device).await);
                     let done = done.fetch_add(1, Ordering::Relaxed).saturating_add(1);
                     (fleet.tell)(Progress::Done(done));
                 }

@@ -8,8 +8,8 @@ use super::{Fleet, Order};
 use crate::activation::ActivationCode;
 use crate::grpc::client::{Client, ClientError, Driver, Told, request_id};
 use crate::grpc::proto;
-use crate::server::simulation::{self, DeviceFailed, simulated_device};
-use crate::terminal::Terminal;
+use crate::server::simulation::{self, Factory, MasterKeyFailed};
+use crate::terminal::{Device, Terminal};
 
 /// What each transaction costs, in minor units: several hundred stay within the day's limit.
 const AMOUNT_MINOR: u64 = 1_000;
@@ -21,9 +21,9 @@ const TRIES: u32 = 100;
 pub(super) struct Life {
     /// Which one, from 1.
     pub(super) number: u32,
-    /// The id of the initial key that it loaded, and no other after it; empty where none arrived.
+    /// The id of the initial key that its device loaded last; empty where none arrived.
     pub(super) initial_key_id: Vec<u8>,
-    /// How many initial keys it loaded.
+    /// How often its device loaded an initial key: once, however many replies are lost.
     pub(super) keys_loaded: u32,
     /// The call at which it failed, and why.
     pub(super) failure: Option<(&'static str, String)>,
@@ -31,32 +31,60 @@ pub(super) struct Life {
 
 /// Why a terminal did not come through.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("the code is none")]
     Code,
     #[error(transparent)]
-    Device(#[from] DeviceFailed),
+    Device(#[from] MasterKeyFailed),
     #[error("a message was repeated with other bytes")]
     RepeatedOtherwise,
 }
 
+/// Makes the device of a terminal, and says how it is to be registered.
+pub(super) async fn device(
+    fleet: &Fleet,
+    number: u32,
+) -> Result<(Device, proto::CreateTerminalRequest), Failure> {
+    let (client, pki, kek) = (&fleet.client, &fleet.pki, &fleet.kek);
+    let factory = Factory { client, pki, kek, rng: &*fleet.rng, now: (fleet.now)() };
+    let (id, serial) = (fleet.order.id(number), fleet.order.serial(number));
+    let (device, mut registration) = factory.make(&id, &serial, Order::suite(number)).await?;
+    // No two terminals of an acquirer have one terminal id.
+    registration.merchant.get_or_insert_default().terminal_id = format!("{number:08}");
+    Ok((device, registration))
+}
+
 /// Takes a registered terminal through its life.
-pub(super) async fn live(fleet: &Fleet, number: u32) -> (Life, Wire) {
+pub(super) async fn live(
+    fleet: &Fleet,
+    number: u32,
+    device: Result<Device, Failure>,
+) -> (Life, Wire) {
     let mut wire = Wire::new(fleet, number);
     let mut life = Life { number, initial_key_id: Vec::new(), keys_loaded: 0, failure: None };
-    if let Err(failure) = go(fleet, &mut wire, &mut life).await {
+    if let Err(failure) = go(fleet, device, &mut wire, &mut life).await {
         let why = match &failure {
-            Failure::Client(error) => reason(error),
-            Failure::Code | Failure::Device(_) | Failure::RepeatedOtherwise => failure.to_string(),
+            Failure::Client(error) | Failure::Device(MasterKeyFailed::Client(error)) => {
+                reason(error)
+            }
+            Failure::Code
+            | Failure::Device(MasterKeyFailed::Device(_))
+            | Failure::RepeatedOtherwise => failure.to_string(),
         };
         life.failure = Some((wire.last, why));
     }
     (life, wire)
 }
 
-async fn go(fleet: &Fleet, wire: &mut Wire, life: &mut Life) -> Result<(), Failure> {
+async fn go(
+    fleet: &Fleet,
+    device: Result<Device, Failure>,
+    wire: &mut Wire,
+    life: &mut Life,
+) -> Result<(), Failure> {
+    let mut terminal = Terminal::new(device?, Order::suite(life.number));
     let name = format!("terminals/{}", fleet.order.id(life.number));
     let request =
         proto::IssueActivationCodeRequest { request_id: request_id(), name: name.clone() };
@@ -65,9 +93,6 @@ async fn go(fleet: &Fleet, wire: &mut Wire, life: &mut Life) -> Result<(), Failu
     let issued = wire.call("IssueActivationCode", request, issue).await?;
     let code = Zeroizing::new(issued.activation_code);
 
-    let serial = fleet.order.serial(life.number);
-    let device = simulated_device(&fleet.pki, &serial, &*fleet.rng, (fleet.now)())?;
-    let mut terminal = Terminal::new(device, Order::suite(life.number));
     activate(fleet, wire, life, &mut terminal, &code).await?;
 
     let request = proto::EnableTerminalRequest { request_id: request_id(), name };

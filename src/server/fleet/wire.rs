@@ -33,7 +33,7 @@ pub(super) struct Wire {
     pub(super) calls: BTreeMap<&'static str, Measured>,
     /// The replies that were lost on purpose.
     pub(super) lost: u64,
-    /// The call that was made last.
+    /// The call that was made last; before the first, that of the registration.
     pub(super) last: &'static str,
     /// Whether a message was repeated with other bytes.
     pub(super) is_altered: bool,
@@ -48,7 +48,7 @@ impl Wire {
             unanswered: None,
             calls: BTreeMap::new(),
             lost: 0,
-            last: "",
+            last: "BatchCreateTerminals",
             is_altered: false,
         }
     }

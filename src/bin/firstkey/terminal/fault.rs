@@ -26,7 +26,7 @@ pub(super) async fn run(
     let client = connect(&arguments.server).await?;
     let pki = development::read_pki(&arguments.pki.context("a fault needs --pki DIR")?)?;
     let trouble = arguments.trouble;
-    let kek = development::read_keys(&trouble.keys)?.key_encryption_key()?;
+    let kek = development::read_keys(&arguments.keys)?.key_encryption_key()?;
     let suite = Suite::from_name(&trouble.suite).context("the suite")?;
     let now = || SystemClock.now().seconds();
     let rng = SystemRng::new();

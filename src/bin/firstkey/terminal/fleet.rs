@@ -39,6 +39,7 @@ pub(super) async fn run(
     let fleet = Fleet {
         client,
         pki: development::read_pki(&pki)?,
+        kek: development::read_keys(&arguments.keys)?.key_encryption_key()?,
         rng: Arc::new(rng),
         now: Arc::new(|| SystemClock.now().seconds()),
         stopwatch: Arc::new(move || u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)),
