@@ -230,7 +230,8 @@ pub(crate) struct Simulate {
     /// The folder of the development authorities, which make the certificates of new devices.
     #[arg(long, value_name = "DIR", required_unless_present = "state")]
     pub(crate) pki: Option<PathBuf>,
-    /// The folder of the development keys, below which facilities bring master keys.
+    /// The folder of the development keys: master keys, and the one below which facilities bring
+    /// them.
     #[arg(long, default_value = "keys-dev", value_name = "DIR")]
     pub(crate) keys: PathBuf,
     #[command(flatten)]
@@ -253,9 +254,6 @@ pub(crate) struct Device {
     /// First run: the device's serial.
     #[arg(long, requires = "state")]
     pub(crate) serial: Option<String>,
-    /// First run, of a device with a master key: the folder of the development keys.
-    #[arg(long, default_value = "keys-dev", value_name = "DIR")]
-    pub(crate) keys: PathBuf,
     /// The activation code, as the merchant would type it.
     #[arg(long, requires = "state")]
     pub(crate) code: Option<String>,

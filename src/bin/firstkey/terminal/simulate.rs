@@ -22,9 +22,10 @@ use crate::shared::{SystemClock, development};
 
 pub(super) async fn run(arguments: Simulate, output: Output) -> anyhow::Result<()> {
     let client = connect(&arguments.server).await?;
-    let Device { state, serial, keys, code, renew, purchase: amount_minor } = arguments.device;
+    let Device { state, serial, code, renew, purchase: amount_minor } = arguments.device;
     let path = state.context("a terminal needs --state FILE")?;
-    let making = Making { serial: serial.as_deref(), pki: arguments.pki.as_deref(), keys: &keys };
+    let making =
+        Making { serial: serial.as_deref(), pki: arguments.pki.as_deref(), keys: &arguments.keys };
     let mut terminal = device(&client, &path, &making).await?;
     let code = match &code {
         Some(text) => Some(ActivationCode::parse(text).context("the activation code")?),
