@@ -36,7 +36,7 @@ pub(crate) enum Command {
     Dev(Dev),
     /// Register, watch and simulate terminals.
     #[command(subcommand)]
-    Terminal(Terminal),
+    Terminal(Box<Terminal>),
     /// Run test vectors against the library, or against a development service.
     Vectors(Vectors),
 }

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match cli.command {
                 Command::Dev(dev) => dev::run(dev, output).await,
-                Command::Terminal(terminal) => terminal::run(terminal, output).await,
+                Command::Terminal(terminal) => terminal::run(*terminal, output).await,
                 Command::Vectors(vectors) => vectors::run(vectors).await,
             }
         })
