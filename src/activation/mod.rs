@@ -9,6 +9,7 @@ pub mod confirmation;
 pub mod parameters;
 pub mod payload;
 pub mod states;
+pub mod terminal_key;
 pub mod transcript;
 pub mod update;
 

@@ -41,13 +41,15 @@ pub mod label {
     pub const MASTER_SERVICE: &str = "firstkey/v1/master-service";
     /// The key by which the terminal proves itself in a session under a master key.
     pub const MASTER_TERMINAL: &str = "firstkey/v1/master-terminal";
+    /// The static keys of a terminal.
+    pub const TERMINAL_KEY: &str = "firstkey/v1/terminal-key";
     /// The key by which the service confirms keys that came under an update key.
     pub const UPDATE_SERVICE: &str = "firstkey/v1/update-service";
     /// The key by which the terminal confirms keys that came under an update key.
     pub const UPDATE_TERMINAL: &str = "firstkey/v1/update-terminal";
 
     /// All labels.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 14] = [
         ACTIVATION,
         AT_REST_HASH,
         AT_REST_KEY_BLOCK,
@@ -59,6 +61,7 @@ pub mod label {
         MASTER_KBPK,
         MASTER_SERVICE,
         MASTER_TERMINAL,
+        TERMINAL_KEY,
         UPDATE_SERVICE,
         UPDATE_TERMINAL,
     ];
@@ -145,6 +148,19 @@ impl Suite {
         match self {
             Self::MasterAesAes128 | Self::MasterAesTdes2 | Self::MasterTdesTdes2 => true,
             Self::P256Aes128 | Self::P256Tdes2 => false,
+        }
+    }
+
+    /// Whether the suite can carry a key: P-256 agreement is strong enough for TDES and AES-128, a
+    /// TDES master key carries TDES alone. An AES master key may still be weaker than the key.
+    #[must_use]
+    pub fn carries(self, algorithm: Algorithm) -> bool {
+        match self {
+            Self::MasterAesAes128 | Self::MasterAesTdes2 => true,
+            Self::MasterTdesTdes2 => algorithm.is_tdes(),
+            Self::P256Aes128 | Self::P256Tdes2 => {
+                algorithm.strength_bits() <= AGREEMENT_STRENGTH_BITS
+            }
         }
     }
 

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::activation::record::{
-    Credential, KeyIndex, KeySet, Merchant, MerchantStanding, Terminal,
-};
+use super::activation::index::KeyIndex;
+use super::activation::record::{Credential, KeySet, Merchant, MerchantStanding, Terminal};
 use super::{DukptKey, Error, Ksn, WorkingKey, manage_keys};
 use crate::activation::State;
 use crate::crypto::rng::SystemRng;
@@ -92,6 +91,7 @@ impl Bench {
     /// Registers a terminal that has the initial key of a KSN, in a state.
     pub(super) async fn terminal(&self, id: &str, bdk: &str, ksn: &Ksn, state: State) {
         let keys = KeySet {
+            terminal_keys: Vec::new(),
             base_derivation_key: bdk.into(),
             initial_key_id: ksn.initial_key_id(),
             check_value: Vec::new(),

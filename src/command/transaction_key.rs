@@ -5,7 +5,8 @@
 //! MAC of a request) is played by that terminal alone. A KSN that nobody here knows is served only
 //! under a base derivation key that is `open` to terminals that were injected elsewhere.
 
-use super::activation::record::{KeyIndex, KeyStanding, Terminal};
+use super::activation::index::KeyIndex;
+use super::activation::record::{KeyStanding, Terminal};
 use super::{Error, InitialKey, Ksn, manage_keys};
 use crate::activation::Call;
 use crate::dukpt::{DerivationError, KeyKind};

@@ -46,7 +46,7 @@ fn change(profile: &proto::Profile, path: &str) -> Result<ProfileChange, Error> 
             ProfileChange::SettlementDigestRequired(profile.settlement_digest_required)
         }
         "test_transactions" => ProfileChange::TestTransactions(profile.test_transactions),
-        "create_time" | "name" | "parameters_version" | "suite" | "update_time" => {
+        "create_time" | "keys" | "name" | "parameters_version" | "suite" | "update_time" => {
             return Err(Error::field(format!("profile.{path}"), "does not change"));
         }
         _ => return Err(Error::field("update_mask", "names what is no field of a profile")),

@@ -2,13 +2,15 @@
 
 use super::convert::{self, known, required, resource, text, timestamp};
 use super::proto;
+use super::vocabulary::{from_algorithm, from_usage, to_algorithm, to_usage};
 use crate::activation::State;
 use crate::activation::parameters::{
     Currency, Limits, MerchantId, MerchantName, ParametersInvalid, TerminalId,
 };
 use crate::activation::payload::Serial;
+use crate::activation::terminal_key::TerminalKeyUsage;
 use crate::agreement::Suite;
-use crate::command::activation::profile::{NewProfile, Profile};
+use crate::command::activation::profile::{NewProfile, Profile, ProfileKey};
 use crate::command::activation::read::Reading;
 use crate::command::activation::record::{
     Credential, KeyStanding, Merchant, MerchantStanding, Terminal, TimelineEntry,
@@ -16,6 +18,7 @@ use crate::command::activation::record::{
 use crate::command::activation::register::NewTerminal;
 use crate::command::lookup_ksn::Found;
 use crate::command::{Error, Ksn};
+use crate::vault::KeyUsage;
 
 pub(super) fn standing(path: &str, value: i32) -> Result<MerchantStanding, Error> {
     Ok(match known(path, value)? {
@@ -45,7 +48,35 @@ pub(super) fn new_profile(id: String, profile: proto::Profile) -> Result<NewProf
         currency,
         limits,
         rekey_grace_ms: duration_ms("profile.rekey_grace", profile.rekey_grace)?,
+        keys: profile_keys(&profile.keys)?,
     })
+}
+
+/// The static keys of a profile.
+fn profile_keys(keys: &[proto::ProfileKey]) -> Result<Vec<ProfileKey>, Error> {
+    let key = |(index, key): (usize, &proto::ProfileKey)| {
+        let path = |field| format!("profile.keys[{index}].{field}");
+        let usage = to_usage(&path("usage"), key.usage)?;
+        let usage = TerminalKeyUsage::from_code(usage.code());
+        let slot = u8::try_from(key.slot);
+        Ok(ProfileKey {
+            slot: slot.map_err(|_| Error::field(path("slot"), "is 1 to 15"))?,
+            usage: usage.ok_or_else(|| Error::field(path("usage"), "is none of a terminal"))?,
+            algorithm: to_algorithm(&path("algorithm"), key.algorithm)?,
+            derivation_key: resource(&path("derivation_key"), "keys", &key.derivation_key)?,
+        })
+    };
+    keys.iter().enumerate().map(key).collect()
+}
+
+fn from_profile_key(key: &ProfileKey) -> proto::ProfileKey {
+    let usage = KeyUsage::from_code(key.usage.code());
+    proto::ProfileKey {
+        slot: key.slot.into(),
+        usage: usage.map(from_usage).unwrap_or_default().into(),
+        algorithm: from_algorithm(key.algorithm).into(),
+        derivation_key: format!("keys/{}", key.derivation_key),
+    }
 }
 
 /// Currency and limits, which must be there.
@@ -167,6 +198,7 @@ pub(super) fn from_profile(profile: &Profile) -> proto::Profile {
         rekey_grace: Some(from_duration(profile.rekey_grace_ms)),
         create_time: Some(timestamp(profile.created.0)),
         update_time: Some(timestamp(profile.updated.0)),
+        keys: profile.keys.iter().map(from_profile_key).collect(),
     }
 }
 
@@ -218,6 +250,14 @@ pub(super) fn from_terminal(terminal: &Terminal, with_timeline: bool) -> proto::
         update_time: Some(timestamp(terminal.updated.0)),
         timeline: timeline.iter().map(from_entry).collect(),
         rekey_due: false,
+        terminal_keys: keys
+            .map_or(&[][..], |keys| &keys.terminal_keys)
+            .iter()
+            .map(|key| proto::TerminalKey {
+                key: Some(from_profile_key(&key.key)),
+                check_value: key.check_value.clone(),
+            })
+            .collect(),
     }
 }
 

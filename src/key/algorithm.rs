@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The algorithm of a key together with its length.
 ///
 /// HMAC has lengths and no hash: DUKPT derives such keys without naming one, and the MAC
 /// algorithm of a call or of a key's policy does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum Algorithm {
     /// AES, 16 bytes.
     Aes128,

@@ -45,7 +45,7 @@ impl CheckValue {
     pub const LEN_BYTES_MIN: usize = 3;
 
     /// Computes the check value of a key, whose length is that of its algorithm.
-    pub(super) fn of(algorithm: Algorithm, material: &Material) -> Self {
+    pub(crate) fn of(algorithm: Algorithm, material: &Material) -> Self {
         // The key enters the one computation that is meant to be public.
         let key = material.expose_bytes();
         if algorithm.is_tdes() {

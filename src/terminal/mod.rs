@@ -18,6 +18,7 @@ mod payment;
 mod registers;
 mod saved;
 mod session;
+mod slots;
 mod update;
 
 use std::fmt;
@@ -38,6 +39,7 @@ pub use session::{ConfirmRequest, LoadedKey, SignedRequest};
 use exchange::Exchange;
 use payment::Moved;
 use session::Session;
+use slots::SlotKey;
 
 /// A terminal.
 pub struct Terminal {
@@ -48,6 +50,8 @@ pub struct Terminal {
     activation: Option<ActivationName>,
     /// The registers of the initial key that serves.
     engine: Option<Engine>,
+    /// The static keys that serve.
+    slots: Vec<SlotKey>,
     exchange: Option<Exchange>,
     parameters: Option<Parameters>,
     moved: Moved,
@@ -67,6 +71,7 @@ impl Terminal {
             session: Session::Idle,
             activation: None,
             engine: None,
+            slots: Vec::new(),
             exchange: None,
             parameters: None,
             moved: Moved::default(),

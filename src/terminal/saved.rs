@@ -9,11 +9,13 @@ use super::exchange::{Exchange, TransactionRequest};
 use super::payment::Moved;
 use super::registers::{Family, Registers};
 use super::session::{ConfirmRequest, Session, SignedRequest};
+use super::slots::SlotKey;
 use super::{Certified, Credential, Device, Terminal};
 use crate::activation::parameters::AcquirerId;
 use crate::activation::payload::{
     ActivationName, CertificateChain, Network, Readiness, Serial, Shown,
 };
+use crate::activation::terminal_key::TerminalKeyUsage;
 use crate::activation::{Parameters, Step, Transcript};
 use crate::agreement::{ConfirmationKey, Dukpt, Suite};
 use crate::crypto::ec::{Point, SigningKey};
@@ -56,6 +58,7 @@ impl Terminal {
             activation: self.activation.as_ref().map(|name| name.as_str().to_owned()),
             session: SavedSession::of(&self.session),
             engine: self.engine.as_ref().map(SavedEngine::of),
+            slots: self.slots.iter().map(SavedSlot::of).collect(),
             exchange: self.exchange.as_ref().map(SavedExchange::of),
             parameters: self.parameters.as_ref().map(|parameters| Hex::of(&parameters.to_file())),
             moved_day: self.moved.day,
@@ -77,6 +80,7 @@ impl Terminal {
         let suite = Suite::from_name(&saved.suite).ok_or(invalid("suite"))?;
         let session = saved.session.restore(suite)?;
         let engine = saved.engine.as_ref().map(|engine| engine.restore(suite)).transpose()?;
+        let slots = saved.slots.iter().map(SavedSlot::restore).collect::<Result<_, _>>()?;
         let exchange = saved.exchange.as_ref().map(|kept| kept.restore(suite)).transpose()?;
         let activation = saved.activation.as_deref().map(activation_name).transpose()?;
         let parameters = saved.parameters.as_ref().map(|file| Parameters::parse(&file.0));
@@ -91,6 +95,7 @@ impl Terminal {
             session,
             activation,
             engine,
+            slots,
             exchange,
             parameters,
             moved,
@@ -120,6 +125,7 @@ struct Saved {
     activation: Option<String>,
     session: SavedSession,
     engine: Option<SavedEngine>,
+    slots: Vec<SavedSlot>,
     exchange: Option<SavedExchange>,
     parameters: Option<Hex>,
     moved_day: u64,
@@ -217,6 +223,7 @@ enum SavedSession {
         transcript: Hex,
         activation: String,
         engine: SavedEngine,
+        slots: Vec<SavedSlot>,
         confirm_service: Hex,
         payload: Hex,
         mac: Hex,
@@ -243,11 +250,12 @@ impl SavedSession {
                     Service::MasterKey => None,
                 },
             },
-            Session::Loaded { transcript, activation, engine, confirm_service, request } => {
+            Session::Loaded { transcript, activation, engine, slots, confirm_service, request } => {
                 Self::Loaded {
                     transcript: Hex::of(&transcript.state()),
                     activation: activation.as_str().to_owned(),
                     engine: SavedEngine::of(engine),
+                    slots: slots.iter().map(SavedSlot::of).collect(),
                     confirm_service: Hex::of(confirm_service.expose_bytes()),
                     payload: Hex::of(&request.payload),
                     mac: Hex::of(&request.mac),
@@ -279,6 +287,7 @@ impl SavedSession {
                 transcript: kept,
                 activation,
                 engine,
+                slots,
                 confirm_service,
                 payload,
                 mac,
@@ -286,12 +295,40 @@ impl SavedSession {
                 transcript: transcript(kept)?,
                 activation: activation_name(activation)?,
                 engine: engine.restore(suite)?,
+                slots: slots.iter().map(SavedSlot::restore).collect::<Result<_, _>>()?,
                 confirm_service: ConfirmationKey::from_bytes(
                     confirm_service.exactly("confirm_service")?,
                 ),
                 request: ConfirmRequest { payload: payload.0.to_vec(), mac: mac.exactly("mac")? },
             },
         })
+    }
+}
+
+/// A static key in its slot, in clear.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct SavedSlot {
+    slot: u32,
+    usage: TerminalKeyUsage,
+    algorithm: Algorithm,
+    key: Hex,
+}
+
+impl SavedSlot {
+    fn of(key: &SlotKey) -> Self {
+        let SlotKey { slot, usage, algorithm, material } = key;
+        // Into the device's own memory, as its registers.
+        let key = Hex::of(material.expose_bytes());
+        Self { slot: *slot, usage: *usage, algorithm: *algorithm, key }
+    }
+
+    fn restore(&self) -> Result<SlotKey, SavedInvalid> {
+        let Self { slot, usage, algorithm, .. } = *self;
+        if self.key.0.len() != algorithm.len_bytes() {
+            return Err(invalid("slots"));
+        }
+        Ok(SlotKey { slot, usage, algorithm, material: self.key.to_material() })
     }
 }
 

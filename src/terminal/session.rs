@@ -7,11 +7,12 @@ use std::mem;
 
 use super::device::Service;
 use super::engine::Engine;
+use super::slots::{Delivered, SlotKey};
 use super::{Answer, Credential, Terminal, TerminalError};
 use crate::activation::confirmation;
 use crate::activation::payload::{
-    ActivationName, Begin, BeginAnswer, Confirm, ConfirmAnswer, ConfirmedKey, Deliver,
-    DeliverAnswer, DeliveredKey, Payload,
+    ActivationName, Begin, BeginAnswer, Confirm, ConfirmAnswer, Deliver, DeliverAnswer,
+    DeliveredKey, Payload,
 };
 use crate::activation::{ActivationCode, PayloadInvalid, Role, Step, Transcript};
 use crate::agreement::{Agreement, ConfirmationKey, Dukpt, MasterKey, SessionKeys, Suite};
@@ -62,6 +63,7 @@ pub(super) enum Session {
         transcript: Transcript,
         activation: ActivationName,
         engine: Engine,
+        slots: Vec<SlotKey>,
         confirm_service: ConfirmationKey,
         request: ConfirmRequest,
     },
@@ -191,31 +193,22 @@ impl Terminal {
             return Err(TerminalError::OutOfStep);
         };
         let agreed = self.session_keys(&begun, &asked, ephemeral, message.service_ephemeral)?;
-        // This device has one slot, for its initial key; what else comes it can not place.
-        let [delivered] = message.keys.as_slice() else {
-            let slot = message.keys.last().map_or(0, |key| key.slot);
-            return Err(TerminalError::KeyBlock { slot });
-        };
-        let (engine, loaded) = load(self.suite, &agreed.key_block_protection, delivered)?;
-        let confirm = Confirm {
-            activation: activation.clone(),
-            keys: vec![ConfirmedKey {
-                slot: loaded.slot,
-                check_value: loaded.check_value.bytes().to_vec(),
-            }],
-        };
+        let delivered = Delivered::open(self.suite, &agreed.key_block_protection, &message.keys)?;
+        let confirm = Confirm { activation: activation.clone(), keys: delivered.confirmed() };
         let payload = confirm.encode();
         let transcript = answered.with(&payload);
         let message = (Role::Terminal, Step::Confirm);
         let mac = confirmation::mac(&agreed.confirm_terminal, message, &transcript);
+        let Delivered { engine, slots, loaded } = delivered;
         self.session = Session::Loaded {
             transcript,
             activation,
             engine,
+            slots,
             confirm_service: agreed.confirm_service,
             request: ConfirmRequest { payload, mac },
         };
-        Ok(vec![loaded])
+        Ok(loaded)
     }
 
     /// The keys of the session: agreed, or from the master key.
@@ -266,10 +259,11 @@ impl Terminal {
         if ConfirmAnswer::parse(answer.payload)?.activation != *activation {
             return Err(TerminalError::ActivationOther);
         }
-        let Session::Loaded { engine, .. } = mem::replace(&mut self.session, Session::Idle) else {
+        let Session::Loaded { engine, slots, .. } = mem::replace(&mut self.session, Session::Idle)
+        else {
             return Err(TerminalError::OutOfStep);
         };
-        self.engine = Some(engine);
+        (self.engine, self.slots) = (Some(engine), slots);
         self.exchange = None;
         self.tests_made = 0;
         Ok(())

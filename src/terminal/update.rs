@@ -1,8 +1,9 @@
 //! New keys under the update key of those that serve: a re-key without a session.
 
-use super::session::{ConfirmRequest, LoadedKey, Session, load};
+use super::session::{ConfirmRequest, LoadedKey, Session};
+use super::slots::Delivered;
 use super::{Answer, Terminal, TerminalError, TransactionRequest};
-use crate::activation::payload::{Confirm, ConfirmedKey, Payload, Update, UpdateAnswer};
+use crate::activation::payload::{Confirm, Payload, Update, UpdateAnswer};
 use crate::activation::update::{Renewal, RenewalKeys};
 use crate::activation::{Role, Step, Transcript, confirmation};
 use crate::crypto::rng::Rng;
@@ -39,36 +40,32 @@ impl Terminal {
         let message = UpdateAnswer::parse(answer.payload)?;
         let activation = message.activation;
         self.activation = Some(activation.clone());
-        // This device has one slot, for its initial key; what else comes it can not place.
-        let [delivered] = message.keys.as_slice() else {
-            let slot = message.keys.last().map_or(0, |key| key.slot);
-            return Err(TerminalError::KeyBlock { slot });
-        };
         let update_key = self.serving_engine()?.update_key()?;
         let update_key = update_key.ok_or(TerminalError::NoUpdateKey)?;
-        let (engine, loaded) = load(self.suite, &update_key, delivered)?;
+        let delivered = Delivered::open(self.suite, &update_key, &message.keys)?;
         let Update { nonce } = Update::parse(&exchange.request.payload)?;
         let renewal = Renewal {
             activation: &activation,
             nonce: &nonce,
-            initial_key_id: &loaded.initial_key_id,
+            initial_key_id: message.keys.first().map_or(&[][..], |key| &key.initial_key_id),
         };
         let keys = renewal.confirmation_keys(&derivation_key);
         let RenewalKeys { service, terminal } = keys.map_err(|_| TerminalError::NoUpdateKey)?;
 
-        let check_value = loaded.check_value.bytes().to_vec();
-        let keys = vec![ConfirmedKey { slot: loaded.slot, check_value }];
+        let keys = delivered.confirmed();
         let payload = Confirm { activation: activation.clone(), keys }.encode();
         let transcript =
             Transcript::new().with(&exchange.request.payload).with(answer.payload).with(&payload);
         let mac = confirmation::mac(&terminal, (Role::Terminal, Step::Confirm), &transcript);
+        let Delivered { engine, slots, loaded } = delivered;
         self.session = Session::Loaded {
             transcript,
             activation,
             engine,
+            slots,
             confirm_service: service,
             request: ConfirmRequest { payload, mac },
         };
-        Ok(vec![loaded])
+        Ok(loaded)
     }
 }

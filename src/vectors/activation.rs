@@ -17,6 +17,7 @@ use crate::activation::payload::{
     ParametersAnswer, ParametersRequest, Payload, Report, TestTransaction, TestTransactionAnswer,
     Update, UpdateAnswer,
 };
+use crate::activation::terminal_key::{TerminalKey, TerminalKeyUsage};
 use crate::activation::transcript::{Role, Step, Transcript};
 use crate::activation::update::Renewal;
 use crate::agreement::{Agreement, ConfirmationKey, MasterKey, SessionKeys, Suite};
@@ -59,6 +60,7 @@ pub(super) fn run(vector: &Vector) -> Outcome {
             Ok(Answer::text(&hex(&confirmation::mac(&key, message, &transcript(vector)?))))
         }
         "activation_signature" => signature(vector),
+        "activation_terminal_key" => terminal_key(vector),
         "activation_transcript" => Ok(Answer::text(&hex(&transcript(vector)?.hash()))),
         "activation_update_keys" => update_keys(vector),
         unknown => Err(Stop::Unknown(unknown.to_owned())),
@@ -174,6 +176,29 @@ fn payload(vector: &Vector) -> Outcome {
         other => return Err(undefined("message", other)),
     }
     Ok(Answer::verified())
+}
+
+/// A static key of a terminal.
+fn terminal_key(vector: &Vector) -> Outcome {
+    let algorithm = |field| {
+        let name = vector.text(field)?;
+        let found = Algorithm::ALL.into_iter().find(|one| one.to_string() == name);
+        found.ok_or_else(|| undefined(field, name))
+    };
+    let derivation_key = Material::copied_from(&vector.bytes("derivation_key")?);
+    let from: Key<KeyDerivation> =
+        Key::from_material(algorithm("derivation_algorithm")?, derivation_key)?;
+    let usage = vector.text("usage")?;
+    let code: Result<[u8; 2], LengthInvalid> = exactly(usage.as_bytes());
+    let number = vector.optional_number("slot")?.ok_or_else(|| Stop::missing("slot"))?;
+    let key = TerminalKey {
+        initial_key_id: &vector.bytes("initial_key_id")?,
+        slot: u8::try_from(number)?,
+        usage: TerminalKeyUsage::from_code(code?).ok_or_else(|| undefined("usage", usage))?,
+        algorithm: algorithm("algorithm")?,
+    };
+    // Exposed to be compared with published values.
+    Ok(Answer::text(&hex(key.derive(&from)?.expose_bytes())))
 }
 
 /// The keys of an update, from the initial key that serves and the KSN of the Update.

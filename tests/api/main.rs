@@ -29,6 +29,7 @@ mod relay;
 mod server;
 mod states;
 mod switch;
+mod terminal_keys;
 mod terminals;
 mod transactions;
 mod trust;

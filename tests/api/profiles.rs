@@ -34,6 +34,7 @@ pub(crate) fn update(id: &str, paths: &[&str]) -> proto::UpdateProfileRequest {
         rekey_grace: Some(Duration { seconds: 7, nanos: 0 }),
         create_time: None,
         update_time: None,
+        keys: Vec::new(),
     };
     let paths = paths.iter().map(|path| (*path).to_owned()).collect();
     proto::UpdateProfileRequest {
@@ -185,7 +186,7 @@ fn mask(request: &mut proto::UpdateProfileRequest, path: &str) {
 }
 
 /// What is wrong in an update of everything, and the field that is to be named.
-const FAULTS: [(&str, Spoil); 22] = [
+const FAULTS: [(&str, Spoil); 23] = [
     ("request_id", |request| request.request_id.clear()),
     ("profile", |request| request.profile = None),
     ("profile.name", |request| profile(request).name.clear()),
@@ -202,6 +203,7 @@ const FAULTS: [(&str, Spoil); 22] = [
     ("profile.parameters_version", |request| mask(request, "parameters_version")),
     ("profile.create_time", |request| mask(request, "create_time")),
     ("profile.update_time", |request| mask(request, "update_time")),
+    ("profile.keys", |request| mask(request, "keys")),
     ("profile.base_derivation_key", |request| profile(request).base_derivation_key.clear()),
     ("profile.code_lifetime", |request| {
         profile(request).code_lifetime = Some(Duration { seconds: 59, nanos: 0 });

@@ -363,6 +363,7 @@ async fn fresh(
         transcript: Vec::new(),
         confirmation_keys: None,
         check_values: Vec::new(),
+        terminal_keys: Vec::new(),
         begun: None,
         delivered: None,
         confirmed: None,

@@ -2,8 +2,9 @@
 
 use super::begin::{broken, name};
 use super::deliver::{fail_session, read, state_error};
+use super::index::KeyIndex;
 use super::proof::{disbelieve, judge_again};
-use super::record::{Activation, Answer, ConfirmationKeys, KeyIndex, KeySet, Phase, Terminal};
+use super::record::{Activation, Answer, ConfirmationKeys, KeySet, Phase, Terminal};
 use super::step::{Happened, advance, check, profile_of};
 use super::{Signed, payload_field};
 use crate::activation::payload::{Confirm, ConfirmAnswer, Payload};
@@ -130,6 +131,7 @@ async fn serve(
         base_derivation_key: activation.record.base_derivation_key.clone(),
         initial_key_id: activation.record.initial_key_id.clone(),
         check_value: check_value.unwrap_or_default(),
+        terminal_keys: std::mem::take(&mut activation.record.terminal_keys),
     };
     work.put(&Versioned::absent(KeyIndex {
         base_derivation_key: keys.base_derivation_key.clone(),

@@ -1,22 +1,26 @@
 //! Step 4: the keys of the session, and the delivered keys as key blocks under them.
 
 use super::begin::{NO_IDENTITY, NO_KEYS, broken, name};
+use super::profile::Profile;
 use super::proof::{Message, Proven, disbelieve, judge_again, prove};
 use super::record::{Activation, Answer, ConfirmationKeys, Phase, Terminal};
 use super::step::{Happened, advance, check, fail, profile_of, read_terminal, with_remedy};
-use super::{Signed, payload_field};
+use super::{Signed, payload_field, terminal_keys};
 use crate::activation::payload::{Deliver, DeliverAnswer, DeliveredKey, Payload};
 use crate::activation::{Call, State, Step, Transcript};
 use crate::agreement::{Agreement, SessionKeys};
 use crate::command::initial_key::InitialKeyId;
 use crate::command::{Error, give_up, refuse, retrying};
 use crate::crypto::ec::{EphemeralKey, Point};
-use crate::key::Key;
 use crate::key::usage::BaseDerivation;
+use crate::key::{Algorithm, Key};
 use crate::keyblock::{self, Version, WrappingUsage};
 use crate::vault::{
     Action, Caller, Operation, Reason, StoredKey, UnixMillis, Vault, Versioned, Work,
 };
+
+/// What to do where the keys beside the initial key can not be derived, or not be carried.
+const NO_TERMINAL_KEYS: &str = "the profile's keys can not be given out: ask the acquirer";
 
 /// The slot of the initial DUKPT key.
 const SLOT: u32 = 0;
@@ -70,7 +74,7 @@ async fn deliver_once(
     if let Err(error) = check_session(&terminal.record, &activation.record, &deliver, now) {
         return Err(fail_session(work, terminal, error).await);
     }
-    let session = Session { device, deliver, begun: before };
+    let session = Session { device, deliver, begun: before, profile };
     hand_out(vault, work, terminal, activation, session, request).await
 }
 
@@ -165,6 +169,7 @@ struct Session {
     deliver: Deliver,
     /// The transcript through `BeginAnswer`.
     begun: Transcript,
+    profile: Profile,
 }
 
 impl Session {
@@ -219,20 +224,20 @@ async fn hand_out(
         Err(error) => return Err(give_up(work, error).await),
     };
     // The agreement may be weaker than the key that is derived from it.
-    if !keys.carry(bdk.key().algorithm()) {
-        let error = Error::refused(Reason::WrappingKeyTooWeak);
-        return Err(fail(work, terminal, error).await);
-    }
-    let key = initial_key(vault, &bdk, &activation.record, &keys.key_block_protection)?;
-    let check_value = data_encoding::HEXUPPER.encode(&key.check_value);
-    activation.record.check_values = vec![(key.slot, key.check_value.clone())];
+    let protection = (&keys.key_block_protection, |algorithm| keys.carry(algorithm));
+    let handed =
+        deliver(vault, &mut work, (&bdk, &session.profile), &mut activation.record, protection);
+    let delivered = match handed.await {
+        Ok(delivered) => delivered,
+        Err(error) => return Err(fail(work, terminal, error).await),
+    };
     activation.record.confirmation_keys = Some(ConfirmationKeys {
         terminal: *keys.confirm_terminal.expose_bytes(),
         service: *keys.confirm_service.expose_bytes(),
     });
     let activation_name = name(&activation.record)?;
     let payload =
-        DeliverAnswer { activation: activation_name, service_ephemeral, keys: vec![key] }.encode();
+        DeliverAnswer { activation: activation_name, service_ephemeral, keys: delivered }.encode();
     transcript.absorb(&payload);
     let proof = voice.prove(&session.begun.hash(), &transcript, Step::Deliver)?;
     let answer = Answer::to(request, payload, proof, work.now());
@@ -244,7 +249,7 @@ async fn hand_out(
         _ => State::KeysDelivered,
     };
     let version = char::from(block_version(&keys.key_block_protection)?.letter());
-    let note = format!("initial key, check value {check_value}, version {version} key block");
+    let note = format!("{}, version {version} key blocks", shown(&activation.record));
     advance(&mut work, &mut terminal.record, to, Happened::done("DeliverKeys", note));
     work.uses(&bdk);
     session.device.expected_by(&mut work, &terminal.record);
@@ -254,9 +259,38 @@ async fn hand_out(
     Ok(answer)
 }
 
-/// Derives the initial key of the allocated id and wraps it: under the session's key, or under the
-/// update key of the key before.
-pub(super) fn initial_key<U: WrappingUsage>(
+/// The keys of an activation: the initial key, and those that the profile gives beside it. They are
+/// wrapped under the session's key, or under the update key of the keys before; their check values
+/// are what the terminal has to confirm.
+pub(super) async fn deliver<U: WrappingUsage>(
+    vault: &Vault,
+    work: &mut Work,
+    (bdk, profile): (&StoredKey<BaseDerivation>, &Profile),
+    activation: &mut Activation,
+    (protection, carries): (&Key<U>, impl Fn(Algorithm) -> bool),
+) -> Result<Vec<DeliveredKey>, Error> {
+    if !carries(bdk.key().algorithm()) {
+        return Err(with_remedy(Reason::WrappingKeyTooWeak, NO_KEYS));
+    }
+    let mut keys = vec![initial_key(vault, bdk, activation, protection)?];
+    let protection = (protection, carries);
+    let terminal_keys = terminal_keys::deliver(vault, work, profile, activation, protection).await;
+    keys.extend(terminal_keys.map_err(|error| with_remedy(error, NO_TERMINAL_KEYS))?);
+    activation.check_values = keys.iter().map(|key| (key.slot, key.check_value.clone())).collect();
+    Ok(keys)
+}
+
+/// The check values of what was delivered, by slot, for a timeline.
+pub(super) fn shown(activation: &Activation) -> String {
+    let values = activation.check_values.iter().map(|(slot, value)| {
+        let value = data_encoding::HEXUPPER.encode(value);
+        if *slot == SLOT { format!("initial key {value}") } else { format!("slot {slot} {value}") }
+    });
+    format!("check values: {}", values.collect::<Vec<_>>().join(", "))
+}
+
+/// Derives the initial key of the allocated id and wraps it.
+fn initial_key<U: WrappingUsage>(
     vault: &Vault,
     bdk: &StoredKey<BaseDerivation>,
     activation: &Activation,
@@ -278,7 +312,7 @@ pub(super) fn initial_key<U: WrappingUsage>(
 }
 
 /// The version of key blocks that a key wraps.
-fn block_version<U: WrappingUsage>(protection: &Key<U>) -> Result<Version, Error> {
+pub(super) fn block_version<U: WrappingUsage>(protection: &Key<U>) -> Result<Version, Error> {
     Version::under(protection.algorithm())
         .ok_or_else(|| broken("the protection key wraps no key blocks"))
 }

@@ -1,7 +1,8 @@
 //! An exchange under a transaction key: request and answer MACed under one KSN.
 
 use super::Signed;
-use super::record::{Activation, Answer, KeyIndex, KeyStanding, Terminal};
+use super::index::KeyIndex;
+use super::record::{Activation, Answer, KeyStanding, Terminal};
 use super::step::{check, check_again, read_terminal, unless_worse};
 use crate::activation::{Call, Role, Step, Transcript};
 use crate::command::{Error, InitialKey, Ksn, MacKey, give_up, is_ours, refuse};

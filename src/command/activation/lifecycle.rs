@@ -1,7 +1,8 @@
 //! The calls of the acquirer's backend that move a terminal between its states.
 
+use super::index::SerialIndex;
 use super::profile::Profile;
-use super::record::{Activation, MerchantStanding, Phase, SerialIndex, Terminal};
+use super::record::{Activation, MerchantStanding, Phase, Terminal};
 use super::step::{Happened, advance, check, enable_if_automatic, profile_of, read_terminal};
 use crate::activation::{Call, State};
 use crate::command::{Error, RequestId, give_up, recall, remember, retrying};

@@ -2,12 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::terminal_keys::derivation_key;
 use crate::activation::parameters::{Currency, Limits};
+use crate::activation::terminal_key::{SLOTS, TERMINAL_KEYS_MAX, TerminalKeyUsage};
 use crate::agreement::Suite;
 use crate::command::{Error, Page, RequestId, give_up, recall, refuse, remember, retrying};
+use crate::key::Algorithm;
 use crate::key::usage::BaseDerivation;
 use crate::vault::{
-    Action, Caller, Kind, Operation, Reason, Record, StoredKey, UnixMillis, Vault, Versioned, Work,
+    Action, Caller, KeyUsage, Kind, Operation, Reason, Record, StoredKey, UnixMillis, Vault,
+    Versioned, Work,
 };
 
 const MINUTE_MS: u64 = 60_000;
@@ -48,6 +52,8 @@ pub struct Profile {
     pub parameters_version: u32,
     /// How long the old keys serve after a re-key is confirmed, in milliseconds.
     pub rekey_grace_ms: u64,
+    /// The static keys that its terminals have beside the initial key, slots ascending.
+    pub keys: Vec<ProfileKey>,
     /// When it was created.
     pub created: UnixMillis,
     /// When it was last updated.
@@ -60,6 +66,20 @@ impl Record for Profile {
     fn id(&self) -> String {
         self.id.clone()
     }
+}
+
+/// A static key that each terminal of a profile has, derived for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileKey {
+    /// Where the terminal keeps it.
+    pub slot: u8,
+    /// What it is for.
+    pub usage: TerminalKeyUsage,
+    /// Its algorithm.
+    pub algorithm: Algorithm,
+    /// The id in `keys/{id}` of the key that it is derived from.
+    pub derivation_key: String,
 }
 
 /// A profile that is to be created; see [`Profile`].
@@ -87,6 +107,8 @@ pub struct NewProfile {
     pub limits: Limits,
     /// How long the old keys serve after a re-key: 72 hours at most. None: 1 hour.
     pub rekey_grace_ms: Option<u64>,
+    /// The static keys of its terminals.
+    pub keys: Vec<ProfileKey>,
 }
 
 impl NewProfile {
@@ -105,6 +127,7 @@ impl NewProfile {
             currency: Currency::new("EUR").expect("EUR is a currency code"),
             limits: Limits::new(50_000, 500_000).expect("the single limit is the smaller"),
             rekey_grace_ms: None,
+            keys: Vec::new(),
         }
     }
 }
@@ -150,6 +173,7 @@ async fn checked(vault: &Vault, work: &mut Work, new: &NewProfile) -> Result<Pro
         return Err(Error::refused(Reason::ResourceAlreadyExists));
     }
     work.uses(&base_key(vault, new.suite, &new.base_derivation_key).await?);
+    check_keys(vault, work, new).await?;
     Ok(Profile {
         id: new.id.clone(),
         suite: new.suite,
@@ -164,9 +188,35 @@ async fn checked(vault: &Vault, work: &mut Work, new: &NewProfile) -> Result<Pro
         daily_amount_minor: new.limits.daily_minor(),
         parameters_version: 1,
         rekey_grace_ms,
+        keys: new.keys.clone(),
         created: work.now(),
         updated: work.now(),
     })
+}
+
+/// The static keys are few, each in a slot of its own, carried by the suite and derived from a key
+/// that is there.
+async fn check_keys(vault: &Vault, work: &mut Work, new: &NewProfile) -> Result<(), Error> {
+    if new.keys.len() > TERMINAL_KEYS_MAX {
+        return Err(Error::field("profile.keys", "are 7 at most"));
+    }
+    let mut below = 0;
+    for (index, key) in new.keys.iter().enumerate() {
+        let field = |name, cause| Error::field(format!("profile.keys[{index}].{name}"), cause);
+        if key.slot <= below || !SLOTS.contains(&key.slot) {
+            return Err(field("slot", "is 1 to 15, and above the one before it"));
+        }
+        below = key.slot;
+        let usage = KeyUsage::from_code(key.usage.code());
+        if !usage.is_some_and(|usage| usage.permits(key.algorithm)) {
+            return Err(field("algorithm", "is none that keys of this usage have"));
+        }
+        if !new.suite.carries(key.algorithm) {
+            return Err(Error::refused(Reason::WrappingKeyTooWeak));
+        }
+        work.uses(&derivation_key(vault, key).await?);
+    }
+    Ok(())
 }
 
 /// One field of a profile that changes, with its value from then on.
@@ -367,6 +417,7 @@ mod tests {
             daily_amount_minor: 1_000,
             parameters_version,
             rekey_grace_ms: REKEY_GRACE_MS_DEFAULT,
+            keys: Vec::new(),
             created: UnixMillis(0),
             updated: UnixMillis(0),
         }

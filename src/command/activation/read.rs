@@ -1,6 +1,7 @@
 //! Reads terminals: one, a page of them, or those whose keys come from one base derivation key.
 
-use super::record::{KeyIndex, KeyStanding, Terminal, index_of};
+use super::index::KeyIndex;
+use super::record::{KeyStanding, Terminal, index_of};
 use super::step::read_terminal;
 use crate::activation::State;
 use crate::command::{Error, Page};

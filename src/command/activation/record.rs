@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::Signed;
+use super::profile::ProfileKey;
 use crate::activation::{State, Step, Transcript};
 use crate::agreement::Suite;
 use crate::crypto::digest::StateInvalid;
@@ -145,6 +146,17 @@ pub struct KeySet {
     pub initial_key_id: Vec<u8>,
     /// The check value of the initial key.
     pub check_value: Vec<u8>,
+    /// The static keys that came with it.
+    pub terminal_keys: Vec<TerminalKey>,
+}
+
+/// A static key of a terminal: what the host must know to derive it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalKey {
+    /// Its slot and attributes, and what it is derived from.
+    pub key: ProfileKey,
+    /// Its check value.
+    pub check_value: Vec<u8>,
 }
 
 /// Where an initial key of a terminal stands.
@@ -259,79 +271,6 @@ pub fn index_of(state: State) -> &'static str {
     }
 }
 
-/// Which terminal has a serial: one that is not retired.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SerialIndex {
-    /// The serial.
-    pub serial: String,
-    /// The terminal that has it now.
-    pub terminal: String,
-    /// How many key sets the serial had.
-    pub generation: u32,
-}
-
-impl Record for SerialIndex {
-    const KIND: Kind = Kind::new("serial");
-
-    fn id(&self) -> String {
-        self.serial.clone()
-    }
-}
-
-/// Which device has a master key, for good: whoever had it in another device would open what is
-/// delivered to this one. It is found by the key itself, so that another name for it is no way out.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct MasterKeyIndex {
-    /// The keyed hash of the key.
-    pub hash: [u8; 32],
-    /// The serial of the device.
-    pub serial: String,
-}
-
-impl Record for MasterKeyIndex {
-    const KIND: Kind = Kind::new("terminal_master_key");
-
-    fn id(&self) -> String {
-        data_encoding::HEXLOWER.encode(&self.hash)
-    }
-}
-
-/// Which terminal has an initial key.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct KeyIndex {
-    /// The id of the base derivation key.
-    pub base_derivation_key: String,
-    /// The initial key id.
-    pub initial_key_id: Vec<u8>,
-    /// The terminal.
-    pub terminal: String,
-}
-
-impl KeyIndex {
-    /// The id under which the index of an initial key stands.
-    #[must_use]
-    pub fn id_of(base_derivation_key: &str, initial_key_id: &[u8]) -> String {
-        let hex = data_encoding::HEXUPPER.encode(initial_key_id);
-        format!("{base_derivation_key}/{hex}")
-    }
-}
-
-impl KeyIndex {
-    /// What the ids of all indexes below a base derivation key begin with, and no others.
-    #[must_use]
-    pub fn prefix_of(base_derivation_key: &str) -> String {
-        Self::id_of(base_derivation_key, &[])
-    }
-}
-
-impl Record for KeyIndex {
-    const KIND: Kind = Kind::new("initial_key");
-
-    fn id(&self) -> String {
-        Self::id_of(&self.base_derivation_key, &self.initial_key_id)
-    }
-}
-
 /// How far an activation has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
@@ -373,6 +312,8 @@ pub struct Activation {
     pub confirmation_keys: Option<ConfirmationKeys>,
     /// The check values of the delivered keys by slot.
     pub check_values: Vec<(u32, Vec<u8>)>,
+    /// The static keys that were delivered.
+    pub terminal_keys: Vec<TerminalKey>,
     /// The answers to the session's steps.
     pub begun: Option<Answer>,
     /// See [`Self::begun`].
@@ -450,6 +391,7 @@ impl Activation {
         self.transcript.zeroize();
         self.confirmation_keys = None;
         self.check_values.clear();
+        self.terminal_keys.clear();
     }
 
     /// Where the answer to an exchange is kept: new keys until they are confirmed, others until the

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::index::{MasterKeyIndex, SerialIndex};
 use super::profile;
-use super::record::{
-    Credential, MasterKeyIndex, Merchant, MerchantStanding, SerialIndex, Terminal,
-};
+use super::record::{Credential, Merchant, MerchantStanding, Terminal};
 use super::step::{Happened, advance, read_terminal};
 use crate::activation::State;
 use crate::command::{Error, RequestId, give_up, manage_trust, recall, refuse, remember, retrying};
@@ -206,6 +205,12 @@ async fn take_master_key(
         Some(taken) if taken.record.serial == serial => Ok(()),
         Some(_) => Err(Error::refused(Reason::ResourceAlreadyExists)),
     }
+}
+
+/// Whether a device has a key as its master key.
+pub(super) async fn is_master_key(vault: &Vault, key: &Key<KeyDerivation>) -> Result<bool, Error> {
+    let index = MasterKeyIndex { hash: hash_of(vault, key), serial: String::new() };
+    Ok(vault.get::<MasterKeyIndex>(&index.id()).await?.is_some())
 }
 
 /// The keyed hash of a master key, whatever parity it came with.

@@ -1,9 +1,10 @@
 //! Steps 3 and 4 of a re-key in one: new keys under the update key of the AES keys that serve.
 
 use super::begin::{NO_KEYS, broken, go_on_or_anew, name};
-use super::deliver::{give_again, initial_key, state_error};
+use super::deliver::{deliver, give_again, shown, state_error};
 use super::exchange::{Answered, Exchange, Opened, Opening, open};
 use super::payload_field;
+use super::profile::Profile;
 use super::proof::{Proven, disbelieve, judge_again};
 use super::record::{Answer, ConfirmationKeys, Phase, Terminal};
 use super::step::{Happened, advance, fail, profile_of, with_remedy};
@@ -11,6 +12,7 @@ use crate::activation::payload::{Payload, Update, UpdateAnswer};
 use crate::activation::update::Renewal;
 use crate::activation::{Call, Step, Transcript};
 use crate::command::{Error, InitialKey, Ksn, retrying};
+use crate::key::Algorithm;
 use crate::key::usage::BaseDerivation;
 use crate::vault::{Action, Caller, Operation, StoredKey, Vault};
 
@@ -53,7 +55,7 @@ async fn update_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Resu
     let profile = profile_of(vault, terminal).await?;
     let operation = Operation::DeriveInitial;
     match vault.key::<BaseDerivation>(&profile.base_derivation_key, operation).await {
-        Ok(bdk) => hand_out(vault, opened, (&bdk, &device), &update, request).await,
+        Ok(bdk) => hand_out(vault, opened, (&bdk, &device, &profile), &update, request).await,
         Err(error) => {
             let error = with_remedy(error, NO_KEYS);
             Err(fail(opened.work, opened.terminal, error).await)
@@ -81,7 +83,7 @@ fn serves(terminal: &Terminal, name_of_bdk: &str, ksn: &Ksn) -> bool {
 async fn hand_out(
     vault: &Vault,
     mut opened: Box<Opened>,
-    (bdk, device): (&StoredKey<BaseDerivation>, &Proven),
+    (bdk, device, profile): (&StoredKey<BaseDerivation>, &Proven, &Profile),
     update: &Update,
     request: &Exchange,
 ) -> Result<Answer, Error> {
@@ -105,29 +107,35 @@ async fn hand_out(
             return Err(fail(opened.work, opened.terminal, error).await);
         }
     };
-    let key = initial_key(vault, bdk, &activation.record, &update_key)?;
+    let strength_bits = update_key.algorithm().strength_bits();
+    let protection =
+        (&update_key, |algorithm: Algorithm| algorithm.strength_bits() <= strength_bits);
+    let handed = deliver(vault, work, (bdk, profile), &mut activation.record, protection).await;
+    let keys = match handed {
+        Ok(keys) => keys,
+        Err(error) => return Err(fail(opened.work, opened.terminal, error).await),
+    };
     let note = format!(
-        "activation {}, initial key id {}, check value {}, under the update key",
+        "activation {}, initial key id {}, {}, under the update key",
         activation.record.number,
-        data_encoding::HEXUPPER.encode(&key.initial_key_id),
-        data_encoding::HEXUPPER.encode(&key.check_value),
+        data_encoding::HEXUPPER.encode(&activation.record.initial_key_id),
+        shown(&activation.record),
     );
     let activation_name = name(&activation.record)?;
-    let keys = Renewal {
+    let confirmation_keys = Renewal {
         activation: &activation_name,
         nonce: &update.nonce,
-        initial_key_id: &key.initial_key_id,
+        initial_key_id: &activation.record.initial_key_id,
     }
     .confirmation_keys(&derivation_key)
     .map_err(|_| broken("the initial key derives no confirmation keys"))?;
     activation.record.confirmation_keys = Some(ConfirmationKeys {
-        terminal: *keys.terminal.expose_bytes(),
-        service: *keys.service.expose_bytes(),
+        terminal: *confirmation_keys.terminal.expose_bytes(),
+        service: *confirmation_keys.service.expose_bytes(),
     });
-    activation.record.check_values = vec![(key.slot, key.check_value.clone())];
     activation.record.certificate_chain = chain;
     activation.record.phase = Phase::Delivered;
-    let payload = UpdateAnswer { activation: activation_name, keys: vec![key] }.encode();
+    let payload = UpdateAnswer { activation: activation_name, keys }.encode();
     let transcript = Transcript::new().with(&request.signed.payload).with(&payload);
     activation.record.transcript = transcript.state().to_vec();
     let state = terminal.state;

@@ -22,7 +22,6 @@ pub struct KeyRecord {
     /// What it is for.
     pub usage: KeyUsage,
     /// Its algorithm and length.
-    #[serde(with = "algorithm_text")]
     pub algorithm: Algorithm,
     /// What it may do.
     pub mode_of_use: ModeOfUse,
@@ -169,31 +168,5 @@ impl Record for KeySet {
 
     fn id(&self) -> String {
         self.key_set_id.clone()
-    }
-}
-
-/// An algorithm as text, for records.
-mod algorithm_text {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use crate::key::Algorithm;
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
-    pub(super) fn serialize<S: Serializer>(
-        algorithm: &Algorithm,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(algorithm)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Algorithm, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Algorithm::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.to_string() == text)
-            .ok_or_else(|| D::Error::custom("no such algorithm"))
     }
 }

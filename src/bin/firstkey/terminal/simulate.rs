@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
+use data_encoding::HEXUPPER;
 use firstkey::activation::ActivationCode;
 use firstkey::agreement::Suite;
 use firstkey::crypto::rng::SystemRng;
@@ -134,7 +135,7 @@ async fn purchase(
     client.macs().verify_mac(verify).await.map_err(ClientError::from)?;
     let translate = simulation::translate_request(&payment, payment.pin_block.bytes().to_vec());
     let answer = client.pins().translate_pin(translate).await.map_err(ClientError::from)?;
-    let block = data_encoding::HEXUPPER.encode(&answer.into_inner().pin_block);
+    let block = HEXUPPER.encode(&answer.into_inner().pin_block);
     let ksn = payment.ksn.to_string();
     match output {
         Output::Table => {
@@ -172,8 +173,11 @@ fn told_text(told: &Told) -> String {
         Told::Begun { activation } => format!("the service proved itself: {activation}"),
         Told::Keys(keys) => {
             let keys = keys.iter().map(|key| {
-                let id = data_encoding::HEXUPPER.encode(&key.initial_key_id);
-                format!("initial key {id}, check value {}", key.check_value)
+                let name = match key.slot {
+                    0 => format!("initial key {}", HEXUPPER.encode(&key.initial_key_id)),
+                    slot => format!("key in slot {slot}"),
+                };
+                format!("{name}, check value {}", key.check_value)
             });
             format!("keys arrived: {}", keys.collect::<Vec<_>>().join("; "))
         }
@@ -214,7 +218,7 @@ fn told_json(told: &Told) -> Value {
             let keys = keys.iter().map(|key| {
                 json!({
                     "slot": key.slot,
-                    "initial_key_id": data_encoding::HEXUPPER.encode(&key.initial_key_id),
+                    "initial_key_id": HEXUPPER.encode(&key.initial_key_id),
                     "check_value": key.check_value.to_string(),
                 })
             });
