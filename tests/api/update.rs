@@ -448,3 +448,22 @@ async fn keys_out_of_use_neither_prove_nor_give_out() {
     other.terminal.abandon_exchange();
     verify(&service, &other.purchase(&service)).await.expect("the keys that serve go on");
 }
+
+#[tokio::test]
+async fn a_terminal_with_a_master_key_is_renewed_while_that_key_is_in_use() {
+    let service = Service::start().await;
+    let mut till = service.active_till("till", Suite::MasterAesAes128).await;
+    service.must(Call::StartRekey, "till").await;
+    let terminal = service.get("till").await;
+    let master = terminal.master_key.trim_start_matches("keys/").to_owned();
+    let request = till.terminal.request_update(&service.rng).unwrap();
+    set_state(&service, &master, proto::KeyState::Suspended).await;
+    let refusal = service.send_update(&request).await.unwrap_err();
+    assert_eq!((refusal.reason.as_str(), refusal.metadata.len()), ("ACTIVATION_REFUSED", 0));
+    set_state(&service, &master, proto::KeyState::Active).await;
+    let sent = service.send_update(&request).await.expect("its counter is still good");
+    load(&mut till, &sent);
+    till.confirm(&service).await.unwrap();
+    assert_ne!(service.get("till").await.initial_key_id, terminal.initial_key_id);
+    verify(&service, &till.purchase(&service)).await.unwrap();
+}
