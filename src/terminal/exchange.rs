@@ -100,6 +100,7 @@ impl Terminal {
         }
         let applied = Applied { version: parameters.version.number(), digest: parameters.digest() };
         self.parameters = Some(parameters);
+        self.parameters_of = self.activation.as_ref().map(|name| name.terminal_id().to_owned());
         Ok(applied)
     }
 

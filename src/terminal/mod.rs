@@ -54,6 +54,8 @@ pub struct Terminal {
     slots: Vec<SlotKey>,
     exchange: Option<Exchange>,
     parameters: Option<Parameters>,
+    /// The registration, `{terminal}`, that they are of: versions count within it.
+    parameters_of: Option<String>,
     moved: Moved,
     purchases_made: u64,
     tests_made: u32,
@@ -74,6 +76,7 @@ impl Terminal {
             slots: Vec::new(),
             exchange: None,
             parameters: None,
+            parameters_of: None,
             moved: Moved::default(),
             purchases_made: 0,
             tests_made: 0,

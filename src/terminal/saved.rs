@@ -61,6 +61,7 @@ impl Terminal {
             slots: self.slots.iter().map(SavedSlot::of).collect(),
             exchange: self.exchange.as_ref().map(SavedExchange::of),
             parameters: self.parameters.as_ref().map(|parameters| Hex::of(&parameters.to_file())),
+            parameters_of: self.parameters_of.clone(),
             moved_day: self.moved.day,
             moved_amount_minor: self.moved.amount_minor,
             purchases_made: self.purchases_made,
@@ -85,6 +86,7 @@ impl Terminal {
         let activation = saved.activation.as_deref().map(activation_name).transpose()?;
         let parameters = saved.parameters.as_ref().map(|file| Parameters::parse(&file.0));
         let parameters = parameters.transpose().map_err(|_| invalid("parameters"))?;
+        let parameters_of = saved.parameters_of.clone();
         let moved = Moved { day: saved.moved_day, amount_minor: saved.moved_amount_minor };
         let (purchases_made, tests_made) = (saved.purchases_made, saved.tests_made);
         let last_begin = saved.last_begin;
@@ -98,6 +100,7 @@ impl Terminal {
             slots,
             exchange,
             parameters,
+            parameters_of,
             moved,
             purchases_made,
             tests_made,
@@ -128,6 +131,7 @@ struct Saved {
     slots: Vec<SavedSlot>,
     exchange: Option<SavedExchange>,
     parameters: Option<Hex>,
+    parameters_of: Option<String>,
     moved_day: u64,
     moved_amount_minor: u64,
     purchases_made: u64,

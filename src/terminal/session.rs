@@ -259,6 +259,10 @@ impl Terminal {
         if ConfirmAnswer::parse(answer.payload)?.activation != *activation {
             return Err(TerminalError::ActivationOther);
         }
+        // A device that was registered anew begins a new count of versions, and other limits.
+        if self.parameters_of.as_deref() != Some(activation.terminal_id()) {
+            (self.parameters, self.parameters_of) = (None, None);
+        }
         let Session::Loaded { engine, slots, .. } = mem::replace(&mut self.session, Session::Idle)
         else {
             return Err(TerminalError::OutOfStep);

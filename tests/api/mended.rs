@@ -8,7 +8,10 @@ use firstkey::grpc::proto;
 use firstkey::terminal::ReportRequest;
 
 use crate::hand::Hand;
-use crate::harness::{HOUR, MINUTE, Service, refusal, refused, serial_of, state_name, told};
+use crate::harness::{
+    HOUR, MINUTE, Service, Till, answer, create_terminal_request, refusal, refused, serial_of,
+    state_name, told,
+};
 
 const AES: Suite = Suite::P256Aes128;
 const NAME: &str = "terminals/till/activations/1";
@@ -278,4 +281,46 @@ async fn a_profile_needs_a_key_with_a_key_set_id_and_its_refusal_is_audited() {
     };
     refusal(service.client.trust().import_certificate(request).await);
     assert_eq!(audited(&service).await, audited_as("ImportCertificate"));
+}
+
+#[tokio::test]
+async fn recorded_reports_played_by_turns_do_not_fill_a_timeline() {
+    let service = Service::start().await;
+    let hand = Hand::take_keys(&service, "till", AES).await;
+    let reports = [Fault::KeyBlock, Fault::CheckValue]
+        .map(|fault| ReportRequest::Signed(hand.till.device_report(NAME, fault)));
+    for report in &reports {
+        service.send_report(NAME, report).await.unwrap();
+    }
+    let before = service.get("till").await;
+    for _ in 0..3 {
+        for report in &reports {
+            service.send_report(NAME, report).await.unwrap();
+        }
+    }
+    assert!(service.get("till").await == before);
+}
+
+#[tokio::test]
+async fn a_device_that_was_registered_anew_takes_the_parameters_of_its_new_merchant() {
+    let service = Service::start().await;
+    let mut till = service.active_till("till", AES).await;
+    service.must(Call::RetireTerminal, "till").await;
+    let serial = serial_of("till");
+    let mut request = create_terminal_request("again", &serial, "dev-aes");
+    request.merchant.get_or_insert_default().display_name = "Another Shop".to_owned();
+    answer(service.client.terminals().create_terminal(request).await);
+    let code = service.issue_code("again").await;
+    let name = |till: &Till| {
+        let parameters = till.terminal.parameters();
+        parameters.map(|parameters| parameters.merchant_name.as_str().to_owned())
+    };
+    till.begin(&service, Some(code)).await.unwrap();
+    till.deliver(&service).await.unwrap();
+    assert_eq!(name(&till).as_deref(), Some("Corner Shop"), "until the new keys are confirmed");
+    till.confirm(&service).await.unwrap();
+    assert_eq!(name(&till), None);
+    // It has version 1, which the device has applied before: of another registration.
+    till.activate(&service, None).await.unwrap();
+    assert_eq!(name(&till).as_deref(), Some("Another Shop"));
 }

@@ -3,7 +3,7 @@
 use super::deliver::read;
 use super::exchange::{Exchange, Opening, open};
 use super::proof::{Message, disbelieve, prove};
-use super::record::{ParametersSent, Terminal};
+use super::record::{ParametersSent, Terminal, TimelineEntry};
 use super::step::{Happened, advance, check, enable_if_automatic, profile_of};
 use super::{Signed, payload_field};
 use crate::activation::payload::{Fault, Outcome, Payload, Report};
@@ -156,8 +156,12 @@ fn note(report: &Report, fault: Fault) -> String {
     format!("step {} failed at the terminal: {}", report.step.as_str(), fault.as_str())
 }
 
-/// The same report twice in a row is one: a device key has no counter to tell them apart.
+/// The same report twice in a session is one: a device key has no counter to tell them apart, and
+/// whoever recorded two of them must not write the timeline full by turns.
 fn is_repetition(terminal: &Terminal, report: &Report, fault: Fault) -> bool {
-    let last = terminal.timeline.last();
-    last.is_some_and(|entry| entry.step == "ReportStep" && entry.note == note(report, fault))
+    let begins =
+        |entry: &&TimelineEntry| entry.step == "BeginActivation" && entry.reason.is_empty();
+    let session = terminal.timeline.iter().rev().take_while(|entry| !begins(entry));
+    let note = note(report, fault);
+    session.into_iter().any(|entry| entry.step == "ReportStep" && entry.note == note)
 }

@@ -12,7 +12,7 @@ use crate::terminal::Terminal;
 pub(super) fn lost(terminal: &Terminal) -> Result<Terminal, PlayError> {
     changed(terminal, |memory| {
         memory["session"] = serde_json::json!({ "step": "idle" });
-        for field in ["activation", "engine", "exchange", "parameters"] {
+        for field in ["activation", "engine", "exchange", "parameters", "parameters_of"] {
             memory[field] = Value::Null;
         }
         for field in ["moved_day", "moved_amount_minor", "purchases_made", "tests_made"] {
@@ -46,7 +46,11 @@ pub(super) fn ahead(terminal: &Terminal, other: &Terminal) -> Result<Terminal, P
     let version = applied.version.number().checked_add(1).and_then(ParametersVersion::new);
     later.version = version.ok_or(PlayError::Otherwise("the parameters have no later version"))?;
     let file = data_encoding::HEXUPPER.encode(&later.to_file());
-    changed(terminal, |memory| memory["parameters"] = file.into())
+    let registration = terminal.activation().map(|name| name.terminal_id().to_owned());
+    changed(terminal, |memory| {
+        memory["parameters"] = file.into();
+        memory["parameters_of"] = registration.into();
+    })
 }
 
 /// A device that was taught its parameters anew: it knows none.
