@@ -92,6 +92,7 @@ impl Bench {
     pub(super) async fn terminal(&self, id: &str, bdk: &str, ksn: &Ksn, state: State) {
         let keys = KeySet {
             terminal_keys: Vec::new(),
+            carried_by: Vec::new(),
             base_derivation_key: bdk.into(),
             initial_key_id: ksn.initial_key_id(),
             check_value: Vec::new(),
@@ -150,6 +151,7 @@ fn blank(id: &str, state: State, now: UnixMillis) -> Terminal {
         last_begin: None,
         keys: None,
         keys_before: None,
+        update_key_allowed: false,
         parameters_sent: None,
         parameters_applied: 0,
         tests_passed: 0,

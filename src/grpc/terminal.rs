@@ -304,9 +304,10 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::StartRekeyRequest>,
     ) -> Result<Response<proto::StartRekeyResponse>, Status> {
-        change!(self, "StartRekey", request, StartRekeyResponse, |body| Change::StartRekey(cause(
-            &body.cause
-        )?))
+        change!(self, "StartRekey", request, StartRekeyResponse, |body| Change::StartRekey {
+            cause: cause(&body.cause)?,
+            update_key_allowed: body.update_key_allowed,
+        })
     }
 
     async fn lookup_ksn(

@@ -17,6 +17,7 @@ pub(crate) struct Given {
     pub(crate) cause: String,
     pub(crate) standing: i32,
     pub(crate) digest: Vec<u8>,
+    pub(crate) update_key_allowed: bool,
 }
 
 impl Given {
@@ -28,6 +29,7 @@ impl Given {
             cause: CAUSE.to_owned(),
             standing: proto::MerchantStanding::Approved.into(),
             digest: vec![7; 32],
+            update_key_allowed: false,
         }
     }
 }
@@ -100,7 +102,9 @@ impl Service {
             Call::MarkTerminalCompromised => {
                 call!(self, given, mark_terminal_compromised, MarkTerminalCompromisedRequest, cause)
             }
-            Call::StartRekey => call!(self, given, start_rekey, StartRekeyRequest, cause),
+            Call::StartRekey => {
+                call!(self, given, start_rekey, StartRekeyRequest, cause, update_key_allowed)
+            }
             Call::BeginActivation
             | Call::DeliverKeys
             | Call::ConfirmKeys
@@ -120,6 +124,12 @@ impl Service {
     ) -> Result<proto::Terminal, Refusal> {
         let given = Given { standing: standing.into(), ..Given::to(id) };
         self.call_with(Call::SetMerchantStanding, given).await
+    }
+
+    /// Starts a re-key in which the keys that serve may carry the new ones.
+    pub(crate) async fn start_update(&self, id: &str) {
+        let given = Given { update_key_allowed: true, ..Given::to(id) };
+        self.call_with(Call::StartRekey, given).await.expect("a re-key");
     }
 
     /// A call that must succeed.

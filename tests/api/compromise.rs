@@ -139,7 +139,7 @@ async fn terminals_are_served_until_the_chosen_time_while_they_move_to_another_k
     // The way out: another key in the profile, and a re-key of each terminal.
     service.update(update("retail", &["base_derivation_key"])).await.unwrap();
     let mut old = first.twin();
-    service.must(Call::StartRekey, "first").await;
+    service.start_update("first").await;
     assert_eq!(purchase(&service, &mut old).await, ["OK"; 3]);
     // New keys would be read under the update key by whoever knows the old base derivation key.
     let request = old.terminal.request_update(&service.rng).unwrap();

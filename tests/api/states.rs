@@ -347,7 +347,7 @@ impl Standing {
             }
             State::Rekeying | State::Suspended => {
                 standing.go(service, State::Active).await;
-                service.must(Call::StartRekey, id).await;
+                service.start_update(id).await;
                 standing.begin_rekey(service, depth).await;
                 if state == State::Suspended {
                     service.must(Call::SuspendTerminal, id).await;

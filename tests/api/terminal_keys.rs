@@ -171,7 +171,7 @@ async fn new_keys_come_with_a_new_initial_key() {
     service.enable("till").await.unwrap();
     let mut values = vec![service.get("till").await.terminal_keys[0].check_value.clone()];
     for by_update in [true, false] {
-        service.must(Call::StartRekey, "till").await;
+        service.start_update("till").await;
         if by_update {
             till.update(&service).await.unwrap();
             till.confirm(&service).await.unwrap();

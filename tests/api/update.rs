@@ -25,7 +25,7 @@ const AES: Suite = Suite::P256Aes128;
 /// A terminal in service whose re-key was started.
 async fn rekeying(service: &Service, id: &str) -> Till {
     let till = service.active_till(id, AES).await;
-    service.must(Call::StartRekey, id).await;
+    service.start_update(id).await;
     till
 }
 
@@ -72,7 +72,7 @@ async fn an_update_renews_the_keys_and_the_old_ones_have_their_grace() {
             old.terminal.request_parameters(&service.rng).unwrap();
             old.terminal.abandon_exchange();
         }
-        service.must(Call::StartRekey, "till").await;
+        service.start_update("till").await;
         till.update(&service).await.unwrap();
         let terminal = service.get("till").await;
         assert_eq!(state_name(&terminal), "REKEYING");
@@ -115,7 +115,7 @@ async fn the_block_opens_under_the_standards_update_key_to_the_key_of_the_bdk_of
     till.activate(&service, Some(code)).await.unwrap();
     service.enable("till").await.unwrap();
     service.change_bdk("retail", "bdk-2").await;
-    service.must(Call::StartRekey, "till").await;
+    service.start_update("till").await;
     let serving = service.get("till").await.initial_key_id;
 
     let request = till.terminal.request_update(&service.rng).unwrap();
@@ -231,22 +231,63 @@ async fn an_answer_is_kept_for_a_day() {
 }
 
 #[tokio::test]
-async fn a_begin_takes_an_update_over_and_an_update_a_begin() {
+async fn a_begin_and_an_update_end_each_other_and_share_no_key_id() {
     let service = Service::start().await;
     let mut till = rekeying(&service, "till").await;
-    let confirm = update(&service, &mut till).await;
-    let name = service.get("till").await.activation;
-    let mut other = till.twin();
-    other.begin(&service, None).await.unwrap();
-    assert_eq!(service.get("till").await.activation, name, "the same activation");
+    // Who knows the keys that serve asks first: the device begins another activation.
+    let mut thief = till.twin();
+    let request = thief.terminal.request_update(&service.rng).unwrap();
+    let stolen = service.send_update(&request).await.unwrap();
+    let confirm = load(&mut thief, &stolen);
+    let (first, name) = key_of(&stolen);
+    till.begin(&service, None).await.unwrap();
+    assert_eq!(service.get("till").await.activation, "terminals/till/activations/3");
     let refusal = service.send_confirm(&name, &confirm).await.unwrap_err();
     assert_eq!(refusal.reason, "ACTIVATION_REFUSED");
-    // And back: the session that was begun is dead.
-    update(&service, &mut till).await;
-    assert_eq!(refused(other.deliver(&service).await).reason, "ACTIVATION_REFUSED");
-    assert_eq!(service.get("till").await.activation, name);
+    // Who asks in the middle of it gets other keys than the device, which begins anew.
+    till.deliver(&service).await.unwrap();
+    thief.terminal.abandon_exchange();
+    let request = thief.terminal.request_update(&service.rng).unwrap();
+    let stolen = service.send_update(&request).await.unwrap();
+    let (second, name) = key_of(&stolen);
+    assert_eq!(name, "terminals/till/activations/4");
+    assert_eq!(refused(till.confirm(&service).await).reason, "ACTIVATION_REFUSED");
+    till.begin(&service, None).await.unwrap();
+    till.deliver(&service).await.unwrap();
     till.confirm(&service).await.unwrap();
+    let terminal = service.get("till").await;
+    assert_eq!(terminal.activation, "terminals/till/activations/5");
+    let ids = [first.initial_key_id, second.initial_key_id, terminal.initial_key_id];
+    for (number, id) in ids.iter().enumerate() {
+        assert!(!ids[..number].contains(id), "{number}");
+    }
     verify(&service, &till.purchase(&service)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_update_comes_only_in_a_rekey_that_allows_it() {
+    let service = Service::start().await;
+    let mut till = service.active_till("till", AES).await;
+    for round in 0..2_u32 {
+        service.must(Call::StartRekey, "till").await;
+        let mut asks = till.twin();
+        // Spent by the refusal, as the counter of any message of the terminal.
+        let request = asks.terminal.request_update(&service.rng).unwrap();
+        let refusal = service.send_update(&request).await.unwrap_err();
+        assert_eq!(refusal.reason, "ACTIVATION_STATE");
+        let remedy = "this re-key asks for a new activation: begin one";
+        assert_eq!(told(&refusal, "remedy"), remedy);
+        assert_eq!(service.get("till").await.timeline.last().unwrap().remedy, remedy);
+        if round == 0 {
+            till.take_keys(&service, None).await.unwrap();
+            // What one re-key allowed says nothing of the next: neither confirmed nor cancelled.
+            service.start_update("till").await;
+            update(&service, &mut till).await;
+            till.confirm(&service).await.unwrap();
+            service.start_update("till").await;
+            service.must(Call::CancelActivation, "till").await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -277,7 +318,7 @@ async fn replaced_keys_give_out_none_though_they_have_their_grace() {
     old.terminal.abandon_exchange();
     update(&service, &mut till).await;
     till.confirm(&service).await.unwrap();
-    service.must(Call::StartRekey, "till").await;
+    service.start_update("till").await;
     let request = old.terminal.request_update(&service.rng).unwrap();
     let refusal = service.send_update(&request).await.unwrap_err();
     assert_eq!(refusal.reason, "ACTIVATION_STATE");
@@ -354,7 +395,7 @@ async fn fields_are_bounded() {
     }
     // A TDES terminal has no update key: neither can it ask, nor is it answered.
     let mut tdes = service.active_till("tdes", Suite::P256Tdes2).await;
-    service.must(Call::StartRekey, "tdes").await;
+    service.start_update("tdes").await;
     assert!(tdes.terminal.request_update(&service.rng).is_err());
     let asked = tdes.terminal.request_parameters(&service.rng).unwrap();
     let refusal = service.send_update(&asked).await.unwrap_err();

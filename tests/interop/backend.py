@@ -82,10 +82,11 @@ class Backend:
         """Whose a key serial number is, and whether it serves."""
         return self._terminals.LookupKsn(terminals.LookupKsnRequest(ksn=ksn))
 
-    def start_rekey(self, name: str) -> Message:
-        """Lets the terminal take new keys."""
+    def start_rekey(self, name: str, update_key_allowed: bool = False) -> Message:
+        """Lets the terminal take new keys, under those that serve only if that is allowed."""
         request = terminals.StartRekeyRequest(request_id=str(uuid.uuid4()), name=name,
-                                              cause="the keys have served long enough")
+                                              cause="the keys have served long enough",
+                                              update_key_allowed=update_key_allowed)
         return self._terminals.StartRekey(request).terminal
 
     def create_profile(self, profile_id: str, suite: str, base_key: str,

@@ -79,7 +79,7 @@ class AesUpdates(Life):
     def test_the_update_key_brings_new_keys(self) -> None:
         terminal = self.active()
         old, late = terminal.keys, terminal.purchase(self.card, 100)
-        self.backend.start_rekey(self.name)
+        self.backend.start_rekey(self.name, update_key_allowed=True)
         for step in terminal.update_steps():
             request = step.ask()
             for wrong in (with_other_payload(request), with_other_proof(request)):
@@ -117,7 +117,7 @@ class TdesLife(Life):
 
     def test_there_is_no_update_key(self) -> None:
         terminal = self.active()
-        self.backend.start_rekey(self.name)
+        self.backend.start_rekey(self.name, update_key_allowed=True)
         with self.refused("KSN_INVALID"):
             self.link.UpdateKeys(terminal.update())
 

@@ -234,7 +234,8 @@ impl Attempt<'_> {
     ) -> Result<Versioned<Activation>, Error> {
         let terminal = &mut self.terminal.record;
         let (last, suite) = (self.before.take(), self.profile.suite);
-        let mut activation = go_on_or_anew(&mut self.work, terminal, last, bdk, suite).await?;
+        let way = Way { suite, carried_by: terminal.credential.carriers() };
+        let mut activation = go_on_or_anew(&mut self.work, terminal, last, bdk, way).await?;
         let chain = self.begin.certificate_chain.as_ref();
         activation.record.certificate_chain =
             chain.map_or(&[][..], |chain| chain.as_der()).to_vec();
@@ -315,27 +316,38 @@ impl Attempt<'_> {
     }
 }
 
+/// How the keys of an activation come to the terminal.
+pub(super) struct Way {
+    /// The algorithms of an activation that is new.
+    pub(super) suite: Suite,
+    /// See [`Activation::carried_by`].
+    pub(super) carried_by: Vec<String>,
+}
+
 /// The activation that goes on in a new session, or a new one with a key id of its own.
 ///
-/// One goes on while it lives and is not confirmed, and while the profile's base derivation key is
-/// still the one of its key id.
+/// One goes on while it lives and is not confirmed, while the profile's base derivation key is
+/// still the one of its key id, and in the way in which it was made: an initial key that is carried
+/// by an agreed key is never carried by keys that others may know.
 pub(super) async fn go_on_or_anew(
     work: &mut Work,
     terminal: &mut Terminal,
     last: Option<Versioned<Activation>>,
     bdk: &StoredKey<BaseDerivation>,
-    suite: Suite,
+    way: Way,
 ) -> Result<Versioned<Activation>, Error> {
     let under_way =
         |last: &Versioned<Activation>| matches!(last.record.phase, Phase::Begun | Phase::Delivered);
     let Some(mut last) = last.filter(under_way) else {
-        return fresh(work, terminal, bdk, suite).await;
+        return fresh(work, terminal, bdk, way).await;
     };
     let is_over = work.now() > last.record.expires;
-    if is_over || last.record.base_derivation_key != bdk.record().name {
+    let is_other = last.record.base_derivation_key != bdk.record().name
+        || last.record.carried_by != way.carried_by;
+    if is_over || is_other {
         last.record.end();
         work.put(&last)?;
-        return fresh(work, terminal, bdk, suite).await;
+        return fresh(work, terminal, bdk, way).await;
     }
     last.record.forget_session();
     (last.record.begun, last.record.delivered, last.record.confirmed) = (None, None, None);
@@ -347,7 +359,7 @@ async fn fresh(
     work: &mut Work,
     terminal: &mut Terminal,
     bdk: &StoredKey<BaseDerivation>,
-    suite: Suite,
+    way: Way,
 ) -> Result<Versioned<Activation>, Error> {
     let initial_key_id = InitialKeyId::allocate(work, bdk.record()).await?;
     terminal.activation = terminal.activation.saturating_add(1);
@@ -358,7 +370,8 @@ async fn fresh(
         expires: work.now().plus_ms(LIFETIME_MS),
         base_derivation_key: bdk.record().name.clone(),
         initial_key_id: initial_key_id.bytes().to_vec(),
-        suite,
+        carried_by: way.carried_by,
+        suite: way.suite,
         certificate_chain: Vec::new(),
         transcript: Vec::new(),
         confirmation_keys: None,

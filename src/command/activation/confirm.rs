@@ -132,6 +132,7 @@ async fn serve(
         initial_key_id: activation.record.initial_key_id.clone(),
         check_value: check_value.unwrap_or_default(),
         terminal_keys: std::mem::take(&mut activation.record.terminal_keys),
+        carried_by: activation.record.carried_by.clone(),
     };
     work.put(&Versioned::absent(KeyIndex {
         base_derivation_key: keys.base_derivation_key.clone(),
@@ -150,6 +151,7 @@ async fn serve(
     };
     let note = format!("check value {}", data_encoding::HEXUPPER.encode(&keys.check_value));
     terminal.record.code = None;
+    terminal.record.update_key_allowed = false;
     let until = work.now().plus_ms(grace_ms);
     terminal.record.keys_before = terminal.record.keys.replace(keys).map(|keys| (keys, until));
     advance(&mut work, &mut terminal.record, to, Happened::done("ConfirmKeys", note));

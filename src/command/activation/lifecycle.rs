@@ -29,8 +29,13 @@ pub enum Change {
     SetMerchantStanding(MerchantStanding),
     /// SHA-256 of the settlement account.
     SetSettlementDigest([u8; 32]),
-    /// New keys; why.
-    StartRekey(String),
+    /// New keys.
+    StartRekey {
+        /// Why.
+        cause: String,
+        /// Whether the keys that serve may carry the new ones.
+        update_key_allowed: bool,
+    },
     /// PIN and MAC calls close; why.
     Suspend(String),
 }
@@ -54,7 +59,7 @@ impl Change {
             Self::SetSettlementDigest(_) => {
                 (Action::SetSettlementDigest, Call::SetSettlementDigest)
             }
-            Self::StartRekey(_) => (Action::StartRekey, Call::StartRekey),
+            Self::StartRekey { .. } => (Action::StartRekey, Call::StartRekey),
             Self::Suspend(_) => (Action::SuspendTerminal, Call::SuspendTerminal),
         }
     }
@@ -66,7 +71,7 @@ impl Change {
             | Self::Hold(cause)
             | Self::MarkCompromised(cause)
             | Self::Retire(cause)
-            | Self::StartRekey(cause)
+            | Self::StartRekey { cause, .. }
             | Self::Suspend(cause) => cause.clone(),
             Self::SetMerchantStanding(standing) => format!("{standing:?}"),
             Self::Enable | Self::Release | Self::Resume | Self::SetSettlementDigest(_) => {
@@ -140,7 +145,7 @@ fn check_beyond_state(
         | Change::Retire(_)
         | Change::SetMerchantStanding(_)
         | Change::SetSettlementDigest(_)
-        | Change::StartRekey(_)
+        | Change::StartRekey { .. }
         | Change::Suspend(_) => Ok(()),
     }
 }
@@ -201,7 +206,11 @@ async fn apply(
             terminal.settlement_digest = Some(*digest);
             state
         }
-        Change::StartRekey(_) => State::Rekeying,
+        Change::StartRekey { update_key_allowed, .. } => {
+            terminal.update_key_allowed = *update_key_allowed;
+            work.detail("update_key_allowed", update_key_allowed.to_string());
+            State::Rekeying
+        }
         Change::Suspend(_) => {
             terminal.came_from = Some(state);
             State::Suspended
@@ -258,6 +267,7 @@ async fn end_activation(
     terminal: &mut Terminal,
 ) -> Result<(), Error> {
     terminal.code = None;
+    terminal.update_key_allowed = false;
     if terminal.activation == 0 {
         return Ok(());
     }

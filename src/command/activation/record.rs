@@ -37,6 +37,15 @@ impl Credential {
     pub const fn forward_secrecy(&self) -> bool {
         matches!(self, Self::DeviceCertificate { .. })
     }
+
+    /// The keys by which an activation that begins under it carries others: the master key.
+    #[must_use]
+    pub fn carriers(&self) -> Vec<String> {
+        match self {
+            Self::DeviceCertificate { .. } => Vec::new(),
+            Self::MasterKey { key } => vec![key.clone()],
+        }
+    }
 }
 
 /// Where a merchant stands with the acquirer.
@@ -101,6 +110,9 @@ pub struct Terminal {
     pub keys: Option<KeySet>,
     /// The keys that still serve after a re-key, and until when.
     pub keys_before: Option<(KeySet, UnixMillis)>,
+    /// Whether the keys that serve may carry the new ones in the re-key under way.
+    #[serde(default)]
+    pub update_key_allowed: bool,
     /// The version and digest of the parameters that were last sent.
     pub parameters_sent: Option<ParametersSent>,
     /// The version that it said it applied.
@@ -148,6 +160,19 @@ pub struct KeySet {
     pub check_value: Vec<u8>,
     /// The static keys that came with it.
     pub terminal_keys: Vec<TerminalKey>,
+    /// The keys by which they were carried: see [`Activation::carried_by`].
+    #[serde(default)]
+    pub carried_by: Vec<String>,
+}
+
+impl KeySet {
+    /// The keys by which others are carried under the update key of these: who knows one of them
+    /// knows these, and with them the update key.
+    #[must_use]
+    pub fn carriers(&self) -> Vec<String> {
+        let before = self.carried_by.iter().filter(|name| **name != self.base_derivation_key);
+        [&self.base_derivation_key].into_iter().chain(before).cloned().collect()
+    }
 }
 
 /// A static key of a terminal: what the host must know to derive it again.
@@ -302,6 +327,11 @@ pub struct Activation {
     pub base_derivation_key: String,
     /// The initial key id that was allocated for it, once.
     pub initial_key_id: Vec<u8>,
+    /// The long-lived keys by which the delivered keys are carried, so that who knows one of them
+    /// can read what is sent. A Begin with a device certificate: none. With a master key: that one.
+    /// An Update: the base derivation key of the keys that serve, and what those were carried by.
+    #[serde(default)]
+    pub carried_by: Vec<String>,
     /// The algorithms, as the profile said when the activation began.
     pub suite: Suite,
     /// The device's certificate chain in DER, leaf first: judged again at each step.

@@ -251,6 +251,7 @@ fn fresh(new: &NewTerminal, generation: u32, now: crate::vault::UnixMillis) -> T
         last_begin: None,
         keys: None,
         keys_before: None,
+        update_key_allowed: false,
         parameters_sent: None,
         parameters_applied: 0,
         tests_passed: 0,

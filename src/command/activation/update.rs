@@ -1,12 +1,12 @@
 //! Steps 3 and 4 of a re-key in one: new keys under the update key of the AES keys that serve.
 
-use super::begin::{NO_KEYS, broken, go_on_or_anew, name};
+use super::begin::{NO_KEYS, Way, broken, go_on_or_anew, name};
 use super::deliver::{deliver, give_again, shown, state_error};
 use super::exchange::{Answered, Exchange, Opened, Opening, open};
 use super::payload_field;
 use super::profile::Profile;
 use super::proof::{Proven, disbelieve, judge_again};
-use super::record::{Answer, ConfirmationKeys, Phase, Terminal};
+use super::record::{Answer, ConfirmationKeys, KeySet, Phase, Terminal};
 use super::step::{Happened, advance, fail, profile_of, with_remedy};
 use crate::activation::payload::{Payload, Update, UpdateAnswer};
 use crate::activation::update::Renewal;
@@ -41,6 +41,10 @@ async fn update_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Resu
     let (terminal, now) = (&opened.terminal.record, opened.work.now());
     if !serves(terminal, &opened.bdk.record().name, &request.ksn) {
         let error = state_error(terminal, "these keys are replaced: use those that serve");
+        return Err(fail(opened.work, opened.terminal, error).await);
+    }
+    if !terminal.update_key_allowed {
+        let error = state_error(terminal, "this re-key asks for a new activation: begin one");
         return Err(fail(opened.work, opened.terminal, error).await);
     }
     // Who knows a compromised base derivation key knows its update keys, and would read the new
@@ -97,10 +101,12 @@ async fn hand_out(
 
     let chain = opened.activation.record.certificate_chain.clone();
     let suite = opened.activation.record.suite;
+    let carried_by = opened.terminal.record.keys.as_ref().map(KeySet::carriers);
+    let way = Way { suite, carried_by: carried_by.unwrap_or_default() };
     let last = Some(opened.activation);
     let work = &mut opened.work;
     let terminal = &mut opened.terminal.record;
-    let mut activation = match go_on_or_anew(work, terminal, last, bdk, suite).await {
+    let mut activation = match go_on_or_anew(work, terminal, last, bdk, way).await {
         Ok(activation) => activation,
         Err(error) => {
             let error = with_remedy(error, NO_KEYS);

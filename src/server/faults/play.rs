@@ -224,7 +224,7 @@ impl Cell<'_, '_> {
                 self.scene.client.terminals().cancel_activation(request).await?;
                 self.scene.issue_code(till).await?;
             }
-            At::Purchase => self.scene.start_rekey(till).await?,
+            At::Purchase => self.scene.start_rekey(till, false).await?,
         }
         till.terminal = memory::lost(&till.terminal)?;
         Ok(true)

@@ -129,7 +129,7 @@ impl Scene<'_> {
         for step in At::ALL {
             match step {
                 At::Purchase => self.enable(till).await?,
-                At::Update => self.start_rekey(till).await?,
+                At::Update => self.start_rekey(till, true).await?,
                 At::Begin | At::Deliver | At::Confirm | At::Parameters | At::Report | At::Test => {}
             }
             if *step == at {
@@ -203,10 +203,15 @@ impl Scene<'_> {
         Ok(())
     }
 
-    pub(super) async fn start_rekey(&self, till: &Till) -> Result<(), PlayError> {
+    pub(super) async fn start_rekey(
+        &self,
+        till: &Till,
+        update_key_allowed: bool,
+    ) -> Result<(), PlayError> {
         let cause = "the keys are to be renewed".to_owned();
         let name = till.name.clone();
-        let request = proto::StartRekeyRequest { request_id: request_id(), name, cause };
+        let request_id = request_id();
+        let request = proto::StartRekeyRequest { request_id, name, cause, update_key_allowed };
         self.client.terminals().start_rekey(request).await?;
         Ok(())
     }
