@@ -23,12 +23,8 @@ const DAY: u64 = 24 * HOUR;
 
 /// `keys/bdk-1` and its profile `retail`.
 async fn with_bdk(service: &Service, expire_time: Option<Timestamp>) {
-    let attributes = KeyAttributes {
-        key_set_id: vec![0xB1; 4],
-        open: true,
-        expire_time,
-        ..KeyAttributes::default()
-    };
+    let attributes =
+        KeyAttributes { key_set_id: vec![0xB1; 4], expire_time, ..KeyAttributes::default() };
     let request = CreateKeyRequest {
         request_id: request_id(),
         key_id: "bdk-1".into(),

@@ -416,3 +416,30 @@ async fn a_key_that_gives_out_no_keys_is_not_taken() {
     let request = update("retail", &["base_derivation_key"]);
     assert_eq!(service.refuse_update(request).await.reason, "KEY_NOT_ACTIVE");
 }
+
+#[tokio::test]
+async fn an_open_key_is_none_for_registered_terminals() {
+    let service = Service::start().await;
+    service.profile("retail", |_| ()).await;
+    let request = proto::CreateKeyRequest {
+        request_id: request_id(),
+        key_id: "bdk-2".to_owned(),
+        usage: proto::KeyUsage::BaseDerivation.into(),
+        algorithm: proto::KeyAlgorithm::Aes128.into(),
+        attributes: Some(proto::KeyAttributes {
+            key_set_id: vec![0xB2; 4],
+            open: true,
+            ..proto::KeyAttributes::default()
+        }),
+        ..proto::CreateKeyRequest::default()
+    };
+    answer(service.client.keys().create_key(request).await);
+    let mut create = create_profile_request("other");
+    create.profile.as_mut().unwrap().base_derivation_key = "keys/bdk-2".to_owned();
+    let refused = refusal(service.client.terminals().create_profile(create).await);
+    assert_eq!(refused.reason, "KEY_USAGE_MISMATCH");
+    let before = service.get_profile("retail").await;
+    let request = update("retail", &["base_derivation_key"]);
+    assert_eq!(service.refuse_update(request).await.reason, "KEY_USAGE_MISMATCH");
+    assert!(service.get_profile("retail").await == before);
+}
