@@ -282,7 +282,7 @@ fn check_new(new: &NewKey) -> Result<(), Error> {
 /// Names the field of a time that a key can not serve until.
 fn name_serve_until(error: vault::Error) -> Error {
     if let vault::Error::AttributeInvalid { name } = error {
-        return Error::field(name, "is for a BDK that becomes compromised, 30 days ahead at most");
+        return Error::field(name, "is for an active BDK that becomes compromised");
     }
     error.into()
 }

@@ -205,6 +205,16 @@ async fn the_time_is_bounded_and_can_only_be_shortened() {
     ] {
         expect_field(&status_of(change(&service, id, state, Some(until)).await), "serve_until");
     }
+    // What was out of use serves nobody for being compromised.
+    service.second_bdk().await;
+    for (id, state) in [("bdk-1", KeyState::Suspended), ("bdk-2", KeyState::Deactivated)] {
+        change(&service, id, state, None).await.unwrap();
+        let revived = change(&service, id, KeyState::Compromised, Some(now + DAY)).await;
+        expect_field(&status_of(revived), "serve_until");
+    }
+    let told = change(&service, "bdk-2", KeyState::Compromised, None).await.unwrap();
+    assert_eq!(told.serve_until, None);
+    change(&service, "bdk-1", KeyState::Active, None).await.unwrap();
     let mut till = till(&service, "till").await;
     let set = async |until| compromise(&service, until).await;
     let refuse = async |until| expect_reason(&status_of(set(until).await), "KEY_NOT_ACTIVE");

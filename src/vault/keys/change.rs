@@ -17,8 +17,8 @@ pub const SERVE_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
 pub struct StateChange {
     /// The state to move to.
     pub state: KeyState,
-    /// Base derivation keys that become compromised: until when calls of their terminals are
-    /// served; none to refuse them from the commit on.
+    /// Base derivation keys in use that become compromised: until when calls of their terminals
+    /// are served; none to refuse them from the commit on.
     pub serve_until: Option<UnixMillis>,
 }
 
@@ -26,8 +26,9 @@ impl Work {
     /// Moves a key to another state, if the table has this way, else `KEY_NOT_ACTIVE`. The time
     /// that a compromised key serves can be shortened later, by another such change.
     ///
-    /// `FIELD_INVALID` for a time that is not ahead or more than [`SERVE_MS_MAX`] ahead, and for
-    /// one with any other change.
+    /// `FIELD_INVALID` for a time that is not ahead or more than [`SERVE_MS_MAX`] ahead, for one
+    /// with any other change, and for one of a key that was out of use: to be told that a key is
+    /// compromised opens nothing that was closed.
     ///
     /// Its epoch goes up and the key is wrapped anew, so an older row of it does not unwrap; of a
     /// destroyed key the block is gone. The answer is the key as it is from the commit on.
@@ -81,10 +82,18 @@ impl Work {
     }
 }
 
-/// Only a base derivation key that is compromised serves on, and not for long.
+/// Only a base derivation key that was in use until it became compromised serves on, and not for
+/// long.
 fn check_serve_until(key: &KeyRecord, change: StateChange, now: UnixMillis) -> Result<(), Error> {
     let Some(until) = change.serve_until else { return Ok(()) };
+    let serves = match key.state {
+        KeyState::Active | KeyState::Compromised => true,
+        KeyState::Deactivated | KeyState::Destroyed | KeyState::PreActive | KeyState::Suspended => {
+            false
+        }
+    };
     let fits = key.usage == KeyUsage::BaseDerivation
+        && serves
         && change.state == KeyState::Compromised
         && until > now
         && until <= now.plus_ms(SERVE_MS_MAX);

@@ -367,6 +367,50 @@ async fn optional_blocks_of_a_partner_stay_with_the_key() {
     assert_eq!(header.find(*b"88"), None);
 }
 
+/// Puts a key into a state that no way may lead to from where it is.
+async fn place(bench: &Bench, name: &str, state: KeyState) {
+    let mut work = bench.begin(Action::SetKeyState).await;
+    let mut found = read_key(work.core(), name).await.unwrap();
+    let (material, kept) = at_rest::open(work.core(), &found.record).unwrap();
+    found.record.state = state;
+    found.record.key_block = match state {
+        KeyState::Destroyed => None,
+        _ => Some(at_rest::wrap(work.core(), &found.record, &material, &kept).unwrap()),
+    };
+    work.put(&found).unwrap();
+    work.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn only_a_key_in_use_serves_on_when_it_is_compromised() {
+    let bench = Bench::new().await;
+    for state in KeyState::ALL {
+        let name = state.as_str().to_lowercase().replace('_', "-");
+        let new = new_key(&name, KeyUsage::BaseDerivation, Algorithm::Aes128);
+        let born = create(&bench, new).await.unwrap();
+        place(&bench, &name, state).await;
+        let serve_until = Some(born.created.plus_ms(SERVE_MS_MAX));
+        let change = StateChange { state: KeyState::Compromised, serve_until };
+        let mut work = bench.begin(Action::SetKeyState).await;
+        let changed = work.set_key_state(&name, change).await;
+        let expected = match state {
+            KeyState::Active => Ok(()),
+            // It had no time that could be shortened.
+            KeyState::Compromised => refused(Reason::KeyNotActive),
+            KeyState::Deactivated
+            | KeyState::Destroyed
+            | KeyState::PreActive
+            | KeyState::Suspended => Err(Error::AttributeInvalid { name: "serve_until" }),
+        };
+        assert_eq!(err(changed), expected, "{state:?}");
+        if expected.is_ok() {
+            work.commit().await.unwrap();
+        }
+        let serves = bench.vault.key::<BaseDerivation>(&name, Operation::DeriveWorking).await;
+        assert_eq!(serves.is_ok(), state == KeyState::Active, "{state:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_live_realm_takes_no_published_key() {
     for (realm, accepted) in [(Realm::Dev, true), (Realm::Live, false)] {
