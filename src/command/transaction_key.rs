@@ -165,6 +165,24 @@ impl TransactionKey {
         self.terminal.as_deref().filter(first).cloned()
     }
 
+    /// Whether another key is of the same sender: of one terminal that is registered here, or of
+    /// one initial key of somebody who is not.
+    pub(super) fn is_of_sender_of(&self, other: &Self) -> bool {
+        match (self.terminal(), other.terminal()) {
+            (Some(one), Some(other)) => one.id == other.id,
+            (None, None) => {
+                self.bdk.record().resource_name() == other.bdk.record().resource_name()
+                    && self.ksn.initial_key_id() == other.ksn.initial_key_id()
+            }
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
+    /// The id of the initial key that it comes from.
+    pub(super) fn initial_key_id(&self) -> Vec<u8> {
+        self.ksn.initial_key_id()
+    }
+
     /// What the base derivation key lets its working keys do.
     pub(super) const fn attributes(&self) -> &KeyAttributes {
         &self.bdk.record().attributes
@@ -198,7 +216,7 @@ impl TransactionKey {
         let request = ClaimRequest {
             key_name: &bdk.name,
             key_version: bdk.version,
-            initial_key_id: &self.ksn.initial_key_id(),
+            initial_key_id: &self.initial_key_id(),
             purpose,
             rank: self.ksn.rank(),
             input,

@@ -116,9 +116,9 @@ impl<'a> Sides<'a> {
         }
     }
 
-    /// The terminal that made the block, where it is registered here.
-    pub(super) fn terminal(&self) -> Option<&Terminal> {
-        self.source.terminal()
+    /// The transaction key that the block is under; none of a static key.
+    pub(super) const fn source(&self) -> Option<&TransactionKey> {
+        self.source.transaction_key()
     }
 
     /// The same as it was read, where this is its first transaction.
@@ -256,18 +256,15 @@ impl PinKey {
         }
     }
 
-    fn terminal(&self) -> Option<&Terminal> {
+    const fn transaction_key(&self) -> Option<&TransactionKey> {
         match self {
-            Self::Derived(of, _) => of.terminal(),
+            Self::Derived(of, _) => Some(of),
             Self::Stored(_) => None,
         }
     }
 
     fn first_of(&self) -> Option<Versioned<Terminal>> {
-        match self {
-            Self::Derived(of, _) => of.first_of(),
-            Self::Stored(_) => None,
-        }
+        self.transaction_key().and_then(TransactionKey::first_of)
     }
 
     async fn claim(&self, work: &mut Work, input: &[u8]) -> Result<(), Error> {
@@ -345,10 +342,11 @@ async fn reserve(
     request: &Request,
 ) -> Result<(), Error> {
     let key_name = key_name.unwrap_or_default().as_bytes();
-    let [kind, who, of]: [&[u8]; 3] = match source.terminal() {
-        Some(terminal) => [b"terminal", terminal.id.as_bytes(), b""],
-        None => [b"caller", caller.name().as_bytes(), key_name],
-    };
+    let [kind, who, of]: [&[u8]; 3] =
+        match source.transaction_key().and_then(TransactionKey::terminal) {
+            Some(terminal) => [b"terminal", terminal.id.as_bytes(), b""],
+            None => [b"caller", caller.name().as_bytes(), key_name],
+        };
     // Exposed to a keyed hash alone, which is the budget's id; so is the block.
     let pan = request.pan.expose_digits();
     work.reserve(Budget::Pin, &[b"pan", kind, who, of, pan.as_bytes()]).await?;

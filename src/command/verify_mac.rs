@@ -63,9 +63,9 @@ pub(super) struct Genuine {
 }
 
 impl Genuine {
-    /// The terminal that made it, where it is registered here.
-    pub(super) fn terminal(&self) -> Option<&Terminal> {
-        self.key.as_ref().and_then(TransactionKey::terminal)
+    /// The transaction key that its MAC is under; none of a static key.
+    pub(super) const fn key(&self) -> Option<&TransactionKey> {
+        self.key.as_ref()
     }
 
     /// The same as it was read, where this is its first transaction.

@@ -29,11 +29,12 @@ impl Request {
 
 /// Verifies the MAC, then translates the PIN block; the rules are those of the two single calls.
 ///
-/// What keys, formats and attributes forbid is refused before anything is spent. A MAC that does
-/// not verify is `MAC_MISMATCH`: no PIN key has worked, no counter is spent. Once it verifies, a
-/// PIN block that is rejected spends the counters of both; every other refusal spends none, so that
-/// the message may come again. The identical call within five minutes is computed again, and so is
-/// one of which a part came as a single call.
+/// What keys, formats and attributes forbid is refused before anything is spent, and so is a PIN
+/// block of another terminal than the MAC's, with `TERMINAL_NOT_FOUND`. A MAC that does not
+/// verify is `MAC_MISMATCH`: no PIN key has worked, no counter is spent. Once it verifies, a PIN
+/// block that is rejected spends the counters of both; every other refusal spends none, so that the
+/// message may come again. The identical call within five minutes is computed again, and so is one
+/// of which a part came as a single call.
 pub async fn verify_mac_and_translate_pin(
     vault: &Vault,
     caller: &Caller,
@@ -91,8 +92,10 @@ async fn judge(
     let Some(message) = check(vault, caller, work, of_mac, &request.mac).await? else {
         return Ok(Judged::MacMismatch);
     };
-    if let (Some(maker), Some(typist)) = (message.terminal(), sides.terminal())
-        && maker.id != typist.id
+    // A MAC vouches for its own sender's PIN block alone. A static key is no terminal's: with one,
+    // who sent what is the caller's to know.
+    if let (Some(maker), Some(typist)) = (message.key(), sides.source())
+        && !maker.is_of_sender_of(typist)
     {
         return Err(Error::refused(Reason::TerminalNotFound));
     }

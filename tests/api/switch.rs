@@ -369,6 +369,42 @@ async fn a_registered_terminal_is_served_while_it_is_in_service_and_for_itself()
 }
 
 #[tokio::test]
+async fn a_mac_vouches_for_the_pin_block_of_its_own_sender_alone() {
+    let switch = Switch::new().await;
+    let service = &switch.service;
+    let mut till = service.active_till("till-1", Suite::P256Aes128).await;
+    let payment = till.purchase(service);
+    let pin = translate_request(&payment, payment.pin_block.bytes().to_vec());
+    let pin = TranslatePinRequest { destination: stored("zone"), ..pin };
+    let registered = both(verify_request(&payment), pin);
+    let stranger = switch.message(1, MESSAGE);
+    let other = InjectedAes::below(service, "bdk-other", [0xE5; 4]).await;
+    let key = other.key::<MacGeneration>(1);
+    let another = Message {
+        mac_key: dukpt(other.ksn(1).bytes()),
+        mac: mac_of(&key, MacAlgorithm::AesCmac, MESSAGE),
+        source: dukpt(other.ksn(1).bytes()),
+        pin_block: other.pin_block(1, PIN, PAN),
+        ..stranger.clone()
+    };
+    for (maker, typist) in [
+        (&stranger, &registered),
+        (&registered, &stranger),
+        (&stranger, &another),
+        (&another, &stranger),
+    ] {
+        let mixed = both(
+            mac_part(maker),
+            TranslatePinRequest { terminal: String::new(), ..pin_part(typist) },
+        );
+        switch.refuse(&mixed, "TERMINAL_NOT_FOUND").await;
+    }
+    for own in [&stranger, &registered, &another] {
+        call(service, own).await.expect("nothing was spent");
+    }
+}
+
+#[tokio::test]
 async fn each_field_is_bounded_and_named() {
     let switch = Switch::new().await;
     let good = switch.message(1, MESSAGE);
