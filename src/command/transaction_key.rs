@@ -178,9 +178,10 @@ impl TransactionKey {
         }
     }
 
-    /// The id of the initial key that it comes from.
-    pub(super) fn initial_key_id(&self) -> Vec<u8> {
-        self.ksn.initial_key_id()
+    /// The id of the initial key that it comes from, where no terminal here has it: a stranger's
+    /// rates of failures hang on it, so that who invents key serial numbers closes no other.
+    pub(super) fn stranger(&self) -> Option<Vec<u8>> {
+        self.terminal.is_none().then(|| self.ksn.initial_key_id())
     }
 
     /// What the base derivation key lets its working keys do.
@@ -216,7 +217,7 @@ impl TransactionKey {
         let request = ClaimRequest {
             key_name: &bdk.name,
             key_version: bdk.version,
-            initial_key_id: &self.initial_key_id(),
+            initial_key_id: &self.ksn.initial_key_id(),
             purpose,
             rank: self.ksn.rank(),
             input,

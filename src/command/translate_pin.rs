@@ -41,8 +41,8 @@ pub struct Request {
 /// What the formats, the keys and their attributes forbid is refused before anything is spent. Then
 /// the counter of each transaction key is claimed and becomes spent in the commit, whatever the PIN
 /// block turns out to be: one look per counter. A rejected block is charged to the budgets of this
-/// PAN and of the terminal, or of the caller with this key; under a static key, where no counter
-/// limits how often one block comes, also to the budget of the block.
+/// PAN and of the terminal, or of the caller with this key, and to the rate of whose it is; under a
+/// static key, where no counter limits how often one block comes, also to the budget of the block.
 ///
 /// The identical call within five minutes is computed again. In formats 3 and 4 its block differs
 /// from the first in the random fill, never in the PIN.
@@ -335,6 +335,10 @@ fn note_pan(vault: &Vault, work: &mut Work, pan: &Pan) {
 /// To learn a PIN from accepted and rejected blocks one varies the PAN under one block (Clulow), so
 /// the budget of a PAN alone would not see it: the block has one too, and all of them together have
 /// a rate. Under a transaction key a counter takes one block, which then needs no budget.
+///
+/// A terminal that is not registered here has the rate of its own initial key: nobody proves to
+/// have a key serial number, so a rate of the whole base derivation key would let one who invents
+/// them close it to all others.
 async fn reserve(
     work: &mut Work,
     caller: &Caller,
@@ -354,7 +358,8 @@ async fn reserve(
         let block = request.pin_block.bytes();
         work.reserve(Budget::Pin, &[b"block", key_name, block]).await?;
     }
-    Ok(work.reserve(Budget::PinRate, &[kind, who, of]).await?)
+    let stranger = source.transaction_key().and_then(TransactionKey::stranger).unwrap_or_default();
+    Ok(work.reserve(Budget::PinRate, &[kind, who, of, &stranger]).await?)
 }
 
 #[cfg(test)]
@@ -576,6 +581,32 @@ mod tests {
         }
         assert_eq!(reason(&call(&bench, &asked(101)).await), "BUDGET_SPENT");
         assert_eq!(bench.last_event().await.detail["alarm"], "pin_rate");
+    }
+
+    #[tokio::test]
+    async fn strangers_do_not_close_each_other() {
+        let bench = bench(Algorithm::Aes128, true).await;
+        let bad = |device: u8, counter: u32| Request {
+            pan: pan(usize::try_from(u32::from(device) + counter).unwrap()),
+            ..request(aes_ksn(device, counter), Iso4, EncryptedPinBlock::parse(&[9; 16]).unwrap())
+        };
+        for device in 1..=101 {
+            let outcome = call(&bench, &bad(device, 1)).await;
+            assert_eq!(reason(&outcome), "PIN_BLOCK_REJECTED", "{device}");
+        }
+        let ksn = aes_ksn(200, 5);
+        let good = request(ksn.clone(), Iso4, made(&bench, &ksn, Iso4).await);
+        assert_eq!(reason(&call(&bench, &good).await), "OK");
+        // Each has a rate of its own.
+        for counter in 1..=100 {
+            let outcome = call(&bench, &bad(250, counter)).await;
+            assert_eq!(reason(&outcome), "PIN_BLOCK_REJECTED", "{counter}");
+        }
+        assert_eq!(reason(&call(&bench, &bad(250, 101)).await), "BUDGET_SPENT");
+        assert_eq!(bench.last_event().await.detail["alarm"], "pin_rate");
+        let ksn = aes_ksn(200, 6);
+        let good = request(ksn.clone(), Iso4, made(&bench, &ksn, Iso4).await);
+        assert_eq!(reason(&call(&bench, &good).await), "OK");
     }
 
     #[tokio::test]

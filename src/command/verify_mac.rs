@@ -29,11 +29,12 @@ pub struct Request {
 /// Verifies a MAC, or answers `MAC_MISMATCH`.
 ///
 /// A counter is spent only when the MAC verifies, so a forged message burns nothing. Failures of
-/// MACs that are short enough to be guessed are charged to the budget of the terminal, or of the
-/// caller and the key; of others they are counted in the audit log alone. The identical message
-/// within five minutes is verified again; another one that verifies under the same counter is
-/// `KSN_REPLAYED` and raises the clone alarm. The MAC of a response is the terminal's to verify:
-/// for a terminal that is registered here it is refused with `KEY_USAGE_MISMATCH`.
+/// MACs that are short enough to be guessed are charged to the budget of the terminal, of the
+/// caller and the initial key of one that is not registered here, or of the caller and a static
+/// key; of others they are counted in the audit log alone. The identical message within five
+/// minutes is verified again; another one that verifies under the same counter is `KSN_REPLAYED`
+/// and raises the clone alarm. The MAC of a response is the terminal's to verify: for a terminal
+/// that is registered here it is refused with `KEY_USAGE_MISMATCH`.
 pub async fn verify_mac(vault: &Vault, caller: &Caller, request: &Request) -> Result<(), Error> {
     retrying(|| async {
         let name = request.key.name(vault).await?;
@@ -100,8 +101,7 @@ pub(super) async fn check(
             let side = verified_by(*direction);
             let key = Wanted { key, name, side, terminal }.find(vault, work).await?;
             asked.check(key.attributes(), key.algorithm())?;
-            let terminal = key.terminal();
-            reserve(work, caller, name, (terminal.map(|found| &found.id), mac)).await?;
+            reserve(work, caller, (name, Some(&key)), mac).await?;
             let input = asked.input(vault, key.algorithm(), *direction);
             // Claimed before it is verified, so that what is long spent costs nothing. Spent only
             // if it verifies: the vault sees to that for requests.
@@ -126,7 +126,7 @@ pub(super) async fn check(
             let key = vault.key::<Mac>(name, Operation::VerifyMac).await?;
             work.uses(&key);
             asked.check_static(key.record())?;
-            reserve(work, caller, Some(name), (None, mac)).await?;
+            reserve(work, caller, (Some(name), None), mac).await?;
             let outcome = key.key().verify_mac(*algorithm, message, mac);
             let genuine = Genuine { key: None, is_second: false };
             Ok(is_genuine(asked, outcome)?.then_some(genuine))
@@ -148,22 +148,23 @@ const fn is_guessable(len_bytes: usize) -> bool {
     len_bytes < 8
 }
 
-/// Reserves a place in the budget of failures, of the terminal, or of the caller and the key, where
-/// the MAC could be guessed.
+/// Reserves a place in the budget of failures where the MAC could be guessed: that of the terminal,
+/// of the caller and the initial key of one that is not registered here, or of the caller and a
+/// static key.
 async fn reserve(
     work: &mut Work,
     caller: &Caller,
-    key: Option<&str>,
-    (terminal, mac): (Option<&String>, &[u8]),
+    (name, key): (Option<&str>, Option<&TransactionKey>),
+    mac: &[u8],
 ) -> Result<(), Error> {
     if !is_guessable(mac.len()) {
         return Ok(());
     }
-    let caller = caller.name().as_bytes();
-    let key = key.unwrap_or_default().as_bytes();
-    let subject: &[&[u8]] = match terminal {
-        Some(terminal) => &[b"terminal", terminal.as_bytes()],
-        None => &[b"caller", caller, key],
+    let stranger = key.and_then(TransactionKey::stranger).unwrap_or_default();
+    let name = name.unwrap_or_default().as_bytes();
+    let subject: &[&[u8]] = match key.and_then(TransactionKey::terminal) {
+        Some(terminal) => &[b"terminal", terminal.id.as_bytes()],
+        None => &[b"caller", caller.name().as_bytes(), name, &stranger],
     };
     Ok(work.reserve(Budget::Mac, subject).await?)
 }
@@ -389,6 +390,26 @@ mod tests {
         bench.forward(Budget::Mac.interval_ms());
         bench.forward(1);
         assert_eq!(call(&bench, &part).await, "KSN_REPLAYED");
+    }
+
+    #[tokio::test]
+    async fn guesses_under_invented_numbers_close_no_other_stranger() {
+        let bench = Bench::new().await;
+        let short = KeyAttributes { mac_length_min_bytes: 4, open: true, ..Default::default() };
+        bench.bdk("bdk", Algorithm::Aes128, short).await;
+        let guess = |ksn| request(ksn, Direction::Request, b"pay", vec![0; 7]);
+        for device in 1..=101 {
+            assert_eq!(call(&bench, &guess(aes_ksn(device, 1))).await, "MAC_MISMATCH");
+        }
+        let ksn = aes_ksn(200, 1);
+        let mac = made(&bench, &ksn, Direction::Request, b"pay").await[..4].to_vec();
+        let genuine = request(ksn, Direction::Request, b"pay", mac);
+        assert_eq!(call(&bench, &genuine).await, "OK");
+        for counter in 1..=100 {
+            assert_eq!(call(&bench, &guess(aes_ksn(250, counter))).await, "MAC_MISMATCH");
+        }
+        assert_eq!(call(&bench, &guess(aes_ksn(250, 101))).await, "BUDGET_SPENT");
+        assert_eq!(call(&bench, &genuine).await, "OK");
     }
 
     #[tokio::test]

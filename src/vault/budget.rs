@@ -12,13 +12,13 @@ use super::record::{Kind, Record};
 /// What may fail only so often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Budget {
-    /// MACs that do not verify and are so short that one could be guessed, per terminal, or per
-    /// caller and key.
+    /// MACs that do not verify and are so short that one could be guessed: per terminal, per caller
+    /// and initial key of a terminal that is not registered, or per caller and static key.
     Mac,
     /// PIN blocks that are rejected, for one PAN or one cryptogram.
     Pin,
-    /// PIN blocks that are rejected, whatever PAN they come with, per terminal, or per caller and
-    /// key.
+    /// PIN blocks that are rejected, whatever PAN they come with: per terminal, per caller and
+    /// initial key of a terminal that is not registered, or per caller and static key.
     PinRate,
 }
 
@@ -40,9 +40,9 @@ impl Budget {
         }
     }
 
-    /// Whether it is the rate of a whole terminal or key. Many genuine calls share such a budget:
-    /// those under way at once wait for each other's places instead of being refused, and when it
-    /// is spent the audit event of the refusal raises an alarm.
+    /// Whether it is the rate of a whole terminal or static key. Many genuine calls share such a
+    /// budget: those under way at once wait for each other's places instead of being refused, and
+    /// when it is spent the audit event of the refusal raises an alarm.
     #[must_use]
     pub const fn is_rate(self) -> bool {
         matches!(self, Self::Mac | Self::PinRate)
