@@ -15,8 +15,10 @@
 //! An accepted input of the terminal moves the head; a rejected one spends its rank and moves
 //! nothing, so nobody without the terminal's keys can push its counter. What is made *for* the
 //! terminal proves nothing: it is spent ahead of the head, and its head follows the top, never
-//! leads it. See DESIGN of the project: a counter accepts one input per purpose, and the identical
-//! input within [`REPEAT_MS`] is computed again.
+//! leads it. A terminal that was injected elsewhere may begin anywhere, so rejected inputs before
+//! its first accepted one have a wider bound; when that is full a verified MAC, which no rejected
+//! input hinders, tells where it is. See DESIGN of the project: a counter accepts one input per
+//! purpose, and the identical input within [`REPEAT_MS`] is computed again.
 
 use std::collections::BTreeMap;
 
@@ -76,6 +78,10 @@ pub const JUMP_MAX: u64 = 10_000;
 
 /// How many ranks beyond `top + WINDOW` may be spent by what proves nothing.
 pub const FAR_MAX: usize = 128;
+
+/// The same bound for inputs of a terminal that may be anywhere, until one is accepted: at 100
+/// rejected inputs an hour, as its budget lets through, it takes ten hours to fill.
+const FAR_FIRST_MAX: usize = 1_024;
 
 /// Inputs remembered per purpose, newest kept.
 pub(super) const INPUTS_MAX: usize = 32;
@@ -137,7 +143,8 @@ impl Ledger {
         let free = ask.first_anywhere && top == 0;
         let jumps = !free && ask.rank.saturating_sub(top) > JUMP_MAX;
         let is_far = ask.rank > top.saturating_add(WINDOW);
-        if jumps || (is_far && entry.far(top) >= FAR_MAX) {
+        let far_max = if free && ask.purpose.is_proof() { FAR_FIRST_MAX } else { FAR_MAX };
+        if jumps || (is_far && entry.far(top) >= far_max) {
             return Standing::TooFar;
         }
         Standing::Fresh
@@ -407,6 +414,32 @@ mod tests {
         assert_eq!(ledger.look(ask(Purpose::Pin, 9_000, &[3; 16], 0)), Standing::Fresh);
         ledger.spend(ask(Purpose::Pin, 9_000, &[3; 16], 0), false);
         assert_eq!(ledger.entries[&Purpose::Pin].ahead, [9_000]);
+    }
+
+    #[test]
+    fn rejected_inputs_do_not_hide_where_a_terminal_begins() {
+        let mut ledger = Ledger::new("x".into());
+        let at = |purpose, rank| Ask { first_anywhere: true, ..ask(purpose, rank, &[1; 16], 0) };
+        let reject = |ledger: &mut Ledger, ranks: std::ops::Range<u64>| {
+            for rank in ranks {
+                if ledger.look(at(Purpose::Pin, rank)) == Standing::Fresh {
+                    ledger.spend(at(Purpose::Pin, rank), false);
+                }
+            }
+        };
+        reject(&mut ledger, 200..200 + 1_000);
+        let first = at(Purpose::Pin, 50_000);
+        assert_eq!(ledger.look(first), Standing::Fresh);
+        let mut begun = ledger.clone();
+        begun.spend(first, true);
+        assert!(begun.entries[&Purpose::Pin].ahead.is_empty(), "what it passed is forgotten");
+        // The list is bounded, and when it is full a MAC tells.
+        reject(&mut ledger, 2_000..4_000);
+        assert_eq!(ledger.entries[&Purpose::Pin].ahead.len(), FAR_FIRST_MAX);
+        assert_eq!(ledger.look(first), Standing::TooFar);
+        assert_eq!(ledger.look(at(Purpose::MacRequest, 50_000)), Standing::Fresh);
+        ledger.spend(at(Purpose::MacRequest, 50_000), true);
+        assert_eq!(ledger.look(first), Standing::Fresh);
     }
 
     #[test]
