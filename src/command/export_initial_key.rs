@@ -6,7 +6,7 @@ use super::initial_key::InitialKeyId;
 use super::manage_keys::resource;
 use super::{Error, RequestId, give_up, recall, remember, retrying};
 use crate::key::usage::BaseDerivation;
-use crate::vault::{Action, Caller, Operation, Reason, StoredKey, Vault, Work};
+use crate::vault::{Action, Caller, Operation, Reason, StoredKey, Vault, Work, WrappingKey};
 
 /// An initial key that is asked for.
 #[derive(Debug, Clone)]
@@ -34,7 +34,8 @@ pub struct Exported {
 /// under an `open` base derivation key alone: any other is `KEY_USAGE_MISMATCH`.
 ///
 /// The same request gets the same key again, but only while the base derivation key may still give
-/// out keys. Another request gets another id: none is given twice.
+/// out keys and the wrapping key may still wrap. Another request gets another id: none is
+/// given twice.
 pub async fn export_initial_key(
     vault: &Vault,
     caller: &Caller,
@@ -47,14 +48,14 @@ pub async fn export_initial_key(
         let mut work = vault.begin(caller, action, resource(name)).await?;
         vault.authorise(caller, action, &resource(&export.wrapping_key)).await?;
         work.detail("wrapping_key", resource(&export.wrapping_key));
-        let bdk = match base_key(vault, name).await {
-            Ok(bdk) => bdk,
+        let keys = match find_keys(vault, export).await {
+            Ok(keys) => keys,
             Err(error) => return Err(give_up(work, error).await),
         };
         if let Some(answer) = recall(vault, caller, action, request).await? {
             return Ok(answer);
         }
-        match derive_and_wrap(vault, &mut work, &bdk, &export.wrapping_key).await {
+        match derive_and_wrap(&mut work, &keys).await {
             Ok(exported) => {
                 remember(vault, &mut work, request, &exported).await?;
                 work.commit().await?;
@@ -66,28 +67,26 @@ pub async fn export_initial_key(
     .await
 }
 
-async fn base_key(vault: &Vault, name: &str) -> Result<StoredKey<BaseDerivation>, Error> {
+/// The base derivation key and the wrapping key.
+type Keys = (StoredKey<BaseDerivation>, WrappingKey);
+
+/// Both keys, if they may do this now. What may not wrap takes no id.
+async fn find_keys(vault: &Vault, export: &Export) -> Result<Keys, Error> {
+    let name = &export.base_derivation_key;
     let bdk = vault.key::<BaseDerivation>(name, Operation::DeriveInitial).await?;
-    if bdk.record().attributes.open {
-        Ok(bdk)
-    } else {
-        Err(Error::refused(Reason::KeyUsageMismatch))
+    if !bdk.record().attributes.open {
+        return Err(Error::refused(Reason::KeyUsageMismatch));
     }
+    let wrapping = vault.wrapping_key(&export.wrapping_key, Operation::Wrap).await?;
+    Ok((bdk, wrapping))
 }
 
-async fn derive_and_wrap(
-    vault: &Vault,
-    work: &mut Work,
-    bdk: &StoredKey<BaseDerivation>,
-    wrapping_key: &str,
-) -> Result<Exported, Error> {
-    // What may not wrap takes no id.
-    let wrapping = vault.wrapping_key(wrapping_key, Operation::Wrap).await?;
-    let version = work.check_carries_out(&wrapping, bdk.record().algorithm)?;
+async fn derive_and_wrap(work: &mut Work, (bdk, wrapping): &Keys) -> Result<Exported, Error> {
+    let version = work.check_carries_out(wrapping, bdk.record().algorithm)?;
     let id = InitialKeyId::allocate(work, bdk.record()).await?;
     let key = id.derive(bdk.key())?;
     let header = id.header(version, &key)?;
-    let key_block = work.export_initial_key(&header, &key, &wrapping)?;
+    let key_block = work.export_initial_key(&header, &key, wrapping)?;
     work.uses(bdk);
     let check_value = key.check_value().bytes().to_vec();
     work.detail("initial_key_id", data_encoding::HEXUPPER.encode(id.bytes()));

@@ -147,7 +147,8 @@ pub async fn import_for_dev_only(
 
 /// Exports an exportable key as a key block under a key at least as strong.
 ///
-/// The same request gets the same block again, but only while the key may still leave.
+/// The same request gets the same block again, but only while the key may still leave and the
+/// wrapping key may still wrap.
 pub async fn export_key(
     vault: &Vault,
     caller: &Caller,
@@ -160,10 +161,9 @@ pub async fn export_key(
         vault.authorise(caller, action, &resource(&export.wrapping_key)).await?;
         work.detail("wrapping_key", resource(&export.wrapping_key));
         if let Some(answer) = recall(vault, caller, action, request).await? {
-            let now = work.now();
-            return match vault.key_record(&export.id).await?.record.check(Operation::Export, now) {
+            return match check_leaves(vault, &work, &export).await {
                 Ok(()) => Ok(answer),
-                Err(reason) => Err(give_up(work, reason).await),
+                Err(error) => Err(give_up(work, error).await),
             };
         }
         match wrap(vault, &mut work, &export).await {
@@ -252,6 +252,13 @@ async fn finish(
         }
         Err(error) => Err(give_up(work, error).await),
     }
+}
+
+/// Whether a block that was given before may still be given.
+async fn check_leaves(vault: &Vault, work: &Work, export: &Export) -> Result<(), Error> {
+    vault.key_record(&export.id).await?.record.check(Operation::Export, work.now())?;
+    vault.wrapping_key(&export.wrapping_key, Operation::Wrap).await?;
+    Ok(())
 }
 
 async fn wrap(vault: &Vault, work: &mut Work, export: &Export) -> Result<Exported, Error> {
@@ -390,6 +397,10 @@ mod tests {
 
         // What was stopped leaves no more, not even as a repetition.
         let to = |state| StateChange { state, serve_until: None };
+        set_key_state(vault, caller, None, "kek", to(KeyState::Suspended)).await.unwrap();
+        assert_eq!(reason(&export("pin").await), "KEY_NOT_ACTIVE");
+        set_key_state(vault, caller, None, "kek", to(KeyState::Active)).await.unwrap();
+        assert_eq!(export("pin").await.unwrap().key_block, left.key_block);
         set_key_state(vault, caller, None, "pin", to(KeyState::Compromised)).await.unwrap();
         assert_eq!(reason(&export("pin").await), "KEY_NOT_ACTIVE");
         let never = Export { id: "own".into(), wrapping_key: "kek".into(), exportability: None };

@@ -194,7 +194,7 @@ async fn what_may_give_out_no_key_gives_none_and_takes_no_id() {
 }
 
 #[tokio::test]
-async fn a_request_is_answered_once_more_while_its_key_is_active() {
+async fn a_request_is_answered_once_more_while_its_keys_are_active() {
     let service = Service::start().await;
     with_bdk(&service).await;
     let request = export("bdk", "dev-kek");
@@ -207,7 +207,14 @@ async fn a_request_is_answered_once_more_while_its_key_is_active() {
     service.clock.advance(24 * HOUR + 1);
     let other = call(&service, &request).await.unwrap();
     assert_ne!(other.initial_key_id, first.initial_key_id);
-    move_to(&service, "bdk", KeyState::Suspended).await;
+    // Both keys are looked at before the kept answer leaves.
+    for id in ["dev-kek", "bdk"] {
+        move_to(&service, id, KeyState::Suspended).await;
+        expect_reason(&status_of(call(&service, &request).await), "KEY_NOT_ACTIVE");
+        move_to(&service, id, KeyState::Active).await;
+        assert!(call(&service, &request).await.unwrap() == other);
+    }
+    move_to(&service, "dev-kek", KeyState::Compromised).await;
     expect_reason(&status_of(call(&service, &request).await), "KEY_NOT_ACTIVE");
 }
 
