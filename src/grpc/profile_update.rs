@@ -1,5 +1,7 @@
 //! An update of a profile: the fields that its mask names, and no others.
 
+use std::collections::BTreeSet;
+
 use super::convert::{required, resource};
 use super::proto;
 use super::terminal_fields::{duration_ms, limits};
@@ -16,6 +18,9 @@ pub(super) fn profile_update(
     let paths = required("update_mask", mask)?.paths;
     if paths.is_empty() {
         return Err(Error::field("update_mask", "names no field"));
+    }
+    if paths.iter().collect::<BTreeSet<_>>().len() < paths.len() {
+        return Err(Error::field("update_mask", "names a field twice"));
     }
     let changes = paths.iter().map(|path| change(&profile, path)).collect::<Result<_, _>>()?;
     Ok((id, changes))

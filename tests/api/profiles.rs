@@ -186,7 +186,7 @@ fn mask(request: &mut proto::UpdateProfileRequest, path: &str) {
 }
 
 /// What is wrong in an update of everything, and the field that is to be named.
-const FAULTS: [(&str, Spoil); 23] = [
+const FAULTS: [(&str, Spoil); 24] = [
     ("request_id", |request| request.request_id.clear()),
     ("profile", |request| request.profile = None),
     ("profile.name", |request| profile(request).name.clear()),
@@ -195,6 +195,8 @@ const FAULTS: [(&str, Spoil); 23] = [
     ("update_mask", |request| request.update_mask = Some(FieldMask { paths: Vec::new() })),
     ("update_mask", |request| mask(request, "")),
     ("update_mask", |request| mask(request, "*")),
+    // Beside the one that the helper names.
+    ("update_mask", |request| mask(request, "no_code")),
     ("update_mask", |request| mask(request, "noCode")),
     ("update_mask", |request| mask(request, "limits.currency")),
     ("update_mask", |request| mask(request, "profile.no_code")),
