@@ -227,7 +227,7 @@ pub(super) fn from_terminal(terminal: &Terminal, with_timeline: bool) -> proto::
         kind: kind.into(),
         device_authority,
         master_key,
-        forward_secrecy: terminal.credential.forward_secrecy(),
+        forward_secrecy: terminal.forward_secrecy(),
         state: from_state(terminal.state).into(),
         merchant_standing: match terminal.standing {
             MerchantStanding::Approved => proto::MerchantStanding::Approved,

@@ -9,6 +9,7 @@ use firstkey::grpc::proto::{
     KeyUsage, ListTerminalsRequest, SetKeyStateRequest, TerminalState,
 };
 use firstkey::server::simulation::translate_request;
+use firstkey::terminal::Answer;
 use prost_types::Timestamp;
 use tonic::Status;
 
@@ -313,4 +314,82 @@ async fn a_key_that_ends_in_another_way_makes_a_rekey_due_too() {
     let other = service.active_till("other", AES).await;
     change(&service, "dev-bdk-aes", KeyState::Suspended, None).await.unwrap();
     assert!(!service.get(&other.id).await.rekey_due, "suspended for now");
+}
+
+#[tokio::test]
+async fn keys_that_became_known_on_their_way_are_not_confirmed() {
+    let service = Service::start().await;
+    with_bdk(&service, None).await;
+    service.second_bdk().await;
+    let mut rekeyed = till(&service, "rekeyed").await;
+    let mut first = service.register_under("first", AES, "retail").await;
+    let code = service.issue_code("first").await;
+    first.begin(&service, Some(code)).await.unwrap();
+    first.deliver(&service).await.unwrap();
+    service.update(update("retail", &["base_derivation_key"])).await.unwrap();
+    // Keys of the other base derivation key, carried under those of this one.
+    service.start_update("rekeyed").await;
+    let request = rekeyed.terminal.request_update(&service.rng).unwrap();
+    let sent = service.send_update(&request).await.unwrap();
+    let answer = Answer { payload: &sent.payload, proof: &sent.proof };
+    rekeyed.terminal.accept_update(answer).unwrap();
+    change(&service, "bdk-1", KeyState::Suspended, None).await.unwrap();
+    assert_eq!(refused(first.confirm(&service).await).reason, "KEY_NOT_ACTIVE");
+    change(&service, "bdk-1", KeyState::Active, None).await.unwrap();
+    compromise(&service, Some(service.now() + DAY)).await.unwrap();
+
+    let refusal = refused(first.confirm(&service).await);
+    assert_eq!(refusal.reason, "KEY_NOT_ACTIVE");
+    assert!(told(&refusal, "remedy").contains("ask the acquirer"), "{refusal}");
+    assert_eq!(service.get("first").await.timeline.last().unwrap().reason, "KEY_NOT_ACTIVE");
+    let refusal = refused(rekeyed.confirm(&service).await);
+    assert_eq!(refusal.reason, "KEY_NOT_ACTIVE");
+    assert!(told(&refusal, "remedy").contains("begin an activation"), "{refusal}");
+    // Nor are they told once more.
+    assert_eq!(service.send_update(&request).await.unwrap_err().reason, "KEY_NOT_ACTIVE");
+    assert!(service.get("first").await.initial_key_id.is_empty());
+    assert!(service.get("rekeyed").await.initial_key_id.starts_with(&[0xB1; 4]));
+    for (till, code) in
+        [(&mut first, Some(service.reissue_code("first").await)), (&mut rekeyed, None)]
+    {
+        till.begin(&service, code).await.unwrap();
+        till.deliver(&service).await.unwrap();
+        till.confirm(&service).await.unwrap();
+        assert!(service.get(&till.id).await.initial_key_id.starts_with(&[0xB2; 4]));
+    }
+}
+
+#[tokio::test]
+async fn what_a_known_key_carried_is_to_be_replaced_too() {
+    let service = Service::start().await;
+    with_bdk(&service, None).await;
+    service.second_bdk().await;
+    let mut till = till(&service, "till").await;
+    assert!(service.get("till").await.forward_secrecy);
+    service.update(update("retail", &["base_derivation_key"])).await.unwrap();
+    // Twice: what the first keys carried carries the next.
+    for _ in 0..2 {
+        service.start_update("till").await;
+        till.update(&service).await.unwrap();
+        till.confirm(&service).await.unwrap();
+        assert!(!service.get("till").await.forward_secrecy);
+    }
+    change(&service, "bdk-1", KeyState::Suspended, None).await.unwrap();
+    assert!(!service.get("till").await.rekey_due, "suspended for now");
+    change(&service, "bdk-1", KeyState::Active, None).await.unwrap();
+    compromise(&service, None).await.unwrap();
+    assert!(service.get("till").await.rekey_due);
+    service.start_update("till").await;
+    let request = till.twin().terminal.request_update(&service.rng).unwrap();
+    let refusal = service.send_update(&request).await.unwrap_err();
+    assert_eq!(refusal.reason, "KEY_NOT_ACTIVE");
+    assert!(told(&refusal, "remedy").contains("begin an activation"), "{refusal}");
+    till.take_keys(&service, None).await.unwrap();
+    let terminal = service.get("till").await;
+    assert!(terminal.forward_secrecy && !terminal.rekey_due);
+
+    let master = service.active_till("master", Suite::MasterAesAes128).await;
+    assert!(!service.get(&master.id).await.rekey_due);
+    change(&service, "master-master", KeyState::Compromised, None).await.unwrap();
+    assert!(service.get(&master.id).await.rekey_due);
 }

@@ -1,17 +1,18 @@
 //! Step 5: both sides prove that they hold the same keys; only then do the keys serve.
 
-use super::begin::{broken, name};
+use super::begin::{NO_KEYS, broken, name};
 use super::deliver::{fail_session, read, state_error};
 use super::index::KeyIndex;
 use super::proof::{disbelieve, judge_again};
 use super::record::{Activation, Answer, ConfirmationKeys, KeySet, Phase, Terminal};
-use super::step::{Happened, advance, check, profile_of};
+use super::step::{Happened, advance, check, fail, profile_of, with_remedy};
+use super::update::expect_carriers;
 use super::{Signed, payload_field};
 use crate::activation::payload::{Confirm, ConfirmAnswer, Payload};
 use crate::activation::{Call, Role, State, Step, Transcript, confirmation};
 use crate::agreement::ConfirmationKey;
 use crate::command::{Error, give_up, refuse, retrying};
-use crate::vault::{Action, Caller, Reason, Vault, Versioned, Work};
+use crate::vault::{Action, Caller, Operation, Reason, Vault, Versioned, Work};
 
 /// Confirms the keys of an activation.
 pub async fn confirm_keys(
@@ -58,6 +59,9 @@ async fn confirm_once(
             work.put(&activation)?;
         }
         return Err(fail_session(work, terminal, error).await);
+    }
+    if let Err(error) = expect_keys(vault, &mut work, &activation.record).await {
+        return Err(fail(work, terminal, error).await);
     }
     device.expected_by(&mut work, &terminal.record);
     let grace_ms = profile.rekey_grace_ms;
@@ -109,6 +113,16 @@ fn check_confirmation(
         return Ok(());
     };
     Err(state_error(terminal, remedy))
+}
+
+/// Keys that others may have come to know since they were sent do not begin to serve: what they were
+/// derived from and what carried them must be able to give out and carry keys in the commit still.
+async fn expect_keys(vault: &Vault, work: &mut Work, activation: &Activation) -> Result<(), Error> {
+    let bdk = vault.key_record(&activation.base_derivation_key).await?;
+    let allowed = bdk.record.check(Operation::DeriveInitial, work.now());
+    allowed.map_err(|reason| with_remedy(reason, NO_KEYS))?;
+    work.expects(&bdk);
+    expect_carriers(vault, work, &activation.carried_by).await
 }
 
 /// Lets the keys serve, on both sides, and drops what the session kept.

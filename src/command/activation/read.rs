@@ -5,14 +5,15 @@ use super::record::{KeyStanding, Terminal, index_of};
 use super::step::read_terminal;
 use crate::activation::State;
 use crate::command::{Error, Page};
-use crate::vault::{Action, Caller, Record as _, UnixMillis, Vault};
+use crate::vault::{Action, Caller, KeyState, Record as _, UnixMillis, Vault};
 
 /// A terminal as it stands when it is read.
 #[derive(Debug, Clone)]
 pub struct Reading {
     /// The terminal, in the state in which it stands now.
     pub terminal: Terminal,
-    /// Whether its serving keys come from a base derivation key whose time is over.
+    /// Whether its serving keys come from a base derivation key whose time is over, or were carried
+    /// by a key that is compromised.
     pub rekey_due: bool,
 }
 
@@ -87,7 +88,11 @@ async fn reading(vault: &Vault, terminal: Terminal) -> Result<Reading, Error> {
     let rekey_due = match &terminal.keys {
         Some(keys) if !is_final => {
             let bdk = vault.key_record(&keys.base_derivation_key).await?;
-            bdk.record.is_over(vault.now())
+            let mut due = bdk.record.is_over(vault.now());
+            for name in &keys.carried_by {
+                due |= vault.key_record(name).await?.record.state == KeyState::Compromised;
+            }
+            due
         }
         Some(_) | None => false,
     };

@@ -267,6 +267,14 @@ impl Terminal {
         format!("terminals/{}", self.id)
     }
 
+    /// Whether its keys were sent so that they stay secret from whoever comes to know a long-lived
+    /// key later.
+    #[must_use]
+    pub fn forward_secrecy(&self) -> bool {
+        let carried = self.keys.as_ref().is_some_and(|keys| !keys.carried_by.is_empty());
+        self.credential.forward_secrecy() && !carried
+    }
+
     /// The resource name of its last activation.
     #[must_use]
     pub fn activation_name(&self) -> String {

@@ -14,7 +14,7 @@ use crate::activation::{Call, Step, Transcript};
 use crate::command::{Error, InitialKey, Ksn, retrying};
 use crate::key::Algorithm;
 use crate::key::usage::BaseDerivation;
-use crate::vault::{Action, Caller, Operation, StoredKey, Vault};
+use crate::vault::{Action, Caller, KeyState, Operation, Reason, StoredKey, Vault, Work};
 
 /// What to do where the keys that serve may carry no others.
 const NOT_UNDER_THESE: &str = "these keys may carry no others: begin an activation";
@@ -34,7 +34,7 @@ pub async fn update_keys(
 async fn update_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Result<Answer, Error> {
     let update = Update::parse(&request.signed.payload).map_err(payload_field)?;
     let what = (Action::UpdateKeys, Call::UpdateKeys, Step::Update);
-    let opened = match open(vault, caller, what, request).await? {
+    let mut opened = match open(vault, caller, what, request).await? {
         Opening::Answered(answered) => return again(vault, *answered).await,
         Opening::Fresh(opened) => opened,
     };
@@ -47,19 +47,21 @@ async fn update_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Resu
         let error = state_error(terminal, "this re-key asks for a new activation: begin one");
         return Err(fail(opened.work, opened.terminal, error).await);
     }
-    // Who knows a compromised base derivation key knows its update keys, and would read the new
-    // ones, though transactions under it may be served for a time.
-    if let Err(reason) = opened.bdk.record().check(Operation::DeriveInitial, now) {
-        return Err(fail(opened.work, opened.terminal, with_remedy(reason, NOT_UNDER_THESE)).await);
-    }
     let device = match judge_again(vault, terminal, &opened.activation.record, now).await {
         Ok(device) => device,
         Err(disbelief) => return Err(disbelieve(opened.work, opened.terminal, disbelief).await),
     };
-    let profile = profile_of(vault, terminal).await?;
+    let carriers = terminal.keys.as_ref().map(KeySet::carriers).unwrap_or_default();
+    if let Err(error) = expect_carriers(vault, &mut opened.work, &carriers).await {
+        return Err(fail(opened.work, opened.terminal, error).await);
+    }
+    let profile = profile_of(vault, &opened.terminal.record).await?;
     let operation = Operation::DeriveInitial;
     match vault.key::<BaseDerivation>(&profile.base_derivation_key, operation).await {
-        Ok(bdk) => hand_out(vault, opened, (&bdk, &device, &profile), &update, request).await,
+        Ok(bdk) => {
+            let means = (&bdk, &device, &profile);
+            hand_out(vault, opened, means, carriers, &update, request).await
+        }
         Err(error) => {
             let error = with_remedy(error, NO_KEYS);
             Err(fail(opened.work, opened.terminal, error).await)
@@ -67,12 +69,40 @@ async fn update_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Resu
     }
 }
 
+/// Makes the commit depend on the keys that carry others: see [`super::record::Activation::carried_by`]. The first,
+/// which carries them now, must give out keys itself, so that it carries none while it serves
+/// transactions alone. The others may have ended as keys do, but not have become known: who knows
+/// one of them has read all that followed.
+pub(super) async fn expect_carriers(
+    vault: &Vault,
+    work: &mut Work,
+    carriers: &[String],
+) -> Result<(), Error> {
+    for (index, name) in carriers.iter().enumerate() {
+        let key = vault.key_record(name).await?;
+        let allowed = if index == 0 {
+            key.record.check(Operation::DeriveInitial, work.now())
+        } else if key.record.state == KeyState::Compromised {
+            Err(Reason::KeyNotActive)
+        } else {
+            Ok(())
+        };
+        allowed.map_err(|reason| with_remedy(reason, NOT_UNDER_THESE))?;
+        work.expects(&key);
+    }
+    Ok(())
+}
+
 /// The very bytes that were answered before; the device may be denied since, or their time be over.
 async fn again(vault: &Vault, answered: Answered) -> Result<Answer, Error> {
-    let Answered { work, terminal, activation, answer } = answered;
-    match judge_again(vault, &terminal.record, &activation.record, work.now()).await {
-        Ok(_) => give_again(vault, work, terminal, activation, answer).await,
-        Err(disbelief) => Err(disbelieve(work, terminal, disbelief).await),
+    let Answered { mut work, terminal, activation, answer } = answered;
+    let judged = judge_again(vault, &terminal.record, &activation.record, work.now()).await;
+    if let Err(disbelief) = judged {
+        return Err(disbelieve(work, terminal, disbelief).await);
+    }
+    match expect_carriers(vault, &mut work, &activation.record.carried_by).await {
+        Ok(()) => give_again(vault, work, terminal, activation, answer).await,
+        Err(error) => Err(fail(work, terminal, error).await),
     }
 }
 
@@ -88,6 +118,7 @@ async fn hand_out(
     vault: &Vault,
     mut opened: Box<Opened>,
     (bdk, device, profile): (&StoredKey<BaseDerivation>, &Proven, &Profile),
+    carried_by: Vec<String>,
     update: &Update,
     request: &Exchange,
 ) -> Result<Answer, Error> {
@@ -101,8 +132,7 @@ async fn hand_out(
 
     let chain = opened.activation.record.certificate_chain.clone();
     let suite = opened.activation.record.suite;
-    let carried_by = opened.terminal.record.keys.as_ref().map(KeySet::carriers);
-    let way = Way { suite, carried_by: carried_by.unwrap_or_default() };
+    let way = Way { suite, carried_by };
     let last = Some(opened.activation);
     let work = &mut opened.work;
     let terminal = &mut opened.terminal.record;
