@@ -1,6 +1,6 @@
 //! What the backend does with a terminal: profiles, holds, re-keys, ends.
 
-use firstkey::activation::Call;
+use firstkey::activation::{ActivationCode, Call};
 use firstkey::agreement::Suite;
 use firstkey::grpc::client::Refusal;
 use firstkey::grpc::proto;
@@ -324,6 +324,30 @@ async fn a_retired_serial_opens_a_new_generation_with_a_new_key_id() {
     verify(&service, &till.purchase(&service)).await.unwrap();
     assert!(verify(&service, &old.purchase(&service)).await.is_err());
     assert!(service.get("till").await.initial_key_id == before.initial_key_id);
+}
+
+#[tokio::test]
+async fn what_a_device_said_before_it_was_registered_again_is_not_said_anew() {
+    let service = Service::start().await;
+    let mut till = service.register("till", AES).await;
+    let code = service.issue_code("till").await;
+    let time = service.device_time();
+    let old = till.terminal.begin(Some(code), &service.rng, time).expect("a begin");
+    service.send_begin(&old).await.unwrap();
+    service.must(Call::RetireTerminal, "till").await;
+    let again = create_terminal_request("till-2", &serial_of("till"), "dev-aes");
+    crate::harness::answer(service.client.terminals().create_terminal(again).await);
+    let code = service.issue_code("till-2").await;
+    let before = service.get("till-2").await;
+    service.send_begin(&old).await.unwrap_err();
+    assert!(service.get("till-2").await == before, "nobody writes its timeline by a replay");
+    let mut till = Till { id: "till-2".to_owned(), terminal: fresh(&service, "till") };
+    let wrong = ActivationCode::from_random_bits(&[1; 7]);
+    let refusal = refused(till.twin().begin(&service, Some(wrong)).await);
+    assert_eq!(told(&refusal, "tries_left"), "4", "the replay has spent none");
+    let refusal = service.send_begin(&old).await.unwrap_err();
+    assert_eq!(refusal.reason, "ACTIVATION_REFUSED", "below the newest, a replay as any");
+    till.begin(&service, Some(code)).await.unwrap();
 }
 
 #[tokio::test]

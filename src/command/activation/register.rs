@@ -138,11 +138,14 @@ async fn create_once(
             generation: 0,
         }),
     };
+    let mut last_begin = None;
     if serial.version.is_some() {
         let before = read_terminal(vault, &serial.record.terminal).await?;
         if before.record.state != State::Retired {
             return Err(refuse(work, Reason::TerminalAlreadyExists).await);
         }
+        // The device is the same, and what it said then is not said anew.
+        last_begin = before.record.last_begin;
     }
     if let Some(key) = &master_key
         && let Err(error) = take_master_key(vault, &mut work, key, &new.serial).await
@@ -152,6 +155,7 @@ async fn create_once(
     serial.record.terminal.clone_from(&new.id);
     serial.record.generation = serial.record.generation.saturating_add(1);
     let mut terminal = fresh(new, serial.record.generation, work.now());
+    terminal.last_begin = last_begin;
     let state = state_of(new.standing);
     let note = format!("serial {}, generation {}", new.serial, serial.record.generation);
     advance(&mut work, &mut terminal, state, Happened::done("CreateTerminal", note));
