@@ -159,6 +159,12 @@ impl Work {
         Ok(claim)
     }
 
+    /// Whether the call holds a claim: refused with [`Work::refuse`], it would spend no counter.
+    #[must_use]
+    pub const fn has_claims(&self) -> bool {
+        !self.claims.is_empty()
+    }
+
     /// Says that the input of a claim was right, whatever becomes of the call: for a call that
     /// verifies a MAC and then refuses something else.
     pub fn accept(&mut self, purpose: Purpose) {

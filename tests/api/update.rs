@@ -50,6 +50,12 @@ fn key_of(sent: &Sent) -> (DeliveredKey, String) {
     (key.clone(), answer.activation.as_str().to_owned())
 }
 
+/// Asks for keys under the next counter of a terminal that forgot its last question.
+fn ask(service: &Service, till: &mut Till) -> TransactionRequest {
+    till.terminal.abandon_exchange();
+    till.terminal.request_update(&service.rng).expect("keys serve")
+}
+
 async fn set_state(service: &Service, key: &str, state: proto::KeyState) {
     let request = proto::SetKeyStateRequest {
         request_id: request_id(),
@@ -494,7 +500,7 @@ async fn keys_out_of_use_neither_prove_nor_give_out() {
 async fn a_terminal_with_a_master_key_is_renewed_while_that_key_is_in_use() {
     let service = Service::start().await;
     let mut till = service.active_till("till", Suite::MasterAesAes128).await;
-    service.must(Call::StartRekey, "till").await;
+    service.start_update("till").await;
     let terminal = service.get("till").await;
     let master = terminal.master_key.trim_start_matches("keys/").to_owned();
     let request = till.terminal.request_update(&service.rng).unwrap();
@@ -502,9 +508,27 @@ async fn a_terminal_with_a_master_key_is_renewed_while_that_key_is_in_use() {
     let refusal = service.send_update(&request).await.unwrap_err();
     assert_eq!((refusal.reason.as_str(), refusal.metadata.len()), ("ACTIVATION_REFUSED", 0));
     set_state(&service, &master, proto::KeyState::Active).await;
-    let sent = service.send_update(&request).await.expect("its counter is still good");
+    let refusal = service.send_update(&request).await.unwrap_err();
+    assert_eq!(refusal.reason, "KSN_REPLAYED", "its MAC verified, so its counter is spent");
+    let request = ask(&service, &mut till);
+    let sent = service.send_update(&request).await.expect("the next counter");
     load(&mut till, &sent);
     till.confirm(&service).await.unwrap();
     assert_ne!(service.get("till").await.initial_key_id, terminal.initial_key_id);
     verify(&service, &till.purchase(&service)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_that_is_told_already_spends_its_counter_too() {
+    let service = Service::start().await;
+    let mut till = service.active_till("till", AES).await;
+    service.must(Call::StartRekey, "till").await;
+    for _ in 0..3 {
+        let request = ask(&service, &mut till);
+        let refusal = service.send_update(&request).await.unwrap_err();
+        assert_eq!(refusal.reason, "ACTIVATION_STATE");
+        assert_eq!(service.send_update(&request).await.unwrap_err().reason, "KSN_REPLAYED");
+    }
+    let told = service.get("till").await.timeline;
+    assert_eq!(told.iter().filter(|entry| entry.step == "UpdateKeys").count(), 1);
 }

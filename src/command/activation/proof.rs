@@ -4,12 +4,12 @@
 use super::Signed;
 use super::begin::broken;
 use super::record::{Activation, Credential, Terminal};
-use super::step::{fail, profile_of};
+use super::step::{fail, profile_of, refuse_spent};
 use crate::activation::payload::CertificateChain;
 use crate::activation::{Role, Step, Transcript, confirmation};
 use crate::agreement::{MasterKey, SessionKeys, Suite};
 use crate::command::manage_trust::Signer;
-use crate::command::{Error, give_up, manage_trust, refuse};
+use crate::command::{Error, give_up, manage_trust};
 use crate::crypto::certificate::{self, CertificateInvalid, Chain, Leaf};
 use crate::crypto::ec;
 use crate::key::usage::KeyDerivation;
@@ -61,9 +61,9 @@ pub(super) async fn disbelieve(
     match disbelief {
         Disbelief::MasterKey(reason) => {
             work.detail("master_key", reason.as_str());
-            refuse(work, disbelief).await
+            refuse_spent(work, disbelief).await
         }
-        Disbelief::Unproven => refuse(work, disbelief).await,
+        Disbelief::Unproven => refuse_spent(work, disbelief).await,
         Disbelief::Untrusted { .. } => fail(work, terminal, disbelief.into()).await,
         Disbelief::Failed(error) => give_up(work, error).await,
     }

@@ -152,7 +152,7 @@ pub(super) async fn fail(mut work: Work, mut terminal: Versioned<Terminal>, erro
         last.step == step && last.reason == reason.as_str() && last.remedy == remedy
     });
     if is_told {
-        return refuse(work, error).await;
+        return refuse_spent(work, error).await;
     }
     let state = terminal.record.state;
     advance(&mut work, &mut terminal.record, state, Happened::failed(step, reason, remedy));
@@ -160,6 +160,17 @@ pub(super) async fn fail(mut work: Work, mut terminal: Versioned<Terminal>, erro
         return error.into();
     }
     unless_worse(work.commit_refused(reason).await, error)
+}
+
+/// Refuses a message without an entry in the timeline. Where it came under a transaction counter, its
+/// MAC verified, and the counter stays spent.
+pub(super) async fn refuse_spent(work: Work, error: impl Into<Error>) -> Error {
+    let error = error.into();
+    if !work.has_claims() {
+        return refuse(work, error).await;
+    }
+    let refused = work.commit_refused(error.reason()).await;
+    unless_worse(refused, error)
 }
 
 /// The refusal with what its caller may learn, unless something worse happened.
