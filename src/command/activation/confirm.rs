@@ -115,8 +115,8 @@ fn check_confirmation(
     Err(state_error(terminal, remedy))
 }
 
-/// Keys that others may have come to know since they were sent do not begin to serve: what they were
-/// derived from and what carried them must be able to give out and carry keys in the commit still.
+/// Keys that others may have come to know since they were sent do not begin to serve: what they
+/// were derived from and what carried them must be able to do so in the commit still.
 async fn expect_keys(vault: &Vault, work: &mut Work, activation: &Activation) -> Result<(), Error> {
     let bdk = vault.key_record(&activation.base_derivation_key).await?;
     let allowed = bdk.record.check(Operation::DeriveInitial, work.now());

@@ -162,8 +162,8 @@ pub(super) async fn fail(mut work: Work, mut terminal: Versioned<Terminal>, erro
     unless_worse(work.commit_refused(reason).await, error)
 }
 
-/// Refuses a message without an entry in the timeline. Where it came under a transaction counter, its
-/// MAC verified, and the counter stays spent.
+/// Refuses a message without an entry in the timeline. Where it came under a transaction counter,
+/// its MAC verified, and the counter stays spent.
 pub(super) async fn refuse_spent(work: Work, error: impl Into<Error>) -> Error {
     let error = error.into();
     if !work.has_claims() {

@@ -69,10 +69,10 @@ async fn update_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Resu
     }
 }
 
-/// Makes the commit depend on the keys that carry others: see [`super::record::Activation::carried_by`]. The first,
-/// which carries them now, must give out keys itself, so that it carries none while it serves
-/// transactions alone. The others may have ended as keys do, but not have become known: who knows
-/// one of them has read all that followed.
+/// Makes the commit depend on the keys that carry others: see `Activation::carried_by`. The first,
+/// which carries them now, must give out keys itself: one that is compromised carries none, though
+/// it may serve transactions for a time. The others may have ended as keys do, but not have become
+/// known: who knows one of them has read all that followed.
 pub(super) async fn expect_carriers(
     vault: &Vault,
     work: &mut Work,
