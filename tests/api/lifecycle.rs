@@ -2,13 +2,13 @@
 
 use firstkey::activation::{ActivationCode, Call};
 use firstkey::agreement::Suite;
-use firstkey::grpc::client::Refusal;
+use firstkey::grpc::client::{Refusal, request_id};
 use firstkey::grpc::proto;
 use firstkey::terminal::Terminal;
 
 use crate::harness::{
-    HOUR, Service, Till, create_terminal_request, refusal, refused, retyped, serial_of, state_name,
-    told,
+    HOUR, Service, Till, answer, create_terminal_request, refusal, refused, retyped, serial_of,
+    state_name, told,
 };
 use crate::transactions::verify;
 
@@ -391,4 +391,31 @@ async fn a_rekey_that_is_held_and_cancelled_goes_back_to_the_keys_that_served() 
     assert_eq!(state_name(&released), "ACTIVE");
     assert!(released.initial_key_id == key_id);
     verify(&service, &till.purchase(&service)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_terminal_whose_device_is_denied_does_not_come_into_service() {
+    let service = Service::start().await;
+    service.profile("auto", |profile| profile.automatic_enabling = true).await;
+    for (id, profile) in [("till-a", "dev-aes"), ("till-b", "auto")] {
+        let mut till = service.register_under(id, AES, profile).await;
+        let code = service.issue_code(id).await;
+        till.take_keys(&service, Some(code)).await.unwrap();
+        till.parameters(&service).await.unwrap();
+        let serial = serial_of(id);
+        let cause = "stolen".to_owned();
+        let deny =
+            proto::DenyDeviceRequest { request_id: request_id(), serial: serial.clone(), cause };
+        answer(service.client.trust().deny_device(deny).await);
+        till.test(&service).await.unwrap();
+        let refusal = refuses(&service, Call::EnableTerminal, id).await;
+        assert_eq!(refusal.reason, "DEVICE_NOT_TRUSTED");
+        assert_eq!(told(&refusal, "remedy"), "the device is denied: allow it first");
+        service.must(Call::SetSettlementDigest, id).await;
+        assert_eq!(service.state(id).await, "TESTED");
+        let allow = proto::AllowDeviceRequest { request_id: request_id(), serial };
+        answer(service.client.trust().allow_device(allow).await);
+        service.must(Call::EnableTerminal, id).await;
+        verify(&service, &till.purchase(&service)).await.unwrap();
+    }
 }

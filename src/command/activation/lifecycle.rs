@@ -5,7 +5,7 @@ use super::profile::Profile;
 use super::record::{Activation, MerchantStanding, Phase, Terminal};
 use super::step::{Happened, advance, check, enable_if_automatic, profile_of, read_terminal};
 use crate::activation::{Call, State};
-use crate::command::{Error, RequestId, give_up, recall, remember, retrying};
+use crate::command::{Error, RequestId, give_up, manage_trust, recall, remember, retrying};
 use crate::vault::{Action, Caller, Reason, Vault, Versioned, Work};
 
 /// What is asked of a terminal.
@@ -114,15 +114,27 @@ async fn change_once(
     if let Err(error) = allowed {
         return Err(give_up(work, error).await);
     }
+    if matches!(change, Change::Enable) {
+        if manage_trust::is_denied(vault, &terminal.record.serial).await? {
+            return Err(give_up(work, denied()).await);
+        }
+        manage_trust::expect_allowed(&mut work, &terminal.record.serial);
+    }
     let to = apply(vault, &mut work, &mut terminal.record, change).await?;
     let happened = Happened::done(action.as_str(), change.note());
     advance(&mut work, &mut terminal.record, to, happened);
     // What was missing for its enabling may be there now.
-    enable_if_automatic(&mut work, &mut terminal.record, &profile);
+    enable_if_automatic(vault, &mut work, &mut terminal.record, &profile).await?;
     work.put(&terminal)?;
     remember(vault, &mut work, request, &terminal.record).await?;
     work.commit().await?;
     Ok(terminal.record)
+}
+
+/// A device that is denied does not come into service.
+fn denied() -> Error {
+    let remedy = "the device is denied: allow it first".to_owned();
+    Error::Refused { reason: Reason::DeviceNotTrusted, metadata: vec![("remedy", remedy)] }
 }
 
 /// What must hold beside the state.

@@ -123,7 +123,7 @@ async fn by_transaction(
             };
             let note = format!("parameters version {version} applied");
             advance(&mut opened.work, terminal, to, Happened::done("ReportStep", note));
-            enable_if_automatic(&mut opened.work, terminal, &profile);
+            enable_if_automatic(vault, &mut opened.work, terminal, &profile).await?;
         }
     }
     opened.answer(exchange, Vec::new()).await?;

@@ -5,7 +5,7 @@ use super::profile::{self, Profile};
 use super::record::{MerchantStanding, Terminal, TimelineEntry};
 use crate::activation::states::Refusal;
 use crate::activation::{Call, State};
-use crate::command::{Error, give_up, refuse};
+use crate::command::{Error, give_up, manage_trust, refuse};
 use crate::vault::{self, Reason, Vault, Versioned, Work};
 
 /// The most transitions that one call makes: its own, and the automatic enabling after it.
@@ -120,11 +120,22 @@ pub(super) fn detail_name(number: u32, name: &str) -> String {
 }
 
 /// Enables a terminal that has passed its tests and lacks nothing else, where its profile says so.
-pub(super) fn enable_if_automatic(work: &mut Work, terminal: &mut Terminal, profile: &Profile) {
-    if terminal.state == State::Tested && enabled_automatically(terminal, profile) {
+/// One whose device is denied stays as it is.
+pub(super) async fn enable_if_automatic(
+    vault: &Vault,
+    work: &mut Work,
+    terminal: &mut Terminal,
+    profile: &Profile,
+) -> Result<(), Error> {
+    if terminal.state == State::Tested
+        && enabled_automatically(terminal, profile)
+        && !manage_trust::is_denied(vault, &terminal.serial).await?
+    {
+        manage_trust::expect_allowed(work, &terminal.serial);
         let happened = Happened::done("EnableTerminal", "by its profile");
         advance(work, terminal, State::Active, happened);
     }
+    Ok(())
 }
 
 /// Refuses a terminal that proved itself, and tells the failure in its timeline: with the reason

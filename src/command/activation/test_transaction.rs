@@ -50,7 +50,7 @@ async fn run_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Result<
         month: Month::at(opened.work.now().seconds()),
     };
     let verdicts = evidence.judge();
-    conclude(opened, &profile, &transaction, verdicts, request).await
+    conclude(vault, opened, &profile, &transaction, verdicts, request).await
 }
 
 /// A transaction is judged by the limits of the profile: the terminal must have been sent these,
@@ -101,6 +101,7 @@ async fn judge_pin_block(
 }
 
 async fn conclude(
+    vault: &Vault,
     mut opened: Box<Opened>,
     profile: &Profile,
     transaction: &TestTransaction,
@@ -131,7 +132,7 @@ async fn conclude(
     };
     let happened = Happened { step: "RunTestTransaction", reason, remedy, note };
     advance(&mut opened.work, terminal, to, happened);
-    enable_if_automatic(&mut opened.work, terminal, profile);
+    enable_if_automatic(vault, &mut opened.work, terminal, profile).await?;
     let answer = TestTransactionAnswer {
         number: transaction.number,
         tests_passed: terminal.tests_passed,
