@@ -5,7 +5,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf '\n== %s\n' "$*"; }
-not_run() { printf 'NOT RUN: %s\n' "$*"; }
+# What did not run is said where it would have, and again at the very end.
+missed=""
+not_run() {
+  printf 'NOT RUN: %s\n' "$*"
+  missed+="NOT RUN: $*"$'\n'
+}
 
 # What is built and installed for the tests lies where cargo builds.
 target=${CARGO_TARGET_DIR:-target}
@@ -27,26 +32,27 @@ cargo clippy --quiet --locked --all-targets -- -D warnings
 say "buf lint"
 buf=$target/tools/node_modules/.bin/buf
 if [ ! -x "$buf" ] && command -v npm >/dev/null; then
-  npm install --silent --no-audit --no-fund --prefix "$target/tools" @bufbuild/buf@1 || true
+  npm install --silent --no-audit --no-fund --prefix "$target/tools" @bufbuild/buf@1.75.0 || true
 fi
 if [ -x "$buf" ]; then
-  (cd proto && "$buf" lint) && echo "proto is clean"
+  (cd proto && "$buf" lint)
+  echo "proto is clean"
 else
-  not_run "no npm here, or it can not reach its registry"
+  not_run "buf lint: no npm here, or it can not reach its registry"
 fi
 
 say "dependencies: bans, licences, sources"
 if command -v cargo-deny >/dev/null; then
   cargo deny --locked check bans licenses sources
 else
-  not_run "cargo deny is not here"
+  not_run "dependencies: cargo deny is not here"
 fi
 
 say "shared vectors"
 if [ -d ../shared/vectors ]; then
   echo "present: tests/vectors.rs runs them"
 else
-  not_run "no shared vectors beside this folder; the project's own run"
+  not_run "shared vectors: none beside this folder; the project's own run"
 fi
 
 say "tests"
@@ -60,7 +66,7 @@ if ! python3 -c 'import ensurepip' 2>/dev/null && command -v apt-get >/dev/null;
 fi
 # Its packages lie in the user's cache, so that the next clone needs no network.
 packages=$(cat tests/interop/requirements.txt <(python3 --version 2>&1) | sha256sum | cut -c1-16)
-interop=${XDG_CACHE_HOME:-$HOME/.cache}/firstkey/interop-$packages
+interop=${XDG_CACHE_HOME:-${HOME:-$target}/.cache}/firstkey/interop-$packages
 if [ ! -d "$interop" ]; then
   fresh=$interop.$$
   if python3 -c "import tomllib" && python3 -m venv "$fresh" &&
@@ -79,7 +85,8 @@ else
   not_run "TESTS/INTEROP: no Python 3.11 with venv here, or pip can not reach the package index"
 fi
 
+printf '\n%s' "$missed"
 # The runners' own counts, added up over their test programs.
 awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
-     END { printf "\n%d passed, %d failed, %d skipped\n", passed, failed, ignored }' "$log"
+     END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }' "$log"
 exit "$status"
