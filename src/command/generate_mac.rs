@@ -73,11 +73,17 @@ async fn compute(
             let key = initial.mac_key(*direction, kind).map_err(underivable)?;
             key.generate_mac(*algorithm, message, *len_bytes)
         }
+        MacWorkingKey::Slot(key) => {
+            let key = key.find::<Mac>((name, terminal), vault, work).await?;
+            asked.check_static(key.usage(), key.attributes(), key.algorithm())?;
+            key.key().generate_mac(*algorithm, message, *len_bytes)
+        }
         MacWorkingKey::Static(name) => {
             check_named_terminal(vault, work, terminal).await?;
             let key = vault.key::<Mac>(name, Operation::GenerateMac).await?;
             work.uses(&key);
-            asked.check_static(key.record())?;
+            let record = key.record();
+            asked.check_static(record.usage, &record.attributes, record.algorithm)?;
             key.key().generate_mac(*algorithm, message, *len_bytes)
         }
     };

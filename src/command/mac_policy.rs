@@ -1,16 +1,18 @@
 //! What a key's attributes let be done with a MAC: algorithm, lengths, whose message it is.
 
-use super::{Direction, DukptKey, Error, WorkingKey};
+use super::{Direction, DukptKey, Error, SlotKey, WorkingKey};
 use crate::agreement::label;
 use crate::key::Algorithm;
 use crate::mac::{MacAlgorithm, MacError};
-use crate::vault::{HashPurpose, KeyAttributes, KeyRecord, KeyUsage, Reason, Vault};
+use crate::vault::{HashPurpose, KeyAttributes, KeyUsage, Reason, Vault};
 
 /// The key of a MAC: a transaction key has one for each direction.
 #[derive(Debug, Clone)]
 pub enum MacWorkingKey {
     /// The transaction key of a KSN, and whose message it is for.
     Dukpt(DukptKey, Direction),
+    /// The static key in a slot of a terminal.
+    Slot(SlotKey),
     /// The id in `keys/{id}` of a static key.
     Static(String),
 }
@@ -22,15 +24,19 @@ impl MacWorkingKey {
         match (key, direction) {
             (WorkingKey::Dukpt(key), Some(direction)) => Ok(Self::Dukpt(key, direction)),
             (WorkingKey::Dukpt(_), None) => refused("must be specified for a DUKPT key"),
+            (WorkingKey::Slot(key), None) => Ok(Self::Slot(key)),
             (WorkingKey::Static(name), None) => Ok(Self::Static(name)),
-            (WorkingKey::Static(_), Some(_)) => refused("is for DUKPT keys alone"),
+            (WorkingKey::Slot(_) | WorkingKey::Static(_), Some(_)) => {
+                refused("is for DUKPT keys alone")
+            }
         }
     }
 
-    /// The name of the stored key behind it; see [`DukptKey::name`].
+    /// The name of the stored key behind it; see [`DukptKey::name`] and [`SlotKey::name`].
     pub(super) async fn name(&self, vault: &Vault) -> Result<Option<String>, Error> {
         match self {
             Self::Dukpt(key, _) => key.name(vault).await,
+            Self::Slot(key) => key.name(vault).await,
             Self::Static(name) => Ok(Some(name.clone())),
         }
     }
@@ -51,7 +57,12 @@ pub(super) struct Asked<'a> {
 
 impl Asked<'_> {
     /// Holds the call against a static key: its usage names the algorithm.
-    pub(super) fn check_static(&self, key: &KeyRecord) -> Result<(), Error> {
+    pub(super) fn check_static(
+        &self,
+        of: KeyUsage,
+        attributes: &KeyAttributes,
+        algorithm: Algorithm,
+    ) -> Result<(), Error> {
         let usage = match self.algorithm {
             MacAlgorithm::Iso9797Alg1(_) => KeyUsage::MacAlgorithm1,
             MacAlgorithm::Iso9797Alg3(_) => KeyUsage::MacAlgorithm3,
@@ -60,10 +71,10 @@ impl Asked<'_> {
                 KeyUsage::MacHmac
             }
         };
-        if key.usage != usage {
+        if of != usage {
             return Err(Error::refused(Reason::KeyUsageMismatch));
         }
-        self.check(&key.attributes, key.algorithm)
+        self.check(attributes, algorithm)
     }
 
     /// Holds the call against the attributes of a key of an algorithm. A transaction key may have

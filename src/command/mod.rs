@@ -10,6 +10,7 @@ pub mod lookup_ksn;
 mod mac_policy;
 pub mod manage_keys;
 pub mod manage_trust;
+mod slot_key;
 #[cfg(test)]
 mod testing;
 mod transaction_key;
@@ -27,6 +28,7 @@ use crate::vault::{self, Action, Caller, HashPurpose, Record, Vault, Work};
 pub use self::error::Error;
 pub use self::ksn::{Direction, InitialKey, Ksn, MacKey};
 pub use self::mac_policy::MacWorkingKey;
+pub use self::slot_key::SlotKey;
 pub use self::transaction_key::{DukptKey, WorkingKey};
 
 /// How often a call is tried again by itself when another one changed the same record first.

@@ -1,4 +1,5 @@
-//! The key of one side of a call: a static key, or the transaction key of a terminal's KSN.
+//! The key of one side of a call: a static key, the transaction key of a terminal's KSN, or the
+//! static key in a terminal's slot.
 //!
 //! Who is behind a KSN decides what may be done under it. A terminal that is registered here is
 //! served only while it is in service, and its own side of a key (making a PIN block, making the
@@ -7,7 +8,7 @@
 
 use super::activation::index::KeyIndex;
 use super::activation::record::{KeyStanding, Terminal};
-use super::{Error, InitialKey, Ksn, manage_keys};
+use super::{Error, InitialKey, Ksn, SlotKey, manage_keys};
 use crate::activation::Call;
 use crate::dukpt::{DerivationError, KeyKind};
 use crate::key::Algorithm;
@@ -22,6 +23,8 @@ use crate::vault::{
 pub enum WorkingKey {
     /// The transaction key of a KSN.
     Dukpt(DukptKey),
+    /// The static key in a slot of a terminal.
+    Slot(SlotKey),
     /// The id in `keys/{id}` of a static key.
     Static(String),
 }
@@ -66,10 +69,11 @@ pub(super) struct TransactionKey {
 }
 
 impl WorkingKey {
-    /// The name of the stored key behind it; see [`DukptKey::name`].
+    /// The name of the stored key behind it; see [`DukptKey::name`] and [`SlotKey::name`].
     pub(super) async fn name(&self, vault: &Vault) -> Result<Option<String>, Error> {
         match self {
             Self::Dukpt(key) => key.name(vault).await,
+            Self::Slot(key) => key.name(vault).await,
             Self::Static(name) => Ok(Some(name.clone())),
         }
     }
@@ -153,35 +157,65 @@ impl Wanted<'_> {
     }
 }
 
-impl TransactionKey {
+/// Who holds the terminal's side of a key.
+#[derive(Clone, Copy)]
+pub(super) enum Sender<'a> {
+    /// A terminal that is registered here, as it was read.
+    Registered(&'a Versioned<Terminal>),
+    /// Whoever has the initial key of this one.
+    Stranger(&'a TransactionKey),
+}
+
+impl<'a> Sender<'a> {
     /// The terminal, where it is registered here.
-    pub(super) fn terminal(&self) -> Option<&Terminal> {
-        self.terminal.as_deref().map(|found| &found.record)
-    }
-
-    /// The terminal as it was read, where this is its first transaction.
-    pub(super) fn first_of(&self) -> Option<Versioned<Terminal>> {
-        let first = |found: &&Versioned<Terminal>| found.record.first_transaction.is_none();
-        self.terminal.as_deref().filter(first).cloned()
-    }
-
-    /// Whether another key is of the same sender: of one terminal that is registered here, or of
-    /// one initial key of somebody who is not.
-    pub(super) fn is_of_sender_of(&self, other: &Self) -> bool {
-        match (self.terminal(), other.terminal()) {
-            (Some(one), Some(other)) => one.id == other.id,
-            (None, None) => {
-                self.bdk.record().resource_name() == other.bdk.record().resource_name()
-                    && self.ksn.initial_key_id() == other.ksn.initial_key_id()
-            }
-            (Some(_), None) | (None, Some(_)) => false,
+    pub(super) fn terminal(self) -> Option<&'a Terminal> {
+        match self {
+            Self::Registered(terminal) => Some(&terminal.record),
+            Self::Stranger(_) => None,
         }
     }
 
-    /// The id of the initial key that it comes from, where no terminal here has it: a stranger's
-    /// rates of failures hang on it, so that who invents key serial numbers closes no other.
-    pub(super) fn stranger(&self) -> Option<Vec<u8>> {
-        self.terminal.is_none().then(|| self.ksn.initial_key_id())
+    /// The same as it was read, where this is its first transaction.
+    pub(super) fn first_of(self) -> Option<Versioned<Terminal>> {
+        match self {
+            Self::Registered(terminal) if terminal.record.first_transaction.is_none() => {
+                Some(terminal.clone())
+            }
+            Self::Registered(_) | Self::Stranger(_) => None,
+        }
+    }
+
+    /// Whether it is the same: one terminal that is registered here, or one initial key of somebody
+    /// who is not.
+    pub(super) fn is(self, other: Sender<'_>) -> bool {
+        match (self, other) {
+            (Self::Registered(one), Sender::Registered(other)) => one.record.id == other.record.id,
+            (Self::Stranger(one), Sender::Stranger(other)) => {
+                one.bdk.record().resource_name() == other.bdk.record().resource_name()
+                    && one.ksn.initial_key_id() == other.ksn.initial_key_id()
+            }
+            (Self::Registered(_), Sender::Stranger(_))
+            | (Self::Stranger(_), Sender::Registered(_)) => false,
+        }
+    }
+
+    /// The id of the initial key, where no terminal here has it: a stranger's rates of failures
+    /// hang on it, so that who invents key serial numbers closes no other.
+    pub(super) fn stranger(self) -> Option<Vec<u8>> {
+        match self {
+            Self::Registered(_) => None,
+            Self::Stranger(key) => Some(key.ksn.initial_key_id()),
+        }
+    }
+}
+
+impl TransactionKey {
+    /// Whose key it is.
+    pub(super) fn sender(&self) -> Sender<'_> {
+        match &self.terminal {
+            Some(terminal) => Sender::Registered(terminal),
+            None => Sender::Stranger(self),
+        }
     }
 
     /// What the base derivation key lets its working keys do.
@@ -256,7 +290,7 @@ fn check_key_set(bdk: &KeyRecord, ksn: &Ksn) -> Result<(), Error> {
 
 /// Reads a terminal. A call under its keys stands or falls with it: one that is suspended while the
 /// call is under way is not served by it.
-async fn read_terminal(
+pub(super) async fn read_terminal(
     vault: &Vault,
     work: &mut Work,
     id: &str,
@@ -300,7 +334,8 @@ pub(super) fn check_serves(
     }
 }
 
-fn check_in_service(terminal: &Terminal) -> Result<(), Error> {
+/// A terminal's own keys, and calls that name it, serve while it is in service.
+pub(super) fn check_in_service(terminal: &Terminal) -> Result<(), Error> {
     // A code plays no part here: the table asks for none.
     let allowed = terminal.state.check(Call::PinOrMac, false);
     allowed.map_err(|refusal| not_active(terminal, refusal.remedy()))

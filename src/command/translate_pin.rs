@@ -1,10 +1,11 @@
 //! Re-enciphers a PIN block from one key and format to another, for the same PAN.
 
 use super::activation::record::Terminal;
+use super::slot_key::FoundSlotKey;
 use super::transaction_key::{
-    Side, TransactionKey, Wanted, check_named_terminal, resource_of, underivable,
+    Sender, Side, TransactionKey, Wanted, check_named_terminal, resource_of, underivable,
 };
-use super::{Error, WorkingKey, activation, give_up, retrying};
+use super::{Error, SlotKey, WorkingKey, activation, give_up, retrying};
 use crate::key::Key;
 use crate::key::usage::PinEncryption;
 use crate::pin::{
@@ -116,14 +117,14 @@ impl<'a> Sides<'a> {
         }
     }
 
-    /// The transaction key that the block is under; none of a static key.
-    pub(super) const fn source(&self) -> Option<&TransactionKey> {
-        self.source.transaction_key()
+    /// Who made the block; not known of a key in `keys/`.
+    pub(super) fn sender(&self) -> Option<Sender<'_>> {
+        self.source.sender()
     }
 
     /// The same as it was read, where this is its first transaction.
     pub(super) fn first_of(&self) -> Option<Versioned<Terminal>> {
-        self.source.first_of()
+        self.sender().and_then(Sender::first_of)
     }
 
     /// Spends the counters and translates the block.
@@ -193,6 +194,7 @@ async fn source(
         WorkingKey::Dukpt(key) => {
             PinKey::derived(Wanted { key, name, side: Side::Host, terminal }, vault, work).await
         }
+        WorkingKey::Slot(key) => key.find((name, terminal), vault, work).await.map(PinKey::OfSlot),
         WorkingKey::Static(name) => {
             check_named_terminal(vault, work, terminal).await?;
             PinKey::stored(name, Operation::Decrypt, vault, work).await
@@ -213,6 +215,7 @@ async fn destination(
             let (side, terminal) = (Side::Terminal, None);
             PinKey::derived(Wanted { key, name, side, terminal }, vault, work).await
         }
+        WorkingKey::Slot(_) => Err(Error::refused(Reason::KeyUsageMismatch)),
         WorkingKey::Static(name) => PinKey::stored(name, Operation::Encrypt, vault, work).await,
     }
 }
@@ -220,6 +223,7 @@ async fn destination(
 /// The PIN key of one side, ready to work.
 enum PinKey {
     Derived(TransactionKey, Key<PinEncryption>),
+    OfSlot(FoundSlotKey<PinEncryption>),
     Stored(StoredKey<PinEncryption>),
 }
 
@@ -245,6 +249,7 @@ impl PinKey {
     const fn key(&self) -> &Key<PinEncryption> {
         match self {
             Self::Derived(_, key) => key,
+            Self::OfSlot(key) => key.key(),
             Self::Stored(key) => key.key(),
         }
     }
@@ -252,26 +257,24 @@ impl PinKey {
     const fn attributes(&self) -> &KeyAttributes {
         match self {
             Self::Derived(of, _) => of.attributes(),
+            Self::OfSlot(key) => key.attributes(),
             Self::Stored(key) => &key.record().attributes,
         }
     }
 
-    const fn transaction_key(&self) -> Option<&TransactionKey> {
+    fn sender(&self) -> Option<Sender<'_>> {
         match self {
-            Self::Derived(of, _) => Some(of),
+            Self::Derived(of, _) => Some(of.sender()),
+            Self::OfSlot(key) => Some(key.sender()),
             Self::Stored(_) => None,
         }
-    }
-
-    fn first_of(&self) -> Option<Versioned<Terminal>> {
-        self.transaction_key().and_then(TransactionKey::first_of)
     }
 
     async fn claim(&self, work: &mut Work, input: &[u8]) -> Result<(), Error> {
         match self {
             // Fresh or a repetition: both compute. What is spent by another input is an error.
             Self::Derived(of, _) => of.claim(work, Purpose::Pin, input).await.map(|_| ()),
-            Self::Stored(_) => Ok(()),
+            Self::OfSlot(_) | Self::Stored(_) => Ok(()),
         }
         .map_err(Error::from)
     }
@@ -285,6 +288,7 @@ impl Request {
                 let ksn = data_encoding::HEXUPPER.encode(key.ksn.bytes());
                 format!("{ksn} {:?} {format:?}", key.kind)
             }
+            WorkingKey::Slot(SlotKey { terminal, slot }) => format!("{terminal} {slot} {format:?}"),
             WorkingKey::Static(_) => format!("{format:?}"),
         };
         // Exposed to a keyed hash alone.
@@ -346,19 +350,18 @@ async fn reserve(
     request: &Request,
 ) -> Result<(), Error> {
     let key_name = key_name.unwrap_or_default().as_bytes();
-    let [kind, who, of]: [&[u8]; 3] =
-        match source.transaction_key().and_then(TransactionKey::terminal) {
-            Some(terminal) => [b"terminal", terminal.id.as_bytes(), b""],
-            None => [b"caller", caller.name().as_bytes(), key_name],
-        };
+    let [kind, who, of]: [&[u8]; 3] = match source.sender().and_then(Sender::terminal) {
+        Some(terminal) => [b"terminal", terminal.id.as_bytes(), b""],
+        None => [b"caller", caller.name().as_bytes(), key_name],
+    };
     // Exposed to a keyed hash alone, which is the budget's id; so is the block.
     let pan = request.pan.expose_digits();
     work.reserve(Budget::Pin, &[b"pan", kind, who, of, pan.as_bytes()]).await?;
-    if let PinKey::Stored(_) = source {
+    if !matches!(source, PinKey::Derived(..)) {
         let block = request.pin_block.bytes();
         work.reserve(Budget::Pin, &[b"block", key_name, block]).await?;
     }
-    let stranger = source.transaction_key().and_then(TransactionKey::stranger).unwrap_or_default();
+    let stranger = source.sender().and_then(Sender::stranger).unwrap_or_default();
     Ok(work.reserve(Budget::PinRate, &[kind, who, of, &stranger]).await?)
 }
 

@@ -2,8 +2,9 @@
 
 use super::activation::record::Terminal;
 use super::mac_policy::{Asked, MacWorkingKey};
+use super::slot_key::FoundSlotKey;
 use super::transaction_key::{
-    Side, TransactionKey, Wanted, check_named_terminal, resource_of, underivable,
+    Sender, Side, TransactionKey, Wanted, check_named_terminal, resource_of, underivable,
 };
 use super::{Direction, Error, activation, give_up, retrying};
 use crate::key::usage::Mac;
@@ -57,22 +58,31 @@ pub async fn verify_mac(vault: &Vault, caller: &Caller, request: &Request) -> Re
 
 /// A message whose MAC verifies.
 pub(super) struct Genuine {
-    /// None of a static key.
-    key: Option<TransactionKey>,
+    /// None of a key in `keys/`.
+    key: Option<SenderKey>,
     /// Whether another message was verified under the same counter: the commit will refuse.
     pub(super) is_second: bool,
 }
 
 impl Genuine {
-    /// The transaction key that its MAC is under; none of a static key.
-    pub(super) const fn key(&self) -> Option<&TransactionKey> {
-        self.key.as_ref()
+    /// Who made it; not known of a key in `keys/`.
+    pub(super) fn sender(&self) -> Option<Sender<'_>> {
+        self.key.as_ref().map(|key| match key {
+            SenderKey::Derived(key) => key.sender(),
+            SenderKey::OfSlot(key) => key.sender(),
+        })
     }
 
     /// The same as it was read, where this is its first transaction.
     pub(super) fn first_of(&self) -> Option<Versioned<Terminal>> {
-        self.key.as_ref().and_then(TransactionKey::first_of)
+        self.sender().and_then(Sender::first_of)
     }
+}
+
+/// The key of a terminal that a MAC verified under.
+enum SenderKey {
+    Derived(TransactionKey),
+    OfSlot(FoundSlotKey<Mac>),
 }
 
 /// Refuses a message whose MAC does not verify.
@@ -101,7 +111,7 @@ pub(super) async fn check(
             let side = verified_by(*direction);
             let key = Wanted { key, name, side, terminal }.find(vault, work).await?;
             asked.check(key.attributes(), key.algorithm())?;
-            reserve(work, caller, (name, Some(&key)), mac).await?;
+            reserve(work, caller, (name, Some(key.sender())), mac).await?;
             let input = asked.input(vault, key.algorithm(), *direction);
             // Claimed before it is verified, so that what is long spent costs nothing. Spent only
             // if it verifies: the vault sees to that for requests.
@@ -119,13 +129,22 @@ pub(super) async fn check(
             if side == Side::Terminal {
                 key.claim(work, Purpose::MacResponse, &input).await?;
             }
-            Ok(Some(Genuine { key: Some(key), is_second }))
+            Ok(Some(Genuine { key: Some(SenderKey::Derived(key)), is_second }))
+        }
+        MacWorkingKey::Slot(key) => {
+            let key = key.find::<Mac>((name, terminal), vault, work).await?;
+            asked.check_static(key.usage(), key.attributes(), key.algorithm())?;
+            reserve(work, caller, (name, Some(key.sender())), mac).await?;
+            let outcome = key.key().verify_mac(*algorithm, message, mac);
+            let genuine = Genuine { key: Some(SenderKey::OfSlot(key)), is_second: false };
+            Ok(is_genuine(asked, outcome)?.then_some(genuine))
         }
         MacWorkingKey::Static(name) => {
             check_named_terminal(vault, work, terminal).await?;
             let key = vault.key::<Mac>(name, Operation::VerifyMac).await?;
             work.uses(&key);
-            asked.check_static(key.record())?;
+            let record = key.record();
+            asked.check_static(record.usage, &record.attributes, record.algorithm)?;
             reserve(work, caller, (Some(name), None), mac).await?;
             let outcome = key.key().verify_mac(*algorithm, message, mac);
             let genuine = Genuine { key: None, is_second: false };
@@ -154,15 +173,15 @@ const fn is_guessable(len_bytes: usize) -> bool {
 async fn reserve(
     work: &mut Work,
     caller: &Caller,
-    (name, key): (Option<&str>, Option<&TransactionKey>),
+    (name, sender): (Option<&str>, Option<Sender<'_>>),
     mac: &[u8],
 ) -> Result<(), Error> {
     if !is_guessable(mac.len()) {
         return Ok(());
     }
-    let stranger = key.and_then(TransactionKey::stranger).unwrap_or_default();
+    let stranger = sender.and_then(Sender::stranger).unwrap_or_default();
     let name = name.unwrap_or_default().as_bytes();
-    let subject: &[&[u8]] = match key.and_then(TransactionKey::terminal) {
+    let subject: &[&[u8]] = match sender.and_then(Sender::terminal) {
         Some(terminal) => &[b"terminal", terminal.id.as_bytes()],
         None => &[b"caller", caller.name().as_bytes(), name, &stranger],
     };

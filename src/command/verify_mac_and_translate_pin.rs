@@ -85,17 +85,22 @@ async fn judge(
     request: &Request,
 ) -> Result<Judged, Error> {
     let sides = Sides::find(vault, work, names, &request.pin).await?;
-    if let WorkingKey::Dukpt(key) = &request.pin.source {
+    match &request.pin.source {
         // The one of the MAC, which may be another, is the event's `ksn`.
-        work.detail("ksn_pin", data_encoding::HEXUPPER.encode(key.ksn.bytes()));
+        WorkingKey::Dukpt(key) => {
+            work.detail("ksn_pin", data_encoding::HEXUPPER.encode(key.ksn.bytes()));
+        }
+        // And so with the event's `slot`.
+        WorkingKey::Slot(key) => work.detail("slot_pin", key.slot.to_string()),
+        WorkingKey::Static(_) => {}
     }
     let Some(message) = check(vault, caller, work, of_mac, &request.mac).await? else {
         return Ok(Judged::MacMismatch);
     };
-    // A MAC vouches for its own sender's PIN block alone. A static key is no terminal's: with one,
-    // who sent what is the caller's to know.
-    if let (Some(maker), Some(typist)) = (message.key(), sides.source())
-        && !maker.is_of_sender_of(typist)
+    // A MAC vouches for its own sender's PIN block alone. A key in `keys/` is no terminal's: with
+    // one, who sent what is the caller's to know.
+    if let (Some(maker), Some(typist)) = (message.sender(), sides.sender())
+        && !maker.is(typist)
     {
         return Err(Error::refused(Reason::TerminalNotFound));
     }

@@ -5,7 +5,8 @@
 
 use super::convert::{self, host_ksn, known, optional, optional_resource, required, resource};
 use super::proto::{self, working_key::Key as Which};
-use crate::command::{Direction, DukptKey, Error, Ksn, WorkingKey};
+use crate::activation::terminal_key::SLOTS;
+use crate::command::{Direction, DukptKey, Error, Ksn, SlotKey, WorkingKey};
 use crate::dukpt::KeyKind;
 use crate::key::Algorithm;
 use crate::mac::{MacAlgorithm, Padding};
@@ -181,7 +182,17 @@ pub(super) fn to_working_key(
             resource(&format!("{path}.static_key"), "keys", &name).map(WorkingKey::Static)
         }
         Which::Dukpt(key) => to_dukpt_key(&format!("{path}.dukpt"), &key).map(WorkingKey::Dukpt),
+        Which::TerminalKey(key) => {
+            to_slot_key(&format!("{path}.terminal_key"), &key).map(WorkingKey::Slot)
+        }
     }
+}
+
+fn to_slot_key(path: &str, key: &proto::TerminalSlot) -> Result<SlotKey, Error> {
+    let terminal = resource(&format!("{path}.terminal"), "terminals", &key.terminal)?;
+    let slot = u8::try_from(key.slot).ok().filter(|slot| SLOTS.contains(slot));
+    let slot = slot.ok_or_else(|| Error::field(format!("{path}.slot"), "is not 1 to 15"))?;
+    Ok(SlotKey { terminal, slot })
 }
 
 fn to_dukpt_key(path: &str, key: &proto::DukptKey) -> Result<DukptKey, Error> {
@@ -287,6 +298,15 @@ mod tests {
         assert_eq!(path(Some(dukpt(vec![0; 12], unspecified))), "source.dukpt.ksn");
         let aes = [vec![1; 8], vec![0, 0, 0, 1]].concat();
         assert_eq!(path(Some(dukpt(aes.clone(), unspecified))), "");
+        let slot = |terminal: &str, slot| {
+            let key = proto::TerminalSlot { terminal: terminal.to_owned(), slot };
+            path(Some(proto::WorkingKey { key: Some(Which::TerminalKey(key)) }))
+        };
+        assert_eq!(slot("terminals/till", 15), "");
+        assert_eq!(slot("till", 1), "source.terminal_key.terminal");
+        for none in [0, 16, 257] {
+            assert_eq!(slot("terminals/till", none), "source.terminal_key.slot");
+        }
         let hmac = proto::KeyAlgorithm::Hmac512;
         assert_eq!(path(Some(dukpt(aes, hmac))), "source.dukpt.algorithm");
         let tdes = [vec![0xFF; 7], vec![0x20, 0, 1]].concat();

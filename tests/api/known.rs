@@ -93,6 +93,12 @@ pub(crate) fn stored(id: &str) -> Option<proto::WorkingKey> {
     Some(proto::WorkingKey { key: Some(Which::StaticKey(format!("keys/{id}"))) })
 }
 
+/// A static key of a terminal, by its slot.
+pub(crate) fn slot_of(terminal: &str, slot: u32) -> Option<proto::WorkingKey> {
+    let key = proto::TerminalSlot { terminal: format!("terminals/{terminal}"), slot };
+    Some(proto::WorkingKey { key: Some(Which::TerminalKey(key)) })
+}
+
 /// A transaction key of a call, its base derivation key found by the KSN.
 pub(crate) fn dukpt(ksn: &[u8]) -> Option<proto::WorkingKey> {
     dukpt_of("", ksn)

@@ -27,6 +27,7 @@ mod published;
 mod reasons;
 mod relay;
 mod server;
+mod slot_keys;
 mod states;
 mod switch;
 mod terminal_keys;

@@ -25,7 +25,7 @@ fn key(slot: u32, usage: Usage, algorithm: Word, derivation_key: &str) -> proto:
 }
 
 /// As many keys as there may be, one of each usage and one more.
-fn seven() -> Vec<proto::ProfileKey> {
+pub(crate) fn seven() -> Vec<proto::ProfileKey> {
     vec![
         key(1, Usage::PinEncryption, Word::Aes128, "derive-aes"),
         key(2, Usage::MacAlgorithm1, Word::Tdes3, "derive-aes"),
@@ -38,13 +38,13 @@ fn seven() -> Vec<proto::ProfileKey> {
 }
 
 /// The derivation keys, which the test knows.
-struct Roots {
+pub(crate) struct Roots {
     aes: Known<KeyDerivation>,
     tdes: Known<KeyDerivation>,
 }
 
 impl Roots {
-    async fn import(service: &Service) -> Self {
+    pub(crate) async fn import(service: &Service) -> Self {
         let aes = Known::generate(Algorithm::Aes256);
         let tdes = Known::generate(Algorithm::Tdes3);
         aes.import(service, "derive-aes", "B3AX00N").await;
@@ -53,7 +53,7 @@ impl Roots {
     }
 
     /// The bytes of a key, by the formula of the proto.
-    fn derive(&self, key: &proto::ProfileKey, initial_key_id: &[u8]) -> Vec<u8> {
+    pub(crate) fn derive(&self, key: &proto::ProfileKey, initial_key_id: &[u8]) -> Vec<u8> {
         let (usage, letter, len) = match (key.usage(), key.algorithm()) {
             (Usage::PinEncryption, Word::Aes128) => (b"P0", b'A', 16_usize),
             (Usage::PinEncryption, Word::Tdes3) => (b"P0", b'T', 24),

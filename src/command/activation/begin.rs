@@ -407,6 +407,6 @@ pub(super) fn name(activation: &Activation) -> Result<ActivationName, Error> {
 }
 
 /// Something that can not happen did.
-pub(super) fn broken(what: &'static str) -> Error {
+pub(in crate::command) fn broken(what: &'static str) -> Error {
     vault::Error::incident(what, "activation").into()
 }

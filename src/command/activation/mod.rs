@@ -27,8 +27,10 @@ pub mod watch;
 use crate::activation::PayloadInvalid;
 use crate::command::Error;
 
+pub(super) use self::begin::broken;
 pub use self::exchange::{Exchange, terminal_of};
 pub(super) use self::step::first_transaction;
+pub(super) use self::terminal_keys::derive_again;
 
 /// A message of a terminal and what vouches for it.
 #[derive(Clone)]

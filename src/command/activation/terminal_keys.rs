@@ -3,7 +3,7 @@
 use super::begin::broken;
 use super::deliver::block_version;
 use super::profile::{Profile, ProfileKey};
-use super::record::{Activation, TerminalKey};
+use super::record::{Activation, Terminal, TerminalKey};
 use super::register::is_master_key;
 use crate::activation::payload::DeliveredKey;
 use crate::activation::terminal_key;
@@ -62,6 +62,24 @@ pub(super) async fn deliver<U: WrappingUsage>(
         activation.terminal_keys.push(TerminalKey { key: key.clone(), check_value });
     }
     Ok(delivered)
+}
+
+/// Derives a key that a terminal has confirmed again, from what gives out such keys still.
+pub(in crate::command) async fn derive_again(
+    vault: &Vault,
+    work: &mut Work,
+    terminal: &Terminal,
+    confirmed: &TerminalKey,
+) -> Result<Material, Error> {
+    let keys = terminal.keys.as_ref().ok_or_else(|| broken("a confirmed key without an id"))?;
+    let stored = derivation_key(vault, &confirmed.key).await?;
+    work.uses(&stored);
+    let material = derive(&confirmed.key, &keys.initial_key_id, &stored)?;
+    if CheckValue::of(confirmed.key.algorithm, &material).bytes() == confirmed.check_value {
+        Ok(material)
+    } else {
+        Err(broken("a terminal key is not the one that was confirmed"))
+    }
 }
 
 fn derive(

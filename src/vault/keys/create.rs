@@ -226,13 +226,8 @@ fn completed(
 ) -> Result<KeyAttributes, Error> {
     let Description { name, usage, algorithm, mode_of_use, .. } = description;
     let is_bdk = *usage == KeyUsage::BaseDerivation;
-    let has_pins = is_bdk || *usage == KeyUsage::PinEncryption;
-    if has_pins && attributes.pin_formats_in.is_empty() {
-        attributes.pin_formats_in = pin_formats(*usage, *algorithm, &[0, 3, 4]);
-    }
-    if has_pins && attributes.pin_formats_out.is_empty() {
-        attributes.pin_formats_out = pin_formats(*usage, *algorithm, &[3, 4]);
-    }
+    let has_pins = has_pins(*usage);
+    fill_in(&mut attributes, *usage, *algorithm);
     if let Some(id) = &mut attributes.key_set_id {
         id.make_ascii_uppercase();
     }
@@ -266,6 +261,31 @@ fn completed(
         Some((name, _)) => Err(Error::AttributeInvalid { name }),
         None => Ok(attributes),
     }
+}
+
+impl KeyAttributes {
+    /// Those of a key of which nothing else is said.
+    #[must_use]
+    pub fn usual(usage: KeyUsage, algorithm: Algorithm) -> Self {
+        let mut attributes = Self::default();
+        fill_in(&mut attributes, usage, algorithm);
+        attributes
+    }
+}
+
+/// Fills in the usual formats where none are named.
+fn fill_in(attributes: &mut KeyAttributes, usage: KeyUsage, algorithm: Algorithm) {
+    if has_pins(usage) && attributes.pin_formats_in.is_empty() {
+        attributes.pin_formats_in = pin_formats(usage, algorithm, &[0, 3, 4]);
+    }
+    if has_pins(usage) && attributes.pin_formats_out.is_empty() {
+        attributes.pin_formats_out = pin_formats(usage, algorithm, &[3, 4]);
+    }
+}
+
+/// Whether PIN blocks come and go under keys of a usage, or under what is derived from them.
+fn has_pins(usage: KeyUsage) -> bool {
+    matches!(usage, KeyUsage::BaseDerivation | KeyUsage::PinEncryption)
 }
 
 /// Whether a key may ask for so long a MAC: no longer than the longest that it makes. Keys that
