@@ -110,10 +110,10 @@ class Backend:
             update_mask=field_mask_pb2.FieldMask(paths=["limits"]))
         return self._terminals.UpdateProfile(request).profile.parameters_version
 
-    def verify_mac(self, ksn: bytes, message: bytes, code: bytes, **how: Any) -> None:
+    def verify_mac(self, ksn: bytes, message: bytes, tag: bytes, **how: Any) -> None:
         """Has a terminal's MAC verified; one that does not verify is an error."""
         self._macs.VerifyMac(mac.VerifyMacRequest(
-            key=_dukpt(ksn), direction=types.DIRECTION_REQUEST, message=message, mac=code, **how))
+            key=_dukpt(ksn), direction=types.DIRECTION_REQUEST, message=message, mac=tag, **how))
 
     def respond(self, ksn: bytes, message: bytes, **how: Any) -> bytes:
         """The MAC of a message to the terminal, under the response key of its KSN."""
@@ -126,11 +126,11 @@ class Backend:
             source=_dukpt(ksn), pin_block=pin_block, pan=pan,
             destination=types.WorkingKey(static_key=zone), **formats)).pin_block
 
-    def verify_and_translate(self, ksn: bytes, message: bytes, code: bytes, pin_block: bytes,
+    def verify_and_translate(self, ksn: bytes, message: bytes, tag: bytes, pin_block: bytes,
                              pan: str, zone: str, **how: int) -> bytes:
         """Both of one message in one call; the MAC decides first."""
         return self._pins.VerifyMacAndTranslatePin(pin.VerifyMacAndTranslatePinRequest(
-            mac_key=_dukpt(ksn), direction=types.DIRECTION_REQUEST, message=message, mac=code,
+            mac_key=_dukpt(ksn), direction=types.DIRECTION_REQUEST, message=message, mac=tag,
             source=_dukpt(ksn), pin_block=pin_block, pan=pan,
             destination=types.WorkingKey(static_key=zone), **how)).pin_block
 

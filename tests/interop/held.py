@@ -11,6 +11,9 @@ from answers import Refused
 from dukpt import cmac, tdes_block
 from stubs import payload
 
+# The mode of use of each usage: what the terminal may do with such a key. It holds no others.
+MODES = {"B1": "X", "P0": "E", "M1": "C", "M3": "C", "M6": "C", "D0": "B", "K0": "D"}
+
 
 class Held(NamedTuple):
     """A key that was opened: where the terminal keeps it, what it is for, and the key."""
@@ -51,7 +54,7 @@ def _open(delivered: Message, protection: bytes, version: str) -> Held:
     id_block = header.blocks.get({"A": "IK", "T": "KS"}[held.algorithm], "")
     if id_block != held.initial_key_id.hex().upper() or bool(id_block) != (held.usage == "B1"):
         raise Refused(payload.FAULT_KEY_BLOCK)
-    if held.usage == "B1" and header.mode_of_use != "X":
+    if header.mode_of_use != MODES.get(held.usage):
         raise Refused(payload.FAULT_KEY_BLOCK)
     if held.check_value() != delivered.check_value:
         raise Refused(payload.FAULT_CHECK_VALUE)

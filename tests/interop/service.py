@@ -39,8 +39,7 @@ class Service:
         atexit.register(self._stop)
         log = self._process.stderr
         self.address = self._address(log)
-        # What it logs from here on is read, so that it never waits for a full pipe.
-        threading.Thread(target=lambda: [None for _ in log], daemon=True).start()
+        threading.Thread(target=self._drain, args=[log], daemon=True).start()
         self.channel = grpc.insecure_channel(self.address)
 
     @staticmethod
@@ -52,6 +51,12 @@ class Service:
             if line.startswith("{") and "address" in (entry := json.loads(line)):
                 return entry["address"]
         raise RuntimeError("the service does not serve: " + "".join(said))
+
+    @staticmethod
+    def _drain(log: TextIO) -> None:
+        """Drops what it logs from here on, so that it never waits for a full pipe."""
+        for _ in log:
+            pass
 
     def _stop(self) -> None:
         self._process.terminate()

@@ -54,19 +54,26 @@ class Purchase(NamedTuple):
 class Terminal:
     """A device with the software of an acquirer's terminal in it."""
 
-    keys: Keys
-    held: dict[int, Held]
-
     def __init__(self, credential: Credential, acquirer_id: str,
                  dukpt: type[AesKeys] | type[TdesKeys]) -> None:
         self.credential = credential
         self.parameters: Parameters | None = None
         self.activation = ""
+        # The static keys by their slots.
+        self.held: dict[int, Held] = {}
         self.tests_passed, self.tests_required = 0, 1
         self._acquirer_id, self._dukpt = acquirer_id, dukpt
+        self._keys: Keys | None = None
         self._sequence = 0
         self._counter = 0
         self._tests = 0
+
+    @property
+    def keys(self) -> Keys:
+        """The transaction keys that serve. Raises ValueError before the first are confirmed."""
+        if self._keys is None:
+            raise ValueError("no keys serve yet")
+        return self._keys
 
     # The whole of an activation.
 
@@ -182,7 +189,7 @@ class Terminal:
         said = parse(payload.ConfirmAnswer, answer.payload)
         if said.activation != self.activation or said.status != payload.KEY_STATUS_SERVING:
             raise Refused(payload.FAULT_PAYLOAD)
-        self.keys, self._counter = self._loaded, 0
+        self._keys, self._counter = self._loaded, 0
         self.held = {key.slot: key for key in self._held[1:]}
 
     # A re-key without a session of its own: in place of steps 3 and 4.

@@ -44,6 +44,12 @@ class Activation(TerminalCase):
         enabled = self.backend.enable(self.name)
         self.assertEqual(enabled.state, terminals.TERMINAL_STATE_ACTIVE)
 
+    def test_a_terminal_without_keys_asks_for_nothing_under_them(self) -> None:
+        terminal = self.registered()
+        for ask in (terminal.ask_parameters, terminal.update):
+            with self.assertRaisesRegex(ValueError, "no keys serve yet"):
+                ask()
+
     def test_parameters_are_those_of_registration_and_profile(self) -> None:
         terminal = self.active()
         applied = terminal.parameters
