@@ -9,7 +9,7 @@ use firstkey::activation::payload::{
     BeginAnswer, CertificateChain, Deliver, DeliverAnswer, Payload as _,
 };
 use firstkey::activation::{Role, Step, Transcript};
-use firstkey::agreement::Suite;
+use firstkey::agreement::{Dukpt, Suite};
 use firstkey::crypto::certificate::signing_request;
 use firstkey::crypto::ec::{EphemeralKey, SigningKey};
 use firstkey::grpc::client::{Client, ClientError, Driver, Line as _, Message, Reply, lost};
@@ -17,8 +17,10 @@ use firstkey::grpc::proto::activation_service_server::{
     ActivationService, ActivationServiceServer,
 };
 use firstkey::grpc::proto::{self, report_step_request::Proof};
+use firstkey::key::Algorithm;
 use firstkey::server::dev::{self, Pki};
 use firstkey::terminal::Terminal;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status};
@@ -267,7 +269,7 @@ fn at_random(seed: u64) -> Plot {
                 0 => Deed::Carry,
                 count => {
                     let old = &read.messages[dice.throw(count)];
-                    Deed::Replace(Message { step: old.step, ..old.clone() })
+                    Deed::Replace(old.clone())
                 }
             },
             10 => match read.replies.len() {
@@ -286,23 +288,32 @@ fn at_random(seed: u64) -> Plot {
 struct Secrets(HashSet<[u8; 16]>);
 
 impl Secrets {
-    /// Every key that stands in a device's memory.
+    /// Every key that stands in a device's memory, whatever it stands in.
     fn learn(&mut self, terminal: &Terminal) {
-        let memory: serde_json::Value = serde_json::from_str(&terminal.save()).unwrap();
-        let session = &memory["session"];
-        for engine in [&memory["engine"], &session["engine"]] {
-            for register in engine["registers"].as_array().into_iter().flatten() {
-                self.add(register.as_str(), 0);
-            }
-        }
-        self.add(session["confirm_service"].as_str(), 0);
-        self.add(memory["exchange"]["response_key"].as_str(), 0);
-        // In PKCS#8 the private scalar comes after 36 octets that all P-256 keys share.
-        self.add(memory["device_key"].as_str(), 36);
+        let memory: Value = serde_json::from_str(&terminal.save()).unwrap();
+        let credential = &memory["credential"];
+        assert!(credential["device_key"].is_string() || credential["key"].is_string());
+        self.learn_in(&memory);
     }
 
-    fn add(&mut self, hex: Option<&str>, skip: usize) {
-        let Some(hex) = hex else { return };
+    fn learn_in(&mut self, memory: &Value) {
+        for (name, value) in memory.as_object().into_iter().flatten() {
+            match name.as_str() {
+                // In PKCS#8 the private scalar comes after 36 octets that all P-256 keys share.
+                "device_key" => self.add(value, 36),
+                "confirm_service" | "derivation_key" | "key" | "response_key" => self.add(value, 0),
+                "registers" => value.as_array().unwrap().iter().for_each(|key| self.add(key, 0)),
+                _ => {
+                    let parts =
+                        value.as_array().map_or_else(Vec::new, |parts| parts.iter().collect());
+                    parts.into_iter().chain([value]).for_each(|part| self.learn_in(part));
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, key: &Value, skip: usize) {
+        let Some(hex) = key.as_str() else { return assert!(key.is_null()) };
         let bytes = data_encoding::HEXUPPER.decode(hex.as_bytes()).unwrap();
         self.0.insert(bytes[skip..skip + 16].try_into().unwrap());
     }
@@ -328,12 +339,13 @@ impl Secrets {
     }
 }
 
-/// Drives a terminal over the relay until the service says that its tests have passed.
+/// Drives a terminal over the relay, as often as it takes: the terminal tries again, as a merchant
+/// would, until the service says that it stands where it is wanted.
 async fn insist(
     service: &Service,
     line: &Client,
     till: &mut Till,
-    code: &ActivationCode,
+    (code, wanted): (Option<&ActivationCode>, &str),
     secrets: &mut Secrets,
 ) -> u32 {
     let now = || service.device_time();
@@ -350,41 +362,79 @@ async fn insist(
             save: &mut save,
             tell: &mut |_| (),
         };
-        // Whatever the relay made of it: the terminal tries again, as a merchant would.
-        let _ = driver.activate(Some(retyped(code)), false).await;
-        if service.state(&till.id).await == "TESTED" {
+        // Whatever the relay made of it.
+        let _ = match code {
+            Some(code) => driver.activate(Some(retyped(code)), false).await,
+            None => driver.update_keys().await,
+        };
+        if service.state(&till.id).await == wanted {
             return attempt;
         }
     }
     panic!("{} never came through", till.id)
 }
 
+/// How often the terminal of a service confirmed keys.
+async fn confirmations(service: &Service, id: &str) -> usize {
+    let timeline = service.get(id).await.timeline;
+    let confirmed = timeline.iter().filter(|entry| entry.step == "ConfirmKeys");
+    confirmed.filter(|entry| entry.reason.is_empty()).count()
+}
+
+/// A profile whose terminals have a static key beside the initial key.
+async fn profile_with_a_static_key(service: &Service) -> &'static str {
+    service.master_key("derive", Algorithm::Aes128).await;
+    service
+        .profile("static-key", |profile| {
+            profile.keys = vec![proto::ProfileKey {
+                slot: 1,
+                usage: proto::KeyUsage::PinEncryption.into(),
+                algorithm: proto::KeyAlgorithm::Aes128.into(),
+                derivation_key: "keys/derive".to_owned(),
+            }];
+        })
+        .await;
+    "static-key"
+}
+
 #[tokio::test]
 async fn a_relay_that_does_its_worst_learns_no_key_and_can_only_delay() {
     let service = Service::start().await;
     let (relay, line) = Relay::before(&service, at_random(2030)).await;
+    let with_static_key = profile_with_a_static_key(&service).await;
     let mut secrets = Secrets::default();
-    let mut attempts = Vec::new();
-    let (mut ids, mut certificate) = (HashSet::new(), Vec::new());
-    for number in 0..8 {
-        for suite in [Suite::P256Aes128, Suite::P256Tdes2] {
+    let (mut attempts, mut ids) = (0, HashSet::new());
+    let mut certificate = Vec::new();
+    for number in 0..4 {
+        for suite in Suite::ALL {
             let id = format!("till-{}-{number}", suite.name().to_lowercase().replace('_', "-"));
-            let mut till = service.register(&id, suite).await;
+            let profile = match suite {
+                Suite::P256Aes128 if number % 2 == 0 => with_static_key,
+                _ => dev::profile_of(suite),
+            };
+            let mut till = service.register_under(&id, suite, profile).await;
             let code = service.issue_code(&id).await;
-            certificate = crate::harness::certificate_of(till.terminal.device());
-            attempts.push(insist(&service, &line, &mut till, &code, &mut secrets).await);
+            if suite == Suite::P256Aes128 {
+                certificate = crate::harness::certificate_of(till.terminal.device());
+            }
+            let wanted = (Some(&code), "TESTED");
+            attempts += insist(&service, &line, &mut till, wanted, &mut secrets).await;
             // Nobody had to help: no code was reissued, nothing was cancelled or released.
             let terminal = service.enable(&id).await.unwrap();
             assert!(ids.insert(terminal.initial_key_id), "an initial key id came twice");
-            let payment = till.purchase(&service);
-            crate::transactions::verify(&service, &payment).await.unwrap();
-            let timeline = service.get(&id).await.timeline;
-            let confirmed = timeline.iter().filter(|entry| entry.step == "ConfirmKeys");
-            let confirmed = confirmed.filter(|entry| entry.reason.is_empty());
-            assert_eq!(confirmed.count(), 1, "keys were confirmed more than once");
+            crate::transactions::verify(&service, &till.purchase(&service)).await.unwrap();
+            assert_eq!(confirmations(&service, &id).await, 1);
+            if suite.dukpt() == Dukpt::Aes128 {
+                service.start_update(&id).await;
+                let wanted = (None, "ACTIVE");
+                attempts += insist(&service, &line, &mut till, wanted, &mut secrets).await;
+                assert!(ids.insert(service.get(&id).await.initial_key_id));
+                crate::transactions::verify(&service, &till.purchase(&service)).await.unwrap();
+                assert_eq!(confirmations(&service, &id).await, 2);
+            }
         }
     }
-    assert!(attempts.iter().sum::<u32>() > 32, "the relay did nothing: {attempts:?}");
+    assert!(attempts > 56, "the relay did nothing: {attempts}");
 
     let traffic = relay.everything();
     assert!(traffic.len() > 1_000 && secrets.0.len() > 500);
@@ -510,8 +560,9 @@ async fn a_relay_that_owns_a_device_gets_nothing_for_the_code_it_read() {
     let read = relay.everything().concat();
     let text = code.expose_text();
     assert!(read.windows(text.len()).any(|window| window == text.as_bytes()));
-    let mut memory: serde_json::Value = serde_json::from_str(&thief.terminal.save()).unwrap();
-    assert!(thief.begin(&service, Some(retyped(&code))).await.is_err());
+    let mut memory: Value = serde_json::from_str(&thief.terminal.save()).unwrap();
+    let refusal = refused(thief.begin(&service, Some(retyped(&code))).await);
+    assert_eq!(refusal.reason, "ACTIVATION_STATE", "no code of its own was issued");
     memory["serial"] = till.terminal.device().serial.as_str().into();
     let terminal = Terminal::restore(&memory.to_string()).unwrap();
     let mut posing = Till { id: "till".to_owned(), terminal };

@@ -109,6 +109,14 @@ impl Driver<'_> {
     /// Takes new keys in a re-key, under the update key of the AES keys that serve.
     pub async fn update_keys(&mut self) -> Result<(), ClientError> {
         if self.terminal.confirm().is_err() {
+            if self.terminal.unanswered_step() == Some(Step::Test) {
+                // Answered again or refused, it is over: the terminal is past its tests.
+                let answered = self.test().await;
+                if self.terminal.unanswered_step().is_some() {
+                    answered?;
+                }
+            }
+            self.finish_exchange().await?;
             self.update().await?;
         }
         self.confirm().await

@@ -8,14 +8,18 @@ use super::scene::PlayError;
 use crate::activation::parameters::ParametersVersion;
 use crate::terminal::Terminal;
 
-/// The device after it lost everything but what it has from manufacture.
+/// The device after it lost everything but what it has from manufacture: its clock alone makes its
+/// next Begin later than its last.
 pub(super) fn lost(terminal: &Terminal) -> Result<Terminal, PlayError> {
     changed(terminal, |memory| {
         memory["session"] = serde_json::json!({ "step": "idle" });
         for field in ["activation", "engine", "exchange", "parameters", "parameters_of"] {
             memory[field] = Value::Null;
         }
-        for field in ["moved_day", "moved_amount_minor", "purchases_made", "tests_made"] {
+        memory["slots"] = serde_json::json!([]);
+        for field in
+            ["last_begin", "moved_amount_minor", "moved_day", "purchases_made", "tests_made"]
+        {
             memory[field] = 0.into();
         }
     })

@@ -190,10 +190,15 @@ impl Scene<'_> {
         Ok(self.purchase(till).await?)
     }
 
-    pub(super) async fn state(&self, till: &Till) -> Result<proto::TerminalState, PlayError> {
+    async fn state(&self, till: &Till) -> Result<proto::TerminalState, PlayError> {
+        Ok(self.get(till).await?.state())
+    }
+
+    /// The terminal as the service knows it.
+    pub(super) async fn get(&self, till: &Till) -> Result<proto::Terminal, PlayError> {
         let request = proto::GetTerminalRequest { name: till.name.clone() };
         let found = self.client.terminals().get_terminal(request).await?.into_inner();
-        Ok(found.terminal.ok_or(PlayError::Otherwise("the answer has no terminal"))?.state())
+        found.terminal.ok_or(PlayError::Otherwise("the answer has no terminal"))
     }
 
     async fn enable(&self, till: &Till) -> Result<(), PlayError> {
