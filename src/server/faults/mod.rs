@@ -92,8 +92,8 @@ pub enum Outcome {
     Distrusted(String),
     /// The service refuses: a value of `firstkey.v1.ErrorReason` less its prefix.
     Refused(String),
-    /// It is answered as before, byte for byte, and what has no bytes is taken again; of a purchase,
-    /// verified and translated again.
+    /// It is answered as before, byte for byte, and what has no answer is taken again; of a
+    /// purchase, verified and translated again.
     SameAnswer,
     /// It is served.
     Served,
