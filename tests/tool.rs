@@ -6,6 +6,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use firstkey::grpc::client::{Client, request_id};
+use firstkey::grpc::proto;
 use serde_json::Value;
 
 const FIRSTKEY: &str = env!("CARGO_BIN_EXE_firstkey");
@@ -236,6 +238,77 @@ fn a_played_terminal_tells_programs_fields_and_no_prose() {
     assert_eq!(told[5]["tests_passed"], told[5]["tests_required"]);
     let checks = told[5]["checks"].as_array().unwrap();
     assert!(!checks.is_empty() && checks.iter().all(|check| check["passed"] == true));
+}
+
+/// Makes the profile `retail` with two static keys: what the tool has no command for.
+async fn make_profile(url: &str) {
+    let client = Client::connect(url).await.unwrap();
+    let root = proto::CreateKeyRequest {
+        request_id: request_id(),
+        key_id: "derive".to_owned(),
+        usage: proto::KeyUsage::KeyDerivation.into(),
+        algorithm: proto::KeyAlgorithm::Aes256.into(),
+        ..Default::default()
+    };
+    client.keys().create_key(root).await.unwrap();
+    let like = proto::GetProfileRequest { name: "profiles/dev-aes".to_owned() };
+    let like = client.terminals().get_profile(like).await.unwrap().into_inner();
+    let mut profile = like.profile.unwrap();
+    profile.keys = [
+        (3, proto::KeyUsage::PinEncryption, proto::KeyAlgorithm::Aes128),
+        (7, proto::KeyUsage::MacAlgorithm1, proto::KeyAlgorithm::Tdes3),
+    ]
+    .map(|(slot, usage, algorithm)| proto::ProfileKey {
+        slot,
+        usage: usage.into(),
+        algorithm: algorithm.into(),
+        derivation_key: "keys/derive".to_owned(),
+    })
+    .to_vec();
+    let request = proto::CreateProfileRequest {
+        request_id: request_id(),
+        profile_id: "retail".to_owned(),
+        profile: Some(profile),
+    };
+    client.terminals().create_profile(request).await.unwrap();
+}
+
+#[test]
+fn static_keys_are_shown_with_the_check_values_that_the_device_told() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.path("data"));
+    let url = service.url.as_str();
+    tokio::runtime::Runtime::new().unwrap().block_on(make_profile(url));
+    let register = ["terminal", "register", "till", "--serial", "SN-1", "--profile", "retail"];
+    let fresh = succeed(&[&["--output", "json"], &register[..]].concat(), url);
+    let fresh: Value = serde_json::from_str(&fresh).unwrap();
+    assert_eq!(fresh["terminal_keys"], serde_json::json!([]), "none is confirmed yet");
+    let code = succeed(&["terminal", "code", "till"], url);
+    let (state, pki) = (folder.path("till.json"), folder.path("data/dev-pki"));
+    let play = ["--output", "json", "terminal", "simulate", "--state", &state, "--pki", &pki];
+    let told = succeed(&[&play[..], &["--serial", "SN-1", "--code", code.trim()]].concat(), url);
+    let told = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let loaded = told.into_iter().find(|told| told["call"] == "DeliverKeys").unwrap();
+    let check_value = |slot: u64| {
+        let keys = loaded["keys"].as_array().unwrap();
+        keys.iter().find(|key| key["slot"] == slot).unwrap()["check_value"].as_str().unwrap()
+    };
+    let shown = succeed(&["--output", "json", "terminal", "show", "till"], url);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let expected = [(3, "PIN_ENCRYPTION", "AES128"), (7, "MAC_ALGORITHM_1", "TDES3")];
+    let expected = expected.map(|(slot, usage, algorithm)| {
+        serde_json::json!({
+            "slot": slot,
+            "usage": usage,
+            "algorithm": algorithm,
+            "derivation_key": "keys/derive",
+            "check_value": check_value(slot),
+        })
+    });
+    assert_eq!(shown["terminal_keys"], serde_json::json!(expected));
+    let shown = succeed(&["terminal", "show", "till"], url);
+    let row = format!("7     MAC_ALGORITHM_1  TDES3      keys/derive     {}", check_value(7));
+    assert!(shown.lines().any(|line| line == row), "{shown}");
 }
 
 #[test]

@@ -31,9 +31,15 @@ pub(super) fn print_whole(terminal: &proto::Terminal, output: Output) {
     print::table(&[row(&HEAD), terminal_row(terminal)]);
     print::line("");
     // What the row or the timeline tells is not told twice.
-    let told = ["name", "serial", "state", "profile", "check_value", "timeline"];
+    let told = ["name", "serial", "state", "profile", "check_value", "terminal_keys", "timeline"];
     print::table(&field_rows(&whole, &told));
     print::line("");
+    if !terminal.terminal_keys.is_empty() {
+        let head = ["SLOT", "USAGE", "ALGORITHM", "DERIVATION KEY", "CHECK VALUE"];
+        let keys = terminal.terminal_keys.iter().map(key_row);
+        print::table(&[row(&head)].into_iter().chain(keys).collect::<Vec<_>>());
+        print::line("");
+    }
     let mut rows = vec![row(&["TIME (UTC)", "STEP", "FROM", "TO", "NOTE"])];
     rows.extend(terminal.timeline.iter().map(entry_row));
     print::table(&rows);
@@ -97,6 +103,18 @@ pub(super) fn terminal_row(terminal: &proto::Terminal) -> Vec<String> {
     ]
 }
 
+/// A static key of a terminal.
+fn key_row(key: &proto::TerminalKey) -> Vec<String> {
+    let (asked, check_value) = (key.key.clone().unwrap_or_default(), &key.check_value);
+    vec![
+        asked.slot.to_string(),
+        usage_name(asked.usage()),
+        algorithm_name(asked.algorithm()),
+        asked.derivation_key,
+        data_encoding::HEXUPPER.encode(check_value),
+    ]
+}
+
 /// An entry of a timeline.
 pub(super) fn entry_row(entry: &proto::TimelineEntry) -> Vec<String> {
     let told = [entry.reason.as_str(), &entry.note, &entry.remedy];
@@ -135,6 +153,7 @@ pub(super) fn terminal_json(terminal: &proto::Terminal) -> Value {
         "activation": terminal.activation,
         "initial_key_id": data_encoding::HEXUPPER.encode(&terminal.initial_key_id),
         "check_value": data_encoding::HEXUPPER.encode(&terminal.check_value),
+        "terminal_keys": terminal.terminal_keys.iter().map(key_json).collect::<Vec<_>>(),
         "parameters_version": terminal.parameters_version,
         "tests_passed": terminal.tests_passed,
         "rekey_due": terminal.rekey_due,
@@ -142,6 +161,18 @@ pub(super) fn terminal_json(terminal: &proto::Terminal) -> Value {
         "create_time": time_text(terminal.create_time),
         "update_time": time_text(terminal.update_time),
         "timeline": terminal.timeline.iter().map(entry_json).collect::<Vec<_>>(),
+    })
+}
+
+/// A static key of a terminal as its fields.
+fn key_json(key: &proto::TerminalKey) -> Value {
+    let asked = key.key.clone().unwrap_or_default();
+    json!({
+        "slot": asked.slot,
+        "usage": usage_name(asked.usage()),
+        "algorithm": algorithm_name(asked.algorithm()),
+        "derivation_key": asked.derivation_key,
+        "check_value": data_encoding::HEXUPPER.encode(&key.check_value),
     })
 }
 
@@ -161,6 +192,14 @@ pub(super) fn entry_json(entry: &proto::TimelineEntry) -> Value {
 /// A state in its own words.
 pub(super) fn state_name(state: proto::TerminalState) -> String {
     state.as_str_name().trim_start_matches("TERMINAL_STATE_").to_owned()
+}
+
+fn usage_name(usage: proto::KeyUsage) -> String {
+    usage.as_str_name().trim_start_matches("KEY_USAGE_").to_owned()
+}
+
+fn algorithm_name(algorithm: proto::KeyAlgorithm) -> String {
+    algorithm.as_str_name().trim_start_matches("KEY_ALGORITHM_").to_owned()
 }
 
 fn time_text(time: Option<prost_types::Timestamp>) -> Option<String> {
