@@ -312,6 +312,57 @@ fn static_keys_are_shown_with_the_check_values_that_the_device_told() {
 }
 
 #[test]
+fn keys_are_renewed_by_hand_in_an_activation_or_by_the_update_key() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.path("data"));
+    let url = service.url.as_str();
+    let (state, pki) = (folder.path("till.json"), folder.path("data/dev-pki"));
+    let simulate = ["terminal", "simulate", "--state", &state];
+    let rekey = ["terminal", "rekey", "till", "--cause", "a year has passed"];
+    let show = || -> Value {
+        let shown = succeed(&["--output", "json", "terminal", "show", "till"], url);
+        serde_json::from_str(&shown).unwrap()
+    };
+    let renew = |how: &[&str]| -> Vec<String> {
+        let play = [&["--output", "json"], &simulate[..], &["--renew"], how].concat();
+        let told = succeed(&play, url);
+        let told = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        told.map(|told| told["call"].as_str().unwrap().to_owned()).collect()
+    };
+    succeed(&["terminal", "register", "till", "--serial", "SN-1"], url);
+    let early = firstkey(&rekey, Some(url));
+    assert!(text(&early.stderr).contains("ACTIVATION_STATE"), "{}", text(&early.stderr));
+    let code = succeed(&["terminal", "code", "till"], url);
+    let first = [&simulate[..], &["--pki", &pki, "--serial", "SN-1", "--code", code.trim()]];
+    succeed(&first.concat(), url);
+    succeed(&["terminal", "enable", "till"], url);
+    let first = show();
+
+    assert!(succeed(&rekey, url).contains("REKEYING"));
+    let update = [&simulate[..], &["--renew", "--update"]].concat();
+    let refused = firstkey(&update, Some(url));
+    assert!(text(&refused.stderr).contains("ACTIVATION_STATE"), "an update was not allowed");
+    assert_eq!(renew(&[])[..3], ["BeginActivation", "DeliverKeys", "ConfirmKeys"]);
+    let second = show();
+    assert_eq!((&second["state"], &second["forward_secrecy"]), (&"ACTIVE".into(), &true.into()));
+    assert_ne!(second["initial_key_id"], first["initial_key_id"]);
+    let entries = second["timeline"].as_array().unwrap();
+    let started = entries.iter().find(|entry| entry["step"] == "StartRekey").unwrap();
+    assert!(started["note"].as_str().unwrap().contains("a year has passed"));
+    succeed(&[&simulate[..], &["--purchase", "1250"]].concat(), url);
+
+    succeed(&[&rekey[..], &["--update-key"]].concat(), url);
+    assert_eq!(renew(&["--update"]), ["UpdateKeys", "ConfirmKeys"]);
+    let third = show();
+    assert_eq!((&third["state"], &third["forward_secrecy"]), (&"ACTIVE".into(), &false.into()));
+    assert_ne!(third["initial_key_id"], second["initial_key_id"]);
+    let bought = succeed(&[&simulate[..], &["--purchase", "1250"]].concat(), url);
+    assert!(bought.contains(third["initial_key_id"].as_str().unwrap()), "under the new keys");
+    let alone = firstkey(&[&simulate[..], &["--update"]].concat(), Some(url));
+    assert_eq!(alone.status.code(), Some(2), "an update renews");
+}
+
+#[test]
 fn a_fleet_is_reported_and_its_soundness_is_the_exit_code() {
     let folder = Folder::new();
     let service = Service::start(&folder.path("data"));

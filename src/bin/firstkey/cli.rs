@@ -97,6 +97,13 @@ unless all lines are well-formed. The same file again, within 24 hours, register
     Code(Code),
     /// Open PIN and MAC calls for a tested terminal (step 8).
     Enable(Named),
+    /// Let an active terminal take new keys; the old ones serve until those are confirmed.
+    #[command(after_help = "Examples:
+  firstkey terminal rekey till-7 --cause 'a year has passed'
+  firstkey terminal rekey till-7 --cause 'a year has passed' --update-key
+
+The terminal then takes them with `simulate --renew`, or with `simulate --renew --update`.")]
+    Rekey(Rekey),
     /// Show a terminal and its timeline.
     Show(Named),
     /// List terminals.
@@ -114,6 +121,7 @@ unless all lines are well-formed. The same file again, within 24 hours, register
       --code XXXX-XXXX-XXXX
   firstkey terminal simulate --state till-9.json --serial SN-0009 --code XXXX-XXXX-XXXX
   firstkey terminal simulate --state till-7.json --purchase 1250
+  firstkey terminal simulate --state till-7.json --renew
   firstkey terminal simulate --count 1000 --lose 5 --pki DATA/dev-pki
   firstkey terminal simulate --fault all --pki DATA/dev-pki
 
@@ -180,6 +188,22 @@ pub(crate) struct Code {
 pub(crate) struct Named {
     /// The terminal's id.
     pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
+/// `firstkey terminal rekey`.
+#[derive(Debug, Args)]
+pub(crate) struct Rekey {
+    /// The terminal's id.
+    pub(crate) id: String,
+    /// Why, for its timeline.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) cause: String,
+    /// The update key of the AES keys that serve may carry the new ones. Only where those are known
+    /// to nobody: who knows them reads the new ones.
+    #[arg(long)]
+    pub(crate) update_key: bool,
     #[command(flatten)]
     pub(crate) server: Server,
 }
@@ -261,6 +285,10 @@ pub(crate) struct Device {
     /// was cancelled.
     #[arg(long, requires = "state")]
     pub(crate) renew: bool,
+    /// With --renew: take them under the update key of the AES keys that serve, where the re-key
+    /// allows it, and not in a new activation.
+    #[arg(long, requires = "renew", conflicts_with = "code")]
+    pub(crate) update: bool,
     /// After activation: make a purchase of this amount in minor units.
     #[arg(long, value_name = "AMOUNT", requires = "state", conflicts_with_all = ["code", "renew"])]
     pub(crate) purchase: Option<u64>,

@@ -17,7 +17,7 @@ use self::show::{
     HEAD, entry_json, entry_row, print_found, print_one, print_whole, row, terminal_json,
     terminal_row,
 };
-use crate::cli::{self, Code, List, Lookup, Named, Output, Watch};
+use crate::cli::{self, Code, List, Lookup, Named, Output, Rekey, Watch};
 use crate::print;
 
 pub(crate) async fn run(command: cli::Terminal, output: Output) -> anyhow::Result<ExitCode> {
@@ -25,6 +25,7 @@ pub(crate) async fn run(command: cli::Terminal, output: Output) -> anyhow::Resul
         cli::Terminal::Register(arguments) => return register::run(arguments, output).await,
         cli::Terminal::Code(arguments) => code(arguments, output).await,
         cli::Terminal::Enable(arguments) => enable(arguments, output).await,
+        cli::Terminal::Rekey(arguments) => rekey(arguments, output).await,
         cli::Terminal::Show(arguments) => show(arguments, output).await,
         cli::Terminal::List(arguments) => list(arguments, output).await,
         cli::Terminal::Lookup(arguments) => lookup(arguments, output).await,
@@ -67,6 +68,18 @@ async fn enable(arguments: Named, output: Output) -> anyhow::Result<()> {
     let request = proto::EnableTerminalRequest { request_id: request_id(), name };
     let enabled = client.terminals().enable_terminal(request).await.map_err(ClientError::from)?;
     print_one(enabled.into_inner().terminal.as_ref(), output)
+}
+
+async fn rekey(arguments: Rekey, output: Output) -> anyhow::Result<()> {
+    let client = connect(&arguments.server).await?;
+    let request = proto::StartRekeyRequest {
+        request_id: request_id(),
+        name: format!("terminals/{}", arguments.id),
+        cause: arguments.cause,
+        update_key_allowed: arguments.update_key,
+    };
+    let started = client.terminals().start_rekey(request).await.map_err(ClientError::from)?;
+    print_one(started.into_inner().terminal.as_ref(), output)
 }
 
 async fn show(arguments: Named, output: Output) -> anyhow::Result<()> {

@@ -23,7 +23,7 @@ use crate::shared::{SystemClock, development};
 
 pub(super) async fn run(arguments: Simulate, output: Output) -> anyhow::Result<()> {
     let client = connect(&arguments.server).await?;
-    let Device { state, serial, code, renew, purchase: amount_minor } = arguments.device;
+    let Device { state, serial, code, renew, update, purchase: amount_minor } = arguments.device;
     let path = state.context("a terminal needs --state FILE")?;
     let making =
         Making { serial: serial.as_deref(), pki: arguments.pki.as_deref(), keys: &arguments.keys };
@@ -43,7 +43,7 @@ pub(super) async fn run(arguments: Simulate, output: Output) -> anyhow::Result<(
     let now = || SystemClock.now().seconds();
     let mut tell = |told: Told| match output {
         Output::Table => print::line(&told_text(&told)),
-        Output::Json => print::line(&told_json(&told).to_string()),
+        Output::Json => print::line(&told_json(&told, update).to_string()),
     };
     let rng = SystemRng::new();
     let mut driver = Driver {
@@ -54,6 +54,9 @@ pub(super) async fn run(arguments: Simulate, output: Output) -> anyhow::Result<(
         save: &mut save,
         tell: &mut tell,
     };
+    if update {
+        return Ok(driver.update_keys().await?);
+    }
     Ok(driver.activate(code, renew).await?)
 }
 
@@ -168,6 +171,7 @@ fn write_memory(path: &Path, terminal: &Terminal) -> Result<(), String> {
         .and_then(|()| fs::rename(beside, path).map_err(anyhow::Error::from));
     written.map_err(|error| format!("{}: {error:#}", path.display()))
 }
+
 fn told_text(told: &Told) -> String {
     match told {
         Told::Begun { activation } => format!("the service proved itself: {activation}"),
@@ -208,8 +212,8 @@ fn told_text(told: &Told) -> String {
     }
 }
 
-/// The same as fields, under the name of the call.
-fn told_json(told: &Told) -> Value {
+/// The same as fields, under the name of the call; keys come by one of two.
+fn told_json(told: &Told, is_update: bool) -> Value {
     match told {
         Told::Begun { activation } => {
             json!({ "call": "BeginActivation", "activation": activation })
@@ -222,7 +226,8 @@ fn told_json(told: &Told) -> Value {
                     "check_value": key.check_value.to_string(),
                 })
             });
-            json!({ "call": "DeliverKeys", "keys": keys.collect::<Vec<_>>() })
+            let call = if is_update { "UpdateKeys" } else { "DeliverKeys" };
+            json!({ "call": call, "keys": keys.collect::<Vec<_>>() })
         }
         Told::Confirmed => json!({ "call": "ConfirmKeys" }),
         Told::Parameters(parameters) => json!({
