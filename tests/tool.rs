@@ -392,6 +392,25 @@ fn a_fleet_is_reported_and_its_soundness_is_the_exit_code() {
     assert_eq!(neither.status.code(), Some(2), "one terminal, or a fleet");
 }
 
+#[test]
+fn a_fault_is_told_as_a_row_and_as_fields() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.path("data"));
+    let pki = folder.path("data/dev-pki");
+    let play = ["terminal", "simulate", "--pki", &pki, "--fault"];
+    let table = succeed(&[&play[..], &["replay", "--at", "begin"]].concat(), &service.url);
+    let rows: Vec<Vec<&str>> =
+        table.lines().map(|line| line.split_whitespace().take(2).collect()).collect();
+    assert_eq!(rows, [["FAULT", "AT"], ["replay", "begin"]], "{table}");
+
+    let json = [&["--output", "json"], &play[..], &["alter"]].concat();
+    let told = succeed(&json, &service.url);
+    let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(told.iter().all(|told| told.is_object() && told["fault"] == "alter"));
+    let at: Vec<&str> = told.iter().map(|told| told["at"].as_str().unwrap()).collect();
+    assert!(at.contains(&"begin") && at.contains(&"purchase"), "{at:?}");
+}
+
 const MANIFEST: &str = "\
 id,serial,model,merchant_id,terminal_id,merchant_name,standing,profile,device_authority
 lane-1,LN-0001,simulator,000000000000001,00000001,Café am Markt,,dev-aes,dev-vendor
