@@ -2,6 +2,7 @@
 
 mod cli;
 mod dev;
+mod exit;
 mod print;
 mod terminal;
 mod vectors;
@@ -51,13 +52,13 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
                 TerminalError::Authentication | TerminalError::ServiceNotTrusted
             )
     ) {
-        return ExitCode::from(6);
+        return ExitCode::from(exit::UNSOUND);
     }
     let reason = error.reason().unwrap_or_default();
     ExitCode::from(match reason {
-        reason if reason.ends_with("_NOT_FOUND") => 4,
-        "POLICY_DENIED" | "DEVICE_NOT_TRUSTED" => 5,
-        "MAC_MISMATCH" | "PIN_BLOCK_REJECTED" | "KEY_BLOCK_REJECTED" => 6,
-        _ => 1,
+        reason if reason.ends_with("_NOT_FOUND") => exit::NOT_FOUND,
+        "POLICY_DENIED" | "DEVICE_NOT_TRUSTED" => exit::DENIED,
+        "MAC_MISMATCH" | "PIN_BLOCK_REJECTED" | "KEY_BLOCK_REJECTED" => exit::UNSOUND,
+        _ => exit::FAILED,
     })
 }

@@ -9,11 +9,8 @@ use firstkey::server::dev;
 use firstkey::vectors::{self, Report, Service};
 
 use crate::cli::Vectors;
-use crate::print;
 use crate::shared::development;
-
-/// The exit code when a vector failed.
-const FAILED: u8 = 6;
+use crate::{exit, print};
 
 pub(crate) async fn run(arguments: Vectors) -> anyhow::Result<ExitCode> {
     let mut files = Vec::new();
@@ -48,7 +45,7 @@ pub(crate) async fn run(arguments: Vectors) -> anyhow::Result<ExitCode> {
     }
     let failed = total.failed();
     print::line(total.to_string().trim_end());
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::UNSOUND) })
 }
 
 async fn through_service(

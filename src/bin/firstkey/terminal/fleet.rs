@@ -13,11 +13,8 @@ use serde_json::json;
 use super::connect;
 use super::show::row;
 use crate::cli::{Output, Simulate};
-use crate::print;
 use crate::shared::{SystemClock, development};
-
-/// The exit code when a terminal is not as it must be.
-const UNSOUND: u8 = 6;
+use crate::{exit, print};
 
 #[allow(clippy::disallowed_methods, reason = "a stopwatch for what is printed")]
 pub(super) async fn run(
@@ -61,7 +58,7 @@ pub(super) async fn run(
     activating.finish_and_clear();
     let report = report?;
     print(&report, output);
-    Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(UNSOUND) })
+    Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(exit::UNSOUND) })
 }
 
 fn print(report: &Report, output: Output) {
