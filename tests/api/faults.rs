@@ -22,7 +22,7 @@ async fn play_all(suite: Suite) {
             match play(&scene, suite, *fault, *at).await {
                 Ok(Some(cell)) => played.push(cell),
                 Ok(None) => {
-                    assert!(expected(*fault, *at).is_none() || (is_tdes && *at == At::Update))
+                    assert!(expected(*fault, *at).is_none() || (is_tdes && *at == At::Update));
                 }
                 Err(error) => panic!("{} at {}: {error}", fault.as_str(), at.as_str()),
             }

@@ -13,11 +13,8 @@ use serde_json::{Value, json};
 use super::connect;
 use super::show::row;
 use crate::cli::{ALL, Output, Simulate};
-use crate::print;
 use crate::shared::{SystemClock, development};
-
-/// The exit code when something came otherwise than it must.
-const UNSOUND: u8 = 6;
+use crate::{exit, print};
 
 pub(super) async fn run(
     arguments: Simulate,
@@ -63,7 +60,7 @@ pub(super) async fn run(
         return Err(error);
     }
     ensure!(rows.len() > 1, "that fault and that step do not meet in this suite");
-    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::from(UNSOUND) })
+    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::from(exit::UNSOUND) })
 }
 
 fn fault_row(played: &Played) -> Vec<String> {
