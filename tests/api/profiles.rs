@@ -195,7 +195,7 @@ const FAULTS: [(&str, Spoil); 24] = [
     ("update_mask", |request| request.update_mask = Some(FieldMask { paths: Vec::new() })),
     ("update_mask", |request| mask(request, "")),
     ("update_mask", |request| mask(request, "*")),
-    // Beside the one that the helper names.
+    // Beside the one that the fixture names.
     ("update_mask", |request| mask(request, "no_code")),
     ("update_mask", |request| mask(request, "noCode")),
     ("update_mask", |request| mask(request, "limits.currency")),
