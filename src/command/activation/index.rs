@@ -59,9 +59,7 @@ impl KeyIndex {
         let hex = data_encoding::HEXUPPER.encode(initial_key_id);
         format!("{base_derivation_key}/{hex}")
     }
-}
 
-impl KeyIndex {
     /// What the ids of all indexes below a base derivation key begin with, and no others.
     #[must_use]
     pub fn prefix_of(base_derivation_key: &str) -> String {

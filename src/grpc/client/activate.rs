@@ -3,12 +3,14 @@
 use tonic::Code;
 
 use super::ClientError;
-use super::line::{Line, Message};
+use super::line::{Line, Message, Reply};
 use crate::activation::payload::{CardData, Outcome, TestTransactionAnswer};
 use crate::activation::{ActivationCode, Parameters, Step};
 use crate::crypto::rng::Rng;
 use crate::pin::Pin;
-use crate::terminal::{LoadedKey, ReportRequest, Terminal, TerminalError, Test};
+use crate::terminal::{
+    LoadedKey, ReportRequest, Terminal, TerminalError, Test, TransactionRequest,
+};
 
 /// The test card: a PAN and PIN that everybody may know.
 const TEST_PAN: &str = "4111111111111111";
@@ -125,11 +127,7 @@ impl Driver<'_> {
     /// Steps 3 and 4 in one: asks for the keys and loads them.
     pub async fn update(&mut self) -> Result<(), ClientError> {
         let request = self.terminal.request_update(self.rng)?;
-        self.keep()?;
-        let reply = match self.line.send(Message::exchange(Step::Update, request)).await {
-            Ok(reply) => reply,
-            Err(status) => return Err(self.give_up(status)?),
-        };
+        let reply = self.exchange(Step::Update, request).await?;
         let loaded = match self.terminal.accept_update(reply.answer()) {
             Ok(loaded) => loaded,
             Err(error) => return Err(self.report_fault(Step::Update, error).await),
@@ -187,11 +185,7 @@ impl Driver<'_> {
     /// Step 6 without its report: asks and applies.
     pub async fn take_parameters(&mut self) -> Result<(), ClientError> {
         let request = self.terminal.request_parameters(self.rng)?;
-        self.keep()?;
-        let reply = match self.line.send(Message::exchange(Step::Parameters, request)).await {
-            Ok(reply) => reply,
-            Err(status) => return Err(self.give_up(status)?),
-        };
+        let reply = self.exchange(Step::Parameters, request).await?;
         if let Err(error) = self.terminal.apply_parameters(reply.answer()) {
             return Err(self.report_fault(Step::Parameters, error).await);
         }
@@ -212,15 +206,24 @@ impl Driver<'_> {
             currency: parameters.currency,
         };
         let request = self.terminal.test_transaction(test, self.rng)?;
-        self.keep()?;
-        let reply = match self.line.send(Message::exchange(Step::Test, request)).await {
-            Ok(reply) => reply,
-            Err(status) => return Err(self.give_up(status)?),
-        };
+        let reply = self.exchange(Step::Test, request).await?;
         let verdict = self.terminal.accept_verdict(reply.answer())?;
         self.keep()?;
         (self.tell)(Told::Tested(verdict.clone()));
         Ok(verdict)
+    }
+
+    /// Sends a message under a transaction key; the reply is still to be verified.
+    async fn exchange(
+        &mut self,
+        step: Step,
+        request: TransactionRequest,
+    ) -> Result<Reply, ClientError> {
+        self.keep()?;
+        match self.line.send(Message::exchange(step, request)).await {
+            Ok(reply) => Ok(reply),
+            Err(status) => Err(self.give_up(status)?),
+        }
     }
 
     /// One exchange is under way at a time: one that was cut off is finished before another. A test

@@ -110,6 +110,25 @@ impl Client {
         Ok(())
     }
 
+    /// Lists all terminals that a request asks for, page by page; its own page is not looked at.
+    pub async fn list_terminals(
+        &self,
+        wanted: proto::ListTerminalsRequest,
+    ) -> Result<Vec<proto::Terminal>, ClientError> {
+        let mut listed = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let request =
+                proto::ListTerminalsRequest { page_size: 100, page_token, ..wanted.clone() };
+            let page = self.terminals().list_terminals(request).await?.into_inner();
+            listed.extend(page.terminals);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(listed);
+            }
+        }
+    }
+
     /// Has the header of a key block explained.
     pub async fn inspect_key_block(&self, key_block: &str) -> Result<InspectedHeader, ClientError> {
         let request = proto::InspectKeyBlockRequest { key_block: key_block.to_owned() };

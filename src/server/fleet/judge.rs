@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Fleet;
 use super::till::Life;
-use crate::grpc::client::{Client, ClientError};
+use crate::grpc::client::ClientError;
 use crate::grpc::proto;
 
 /// How many faults are told at most.
@@ -20,7 +20,7 @@ pub(super) struct Judgement {
 
 /// Reads all terminals of the service and judges those of the fleet.
 pub(super) async fn judge(fleet: &Fleet, lives: &[Life]) -> Result<Judgement, ClientError> {
-    let listed = list(&fleet.client).await?;
+    let listed = fleet.client.list_terminals(proto::ListTerminalsRequest::default()).await?;
     let mut faults = doubles(&listed);
     let lives: BTreeMap<String, &Life> =
         lives.iter().map(|life| (fleet.order.id(life.number), life)).collect();
@@ -88,25 +88,6 @@ fn doubles(listed: &[proto::Terminal]) -> Vec<String> {
         }
     }
     faults
-}
-
-async fn list(client: &Client) -> Result<Vec<proto::Terminal>, ClientError> {
-    let mut listed = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let request = proto::ListTerminalsRequest {
-            page_size: 100,
-            page_token,
-            state: 0,
-            ..Default::default()
-        };
-        let page = client.terminals().list_terminals(request).await?.into_inner();
-        listed.extend(page.terminals);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return Ok(listed);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub(super) async fn device(
     let factory = Factory { client, pki, kek, rng: &*fleet.rng, now: (fleet.now)() };
     let (id, serial) = (fleet.order.id(number), fleet.order.serial(number));
     let (device, mut registration) = factory.make(&id, &serial, Order::suite(number)).await?;
-    // No two terminals of an acquirer have one terminal id.
+    // No two terminals of a fleet have one terminal id.
     registration.merchant.get_or_insert_default().terminal_id = format!("{number:08}");
     Ok((device, registration))
 }

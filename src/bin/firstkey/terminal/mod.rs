@@ -98,26 +98,12 @@ async fn list(arguments: List, output: Output) -> anyhow::Result<()> {
     let state = state.unwrap_or_default().into();
     let key = arguments.base_derivation_key;
     let base_derivation_key = key.map_or_else(String::new, |key| format!("keys/{key}"));
+    let wanted = proto::ListTerminalsRequest { state, base_derivation_key, ..Default::default() };
     let mut rows = vec![row(&HEAD)];
-    let mut page_token = String::new();
-    loop {
-        let request = proto::ListTerminalsRequest {
-            page_size: 100,
-            page_token,
-            state,
-            base_derivation_key: base_derivation_key.clone(),
-        };
-        let page = client.terminals().list_terminals(request).await.map_err(ClientError::from)?;
-        let page = page.into_inner();
-        for terminal in &page.terminals {
-            match output {
-                Output::Table => rows.push(terminal_row(terminal)),
-                Output::Json => print::line(&terminal_json(terminal).to_string()),
-            }
-        }
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
+    for terminal in client.list_terminals(wanted).await? {
+        match output {
+            Output::Table => rows.push(terminal_row(&terminal)),
+            Output::Json => print::line(&terminal_json(&terminal).to_string()),
         }
     }
     if output == Output::Table {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use data_encoding::HEXUPPER;
 use firstkey::activation::ActivationCode;
 use firstkey::agreement::Suite;
@@ -97,29 +97,16 @@ async fn device(client: &Client, state: &Path, making: &Making<'_>) -> anyhow::R
 /// The suite and the master key that the terminal of a serial is registered with: a vendor ships
 /// the application for it.
 async fn registered(client: &Client, serial: &str) -> anyhow::Result<(Suite, String)> {
-    let mut page_token = String::new();
-    loop {
-        let request = proto::ListTerminalsRequest {
-            page_size: 100,
-            page_token,
-            state: 0,
-            ..Default::default()
-        };
-        let page = client.terminals().list_terminals(request).await.map_err(ClientError::from)?;
-        let page = page.into_inner();
-        let mut found = page.terminals.iter().filter(|terminal| terminal.serial == serial);
-        if let Some(terminal) = found.next_back() {
-            let request = proto::GetProfileRequest { name: terminal.profile.clone() };
-            let answer = client.terminals().get_profile(request).await;
-            let answer = answer.map_err(ClientError::from)?.into_inner();
-            let suite = answer.profile.map(|profile| profile.suite()).unwrap_or_default();
-            let name = suite.as_str_name().trim_start_matches("SUITE_");
-            let suite = Suite::from_name(name).context("an unknown suite")?;
-            return Ok((suite, terminal.master_key.clone()));
-        }
-        page_token = page.next_page_token;
-        ensure!(!page_token.is_empty(), "no terminal is registered with the serial {serial}");
-    }
+    let terminals = client.list_terminals(proto::ListTerminalsRequest::default()).await?;
+    let of_serial = terminals.into_iter().filter(|terminal| terminal.serial == serial);
+    let terminal = of_serial.max_by_key(|terminal| terminal.generation);
+    let terminal =
+        terminal.with_context(|| format!("no terminal is registered with the serial {serial}"))?;
+    let request = proto::GetProfileRequest { name: terminal.profile };
+    let answer = client.terminals().get_profile(request).await.map_err(ClientError::from)?;
+    let suite = answer.into_inner().profile.map(|profile| profile.suite()).unwrap_or_default();
+    let name = suite.as_str_name().trim_start_matches("SUITE_");
+    Ok((Suite::from_name(name).context("an unknown suite")?, terminal.master_key))
 }
 
 /// Makes a purchase with the test card, and plays the backend that has it checked.
