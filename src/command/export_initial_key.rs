@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::initial_key::InitialKeyId;
 use super::manage_keys::resource;
-use super::{Error, RequestId, give_up, recall, remember, retrying};
+use super::{Error, RequestId, give_up, recall, remember, repeated, retrying};
 use crate::key::usage::BaseDerivation;
 use crate::vault::{Action, Caller, Operation, Reason, StoredKey, Vault, Work, WrappingKey};
 
@@ -53,7 +53,7 @@ pub async fn export_initial_key(
             Err(error) => return Err(give_up(work, error).await),
         };
         if let Some(answer) = recall(vault, caller, action, request).await? {
-            return Ok(answer);
+            return repeated(work, answer).await;
         }
         match derive_and_wrap(&mut work, &keys).await {
             Ok(exported) => {

@@ -2,7 +2,7 @@
 
 use super::activation::record::{KeyStanding, Terminal};
 use super::transaction_key::{check_serves, check_strangers, terminal_of};
-use super::{Error, Ksn};
+use super::{Error, Ksn, audited};
 use crate::activation::State;
 use crate::vault::{Action, Caller, KeyRecord, Operation, Reason, UnixMillis, Vault};
 
@@ -30,7 +30,10 @@ pub struct Owner {
 
 /// Looks a key serial number up; `KEY_NOT_FOUND` where nobody here has its key set. Spends nothing.
 pub async fn lookup_ksn(vault: &Vault, caller: &Caller, ksn: &Ksn) -> Result<Found, Error> {
-    vault.authorise(caller, Action::LookupKsn, "terminals").await?;
+    audited(vault, caller, Action::LookupKsn, "terminals", look_up(vault, ksn)).await
+}
+
+async fn look_up(vault: &Vault, ksn: &Ksn) -> Result<Found, Error> {
     let name = vault.key_of_set(&ksn.key_set_id()).await?;
     let name = name.ok_or(Error::refused(Reason::KeyNotFound))?;
     let bdk = vault.key_record(&name).await?.record;

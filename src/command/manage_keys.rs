@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Page, RequestId, give_up, recall, remember, retrying};
+use super::{Error, Page, RequestId, audited, give_up, recall, remember, repeated, retrying};
 use crate::key::usage::KeyBlockProtection;
 use crate::key::{Algorithm, Key};
 use crate::keyblock::{self, Explained, Header, Version};
@@ -81,7 +81,7 @@ pub async fn create_key(
     retrying(|| async {
         let mut work = vault.begin(caller, action, resource(&new.name)).await?;
         if let Some(answer) = recall(vault, caller, action, request).await? {
-            return Ok(answer);
+            return repeated(work, answer).await;
         }
         let made = match check_new(&new) {
             Ok(()) => work.create_key(new.clone()).await.map_err(name_attributes),
@@ -105,7 +105,7 @@ pub async fn import_key(
         let mut work = vault.begin(caller, action, resource(&id)).await?;
         vault.authorise(caller, action, &resource(&wrapping_key)).await?;
         if let Some(answer) = recall(vault, caller, action, request).await? {
-            return Ok(answer);
+            return repeated(work, answer).await;
         }
         let import = ImportKey {
             name: id.clone(),
@@ -162,7 +162,7 @@ pub async fn export_key(
         work.detail("wrapping_key", resource(&export.wrapping_key));
         if let Some(answer) = recall(vault, caller, action, request).await? {
             return match check_leaves(vault, &work, &export).await {
-                Ok(()) => Ok(answer),
+                Ok(()) => repeated(work, answer).await,
                 Err(error) => Err(give_up(work, error).await),
             };
         }
@@ -180,8 +180,8 @@ pub async fn export_key(
 
 /// Returns a key's description.
 pub async fn get_key(vault: &Vault, caller: &Caller, id: &str) -> Result<KeyRecord, Error> {
-    vault.authorise(caller, Action::GetKey, &resource(id)).await?;
-    Ok(vault.key_record(id).await?.record.described())
+    let found = async { Ok(vault.key_record(id).await?.record.described()) };
+    audited(vault, caller, Action::GetKey, resource(id), found).await
 }
 
 /// Lists keys in the order of their names, from the one after `after`.
@@ -191,12 +191,14 @@ pub async fn list_keys(
     after: Option<&str>,
     limit: usize,
 ) -> Result<Page<KeyRecord>, Error> {
-    vault.authorise(caller, Action::ListKeys, "keys").await?;
-    let mut rows = vault.key_records(after, limit + 1).await?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let next = if more { rows.last().map(|last| last.name.clone()) } else { None };
-    Ok(Page { rows: rows.into_iter().map(KeyRecord::described).collect(), next })
+    let page = async {
+        let mut rows = vault.key_records(after, limit + 1).await?;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = if more { rows.last().map(|last| last.name.clone()) } else { None };
+        Ok(Page { rows: rows.into_iter().map(KeyRecord::described).collect(), next })
+    };
+    audited(vault, caller, Action::ListKeys, "keys", page).await
 }
 
 /// Moves a key to another state, or shortens the time that a compromised one serves.
@@ -211,7 +213,7 @@ pub async fn set_key_state(
     retrying(|| async {
         let mut work = vault.begin(caller, action, resource(id)).await?;
         if let Some(answer) = recall(vault, caller, action, request).await? {
-            return Ok(answer);
+            return repeated(work, answer).await;
         }
         let changed = work.set_key_state(id, change).await.map_err(name_serve_until);
         finish(vault, work, request, changed).await
@@ -225,10 +227,12 @@ pub async fn inspect_key_block(
     caller: &Caller,
     key_block: &str,
 ) -> Result<Inspected, Error> {
-    vault.authorise(caller, Action::InspectKeyBlock, "").await?;
-    let (header, _) = Header::parse(key_block)
-        .map_err(|_| Error::field("key_block", "does not begin with a key block header"))?;
-    Ok(Inspected { fields: keyblock::explain(&header), importable: is_importable(&header) })
+    let inspected = async {
+        let (header, _) = Header::parse(key_block)
+            .map_err(|_| Error::field("key_block", "does not begin with a key block header"))?;
+        Ok(Inspected { fields: keyblock::explain(&header), importable: is_importable(&header) })
+    };
+    audited(vault, caller, Action::InspectKeyBlock, "", inspected).await
 }
 
 /// The resource name of a key.

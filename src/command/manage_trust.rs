@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Error, Page, RequestId, give_up, recall, remember, retrying};
+use super::{Error, Page, RequestId, audited, give_up, recall, remember, repeated, retrying};
 use crate::crypto::certificate::{self, Chain, Leaf};
 use crate::crypto::ec::SigningKey;
 use crate::vault::{Action, Caller, Kind, Reason, Record, UnixMillis, Vault, Versioned, Work};
@@ -116,7 +116,7 @@ pub async fn create_identity_key(
     retrying(|| async {
         let mut work = vault.begin(caller, action, "identity").await?;
         if let Some(answer) = recall(vault, caller, action, request).await? {
-            return Ok(answer);
+            return repeated(work, answer).await;
         }
         if vault.get::<IdentityRecord>(IDENTITY).await?.is_some() {
             return Err(give_up(work, Reason::ResourceAlreadyExists).await);
@@ -140,8 +140,8 @@ pub async fn create_identity_key(
 
 /// Returns the identity.
 pub async fn get_identity(vault: &Vault, caller: &Caller) -> Result<Identity, Error> {
-    vault.authorise(caller, Action::GetIdentity, "identity").await?;
-    Ok(read_identity(vault).await?.record.public)
+    let found = async { Ok(read_identity(vault).await?.record.public) };
+    audited(vault, caller, Action::GetIdentity, "identity", found).await
 }
 
 /// Makes a certificate request for the identity key, in DER.
@@ -185,7 +185,7 @@ pub async fn import_certificate(
     retrying(|| async {
         let mut work = vault.begin(caller, action, "identity").await?;
         if let Some(answer) = recall(vault, caller, action, request).await? {
-            return Ok(answer);
+            return repeated(work, answer).await;
         }
         let (identity, leaf) = match certified(vault, &chain, work.now()).await {
             Ok(certified) => certified,
@@ -231,7 +231,7 @@ pub async fn create_device_authority(
         let resource = format!("deviceAuthorities/{}", new.id);
         let mut work = vault.begin(caller, action, resource).await?;
         if let Some(answer) = recall(vault, caller, action, request).await? {
-            return Ok(answer);
+            return repeated(work, answer).await;
         }
         let Ok(inspected) = certificate::inspect_authority(&new.certificate) else {
             let error = Error::field("certificate", "is no certificate of an authority");
@@ -259,8 +259,8 @@ pub async fn get_device_authority(
     id: &str,
 ) -> Result<DeviceAuthority, Error> {
     let resource = format!("deviceAuthorities/{id}");
-    vault.authorise(caller, Action::GetDeviceAuthority, &resource).await?;
-    read_device_authority(vault, id).await
+    let found = read_device_authority(vault, id);
+    audited(vault, caller, Action::GetDeviceAuthority, resource, found).await
 }
 
 /// Lists the device authorities.
@@ -270,8 +270,8 @@ pub async fn list_device_authorities(
     after: Option<&str>,
     limit: usize,
 ) -> Result<Page<DeviceAuthority>, Error> {
-    vault.authorise(caller, Action::ListDeviceAuthorities, "deviceAuthorities").await?;
-    Page::read(vault, None, after, limit).await
+    let page = Page::read(vault, None, after, limit);
+    audited(vault, caller, Action::ListDeviceAuthorities, "deviceAuthorities", page).await
 }
 
 /// Denies a device.
@@ -286,7 +286,7 @@ pub async fn deny_device(
     retrying(|| async {
         let mut work = vault.begin(caller, action, format!("devices/{serial}")).await?;
         if let Some(answer) = recall(vault, caller, action, request).await? {
-            return Ok(answer);
+            return repeated(work, answer).await;
         }
         if vault.get::<DeniedDevice>(&serial).await?.is_some() {
             return Err(give_up(work, Reason::ResourceAlreadyExists).await);
@@ -313,7 +313,7 @@ pub async fn allow_device(
     retrying(|| async {
         let mut work = vault.begin(caller, action, format!("devices/{serial}")).await?;
         if recall::<()>(vault, caller, action, request).await?.is_some() {
-            return Ok(());
+            return repeated(work, ()).await;
         }
         let Some(denied) = vault.get::<DeniedDevice>(serial).await? else {
             return Err(give_up(work, Reason::ResourceNotFound).await);
@@ -333,8 +333,8 @@ pub async fn list_denied_devices(
     after: Option<&str>,
     limit: usize,
 ) -> Result<Page<DeniedDevice>, Error> {
-    vault.authorise(caller, Action::ListDeniedDevices, "devices").await?;
-    Page::read(vault, None, after, limit).await
+    let page = Page::read(vault, None, after, limit);
+    audited(vault, caller, Action::ListDeniedDevices, "devices", page).await
 }
 
 /// Whether a device is denied.

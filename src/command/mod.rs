@@ -59,6 +59,31 @@ impl RequestId {
     }
 }
 
+/// Reads for a caller. Nothing is shown before the audit log has it who looked at what.
+async fn audited<T>(
+    vault: &Vault,
+    caller: &Caller,
+    action: Action,
+    resource: impl Into<String>,
+    read: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let work = vault.begin(caller, action, resource).await?;
+    match read.await {
+        Ok(found) => {
+            work.commit().await?;
+            Ok(found)
+        }
+        Err(error) => Err(give_up(work, error).await),
+    }
+}
+
+/// Gives an answer once more; this too is told in the audit log.
+async fn repeated<T>(mut work: Work, answer: T) -> Result<T, Error> {
+    work.detail("repeated", "true");
+    work.commit().await?;
+    Ok(answer)
+}
+
 /// Finds the answer that the same request was given before.
 async fn recall<T: DeserializeOwned>(
     vault: &Vault,

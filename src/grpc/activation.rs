@@ -1,7 +1,5 @@
 //! `ActivationService`: the terminal's steps, each a payload and what vouches for it.
 
-use std::sync::Arc;
-
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, required};
@@ -15,7 +13,6 @@ use crate::command::activation::{
     Exchange, Signed, begin, confirm, deliver, parameters, report, test_transaction, update,
 };
 use crate::command::{Error, Ksn};
-use crate::vault::Vault;
 
 /// The length of a signature: r and s.
 const SIGNATURE_LEN_BYTES: usize = 64;
@@ -23,9 +20,7 @@ const SIGNATURE_LEN_BYTES: usize = 64;
 const HMAC_LEN_BYTES: usize = 32;
 
 /// The service.
-pub(super) struct ActivationApi {
-    pub(super) vault: Arc<Vault>,
-}
+pub(super) struct ActivationApi;
 
 #[tonic::async_trait]
 impl ActivationService for ActivationApi {
@@ -33,10 +28,10 @@ impl ActivationService for ActivationApi {
         &self,
         request: Request<proto::BeginActivationRequest>,
     ) -> Result<Response<proto::BeginActivationResponse>, Status> {
-        serve("BeginActivation", request, async |caller, body| {
+        serve("BeginActivation", request, async |vault, caller, body| {
             let payload = convert::bytes("payload", body.payload, 1..=BEGIN_LEN_BYTES_MAX)?;
             let request = proven(payload, "proof", body.proof)?;
-            let answer = begin::begin_activation(&self.vault, &caller, &request).await?;
+            let answer = begin::begin_activation(&vault, &caller, &request).await?;
             let (payload, proof) = (answer.payload, answer.proof);
             Ok(proto::BeginActivationResponse { payload, proof })
         })
@@ -47,12 +42,12 @@ impl ActivationService for ActivationApi {
         &self,
         request: Request<proto::DeliverKeysRequest>,
     ) -> Result<Response<proto::DeliverKeysResponse>, Status> {
-        serve("DeliverKeys", request, async |caller, body| {
+        serve("DeliverKeys", request, async |vault, caller, body| {
             let name = activation(&body.activation)?;
             let payload = payload(body.payload)?;
             let request = proven(payload, "proof", body.proof)?;
             let of = (name.terminal_id(), name.number());
-            let answer = deliver::deliver_keys(&self.vault, &caller, of, &request).await?;
+            let answer = deliver::deliver_keys(&vault, &caller, of, &request).await?;
             let (payload, proof) = (answer.payload, answer.proof);
             Ok(proto::DeliverKeysResponse { payload, proof })
         })
@@ -63,12 +58,12 @@ impl ActivationService for ActivationApi {
         &self,
         request: Request<proto::ConfirmKeysRequest>,
     ) -> Result<Response<proto::ConfirmKeysResponse>, Status> {
-        serve("ConfirmKeys", request, async |caller, body| {
+        serve("ConfirmKeys", request, async |vault, caller, body| {
             let name = activation(&body.activation)?;
             let payload = payload(body.payload)?;
             let request = signed(payload, "mac", body.mac, HMAC_LEN_BYTES)?;
             let of = (name.terminal_id(), name.number());
-            let answer = confirm::confirm_keys(&self.vault, &caller, of, &request).await?;
+            let answer = confirm::confirm_keys(&vault, &caller, of, &request).await?;
             Ok(proto::ConfirmKeysResponse { payload: answer.payload, mac: answer.proof })
         })
         .await
@@ -78,9 +73,9 @@ impl ActivationService for ActivationApi {
         &self,
         request: Request<proto::GetParametersRequest>,
     ) -> Result<Response<proto::GetParametersResponse>, Status> {
-        serve("GetParameters", request, async |caller, body| {
+        serve("GetParameters", request, async |vault, caller, body| {
             let request = exchange(&body.ksn, body.payload, body.mac)?;
-            let answer = parameters::get_parameters(&self.vault, &caller, &request).await?;
+            let answer = parameters::get_parameters(&vault, &caller, &request).await?;
             Ok(proto::GetParametersResponse { payload: answer.payload, mac: answer.proof })
         })
         .await
@@ -90,7 +85,7 @@ impl ActivationService for ActivationApi {
         &self,
         request: Request<proto::ReportStepRequest>,
     ) -> Result<Response<proto::ReportStepResponse>, Status> {
-        serve("ReportStep", request, async |caller, body| {
+        serve("ReportStep", request, async |vault, caller, body| {
             let name = activation(&body.activation)?;
             let payload = payload(body.payload)?;
             let (signed, voucher) = match required("proof", body.proof)? {
@@ -105,7 +100,7 @@ impl ActivationService for ActivationApi {
                 }
             };
             let of = (name.terminal_id(), name.number());
-            report::report_step(&self.vault, &caller, of, &signed, &voucher).await?;
+            report::report_step(&vault, &caller, of, &signed, &voucher).await?;
             Ok(proto::ReportStepResponse {})
         })
         .await
@@ -115,10 +110,9 @@ impl ActivationService for ActivationApi {
         &self,
         request: Request<proto::RunTestTransactionRequest>,
     ) -> Result<Response<proto::RunTestTransactionResponse>, Status> {
-        serve("RunTestTransaction", request, async |caller, body| {
+        serve("RunTestTransaction", request, async |vault, caller, body| {
             let request = exchange(&body.ksn, body.payload, body.mac)?;
-            let answer =
-                test_transaction::run_test_transaction(&self.vault, &caller, &request).await?;
+            let answer = test_transaction::run_test_transaction(&vault, &caller, &request).await?;
             Ok(proto::RunTestTransactionResponse { payload: answer.payload, mac: answer.proof })
         })
         .await
@@ -128,13 +122,13 @@ impl ActivationService for ActivationApi {
         &self,
         request: Request<proto::UpdateKeysRequest>,
     ) -> Result<Response<proto::UpdateKeysResponse>, Status> {
-        serve("UpdateKeys", request, async |caller, body| {
+        serve("UpdateKeys", request, async |vault, caller, body| {
             let request = exchange(&body.ksn, body.payload, body.mac)?;
             // TDES keys have no update key.
             if matches!(request.ksn, Ksn::Tdes(_)) {
                 return Err(Error::ksn("ksn"));
             }
-            let answer = update::update_keys(&self.vault, &caller, &request).await?;
+            let answer = update::update_keys(&vault, &caller, &request).await?;
             Ok(proto::UpdateKeysResponse { payload: answer.payload, mac: answer.proof })
         })
         .await

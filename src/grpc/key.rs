@@ -1,7 +1,5 @@
 //! `KeyService`: keys, for officers.
 
-use std::sync::Arc;
-
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, resource, timestamp};
@@ -17,7 +15,7 @@ use crate::command::{Error, manage_keys};
 use crate::pin::PinBlockFormat;
 use crate::vault::{
     self, DEVICE_CAP, KeyAttributes, KeyRecord, MAC_LENGTH_MIN_BYTES, NewKey, StateChange,
-    UnixMillis, Vault,
+    UnixMillis,
 };
 
 /// The longest key block, in characters: the highest multiple of 16, as version D has it, that the
@@ -25,9 +23,7 @@ use crate::vault::{
 const KEY_BLOCK_LEN_MAX: usize = 9_984;
 
 /// The service.
-pub(super) struct KeyApi {
-    pub(super) vault: Arc<Vault>,
-}
+pub(super) struct KeyApi;
 
 #[tonic::async_trait]
 impl KeyService for KeyApi {
@@ -35,7 +31,7 @@ impl KeyService for KeyApi {
         &self,
         request: Request<proto::CreateKeyRequest>,
     ) -> Result<Response<proto::CreateKeyResponse>, Status> {
-        serve("CreateKey", request, async |caller, body| {
+        serve("CreateKey", request, async |vault, caller, body| {
             let request = convert::request_id("CreateKey", &body.request_id, &body)?;
             let new = NewKey {
                 name: convert::id("key_id", &body.key_id)?,
@@ -45,7 +41,7 @@ impl KeyService for KeyApi {
                 exportability: to_exportability("exportability", body.exportability)?,
                 attributes: to_attributes(body.attributes)?,
             };
-            let made = manage_keys::create_key(&self.vault, &caller, Some(&request), new).await?;
+            let made = manage_keys::create_key(&vault, &caller, Some(&request), new).await?;
             Ok(proto::CreateKeyResponse { key: Some(from_key(&made)?) })
         })
         .await
@@ -55,7 +51,7 @@ impl KeyService for KeyApi {
         &self,
         request: Request<proto::ImportKeyRequest>,
     ) -> Result<Response<proto::ImportKeyResponse>, Status> {
-        serve("ImportKey", request, async |caller, body| {
+        serve("ImportKey", request, async |vault, caller, body| {
             let request = convert::request_id("ImportKey", &body.request_id, &body)?;
             let import = manage_keys::Import {
                 id: convert::id("key_id", &body.key_id)?,
@@ -65,7 +61,7 @@ impl KeyService for KeyApi {
                 attributes: to_attributes(body.attributes)?,
             };
             let request = Some(&request);
-            let imported = manage_keys::import_key(&self.vault, &caller, request, import).await?;
+            let imported = manage_keys::import_key(&vault, &caller, request, import).await?;
             Ok(proto::ImportKeyResponse { key: Some(from_key(&imported)?) })
         })
         .await
@@ -75,7 +71,7 @@ impl KeyService for KeyApi {
         &self,
         request: Request<proto::ExportKeyRequest>,
     ) -> Result<Response<proto::ExportKeyResponse>, Status> {
-        serve("ExportKey", request, async |caller, body| {
+        serve("ExportKey", request, async |vault, caller, body| {
             let request = convert::request_id("ExportKey", &body.request_id, &body)?;
             let export = manage_keys::Export {
                 id: resource("name", "keys", &body.name)?,
@@ -83,7 +79,7 @@ impl KeyService for KeyApi {
                 exportability: to_exportability("exportability", body.exportability)?,
             };
             let request = Some(&request);
-            let exported = manage_keys::export_key(&self.vault, &caller, request, export).await?;
+            let exported = manage_keys::export_key(&vault, &caller, request, export).await?;
             Ok(proto::ExportKeyResponse {
                 check_value: from_hex(&exported.check_value)?,
                 key_block: exported.key_block,
@@ -97,14 +93,14 @@ impl KeyService for KeyApi {
         &self,
         request: Request<proto::ExportInitialKeyRequest>,
     ) -> Result<Response<proto::ExportInitialKeyResponse>, Status> {
-        serve("ExportInitialKey", request, async |caller, body| {
+        serve("ExportInitialKey", request, async |vault, caller, body| {
             let request = convert::request_id("ExportInitialKey", &body.request_id, &body)?;
             let bdk = resource("base_derivation_key", "keys", &body.base_derivation_key)?;
             let export = export_initial_key::Export {
                 base_derivation_key: bdk,
                 wrapping_key: resource("wrapping_key", "keys", &body.wrapping_key)?,
             };
-            let exported = export_initial_key(&self.vault, &caller, Some(&request), &export);
+            let exported = export_initial_key(&vault, &caller, Some(&request), &export);
             let exported = exported.await?;
             Ok(proto::ExportInitialKeyResponse {
                 key_block: exported.key_block,
@@ -119,9 +115,9 @@ impl KeyService for KeyApi {
         &self,
         request: Request<proto::GetKeyRequest>,
     ) -> Result<Response<proto::GetKeyResponse>, Status> {
-        serve("GetKey", request, async |caller, body| {
+        serve("GetKey", request, async |vault, caller, body| {
             let id = resource("name", "keys", &body.name)?;
-            let found = manage_keys::get_key(&self.vault, &caller, &id).await?;
+            let found = manage_keys::get_key(&vault, &caller, &id).await?;
             Ok(proto::GetKeyResponse { key: Some(from_key(&found)?) })
         })
         .await
@@ -131,11 +127,11 @@ impl KeyService for KeyApi {
         &self,
         request: Request<proto::ListKeysRequest>,
     ) -> Result<Response<proto::ListKeysResponse>, Status> {
-        serve("ListKeys", request, async |caller, body| {
+        serve("ListKeys", request, async |vault, caller, body| {
             let limit = convert::page_size(body.page_size)?;
             let after = convert::page_token(&body.page_token)?;
             let after = after.as_deref();
-            let page = manage_keys::list_keys(&self.vault, &caller, after, limit).await?;
+            let page = manage_keys::list_keys(&vault, &caller, after, limit).await?;
             Ok(proto::ListKeysResponse {
                 keys: page.rows.iter().map(from_key).collect::<Result<_, _>>()?,
                 next_page_token: convert::next_page_token(page.next.as_deref()),
@@ -148,7 +144,7 @@ impl KeyService for KeyApi {
         &self,
         request: Request<proto::SetKeyStateRequest>,
     ) -> Result<Response<proto::SetKeyStateResponse>, Status> {
-        serve("SetKeyState", request, async |caller, body| {
+        serve("SetKeyState", request, async |vault, caller, body| {
             let request = convert::request_id("SetKeyState", &body.request_id, &body)?;
             let id = resource("name", "keys", &body.name)?;
             let until = body.serve_until.map(|time| convert::unix_ms("serve_until", time));
@@ -156,8 +152,7 @@ impl KeyService for KeyApi {
                 state: to_state("state", body.state)?,
                 serve_until: until.transpose()?.map(UnixMillis),
             };
-            let changed =
-                manage_keys::set_key_state(&self.vault, &caller, Some(&request), &id, change);
+            let changed = manage_keys::set_key_state(&vault, &caller, Some(&request), &id, change);
             let key = changed.await?;
             Ok(proto::SetKeyStateResponse { key: Some(from_key(&key)?) })
         })
@@ -168,9 +163,9 @@ impl KeyService for KeyApi {
         &self,
         request: Request<proto::InspectKeyBlockRequest>,
     ) -> Result<Response<proto::InspectKeyBlockResponse>, Status> {
-        serve("InspectKeyBlock", request, async |caller, body| {
+        serve("InspectKeyBlock", request, async |vault, caller, body| {
             let key_block = to_key_block(&body.key_block)?;
-            let found = manage_keys::inspect_key_block(&self.vault, &caller, &key_block).await?;
+            let found = manage_keys::inspect_key_block(&vault, &caller, &key_block).await?;
             let fields = found.fields.into_iter().map(|row| proto::HeaderField {
                 field: row.field.to_owned(),
                 value: row.value,

@@ -1,8 +1,6 @@
 //! `MacService`: message authentication codes, for payment backends.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
-
 use tonic::{Request, Response, Status};
 
 use super::convert::{bytes, optional_resource};
@@ -11,15 +9,12 @@ use super::proto::{self};
 use super::respond::serve;
 use super::vocabulary::{to_direction, to_mac_algorithm, to_message, to_working_key};
 use crate::command::{Error, MacWorkingKey, generate_mac, verify_mac};
-use crate::vault::Vault;
 
 /// The lengths that any algorithm gives and any key permits.
 const MAC_LEN_BYTES: RangeInclusive<usize> = 4..=64;
 
 /// The service.
-pub(super) struct MacApi {
-    pub(super) vault: Arc<Vault>,
-}
+pub(super) struct MacApi;
 
 #[tonic::async_trait]
 impl MacService for MacApi {
@@ -27,7 +22,7 @@ impl MacService for MacApi {
         &self,
         request: Request<proto::GenerateMacRequest>,
     ) -> Result<Response<proto::GenerateMacResponse>, Status> {
-        serve("GenerateMac", request, async |caller, body| {
+        serve("GenerateMac", request, async |vault, caller, body| {
             let request = generate_mac::Request {
                 key: to_key("key", body.key, body.direction)?,
                 algorithm: to_mac_algorithm(body.algorithm, body.padding)?,
@@ -35,7 +30,7 @@ impl MacService for MacApi {
                 len_bytes: to_len_bytes(body.mac_length_bytes)?,
                 terminal: optional_resource("terminal", "terminals", &body.terminal)?,
             };
-            let mac = generate_mac::generate_mac(&self.vault, &caller, &request).await?;
+            let mac = generate_mac::generate_mac(&vault, &caller, &request).await?;
             Ok(proto::GenerateMacResponse { mac: mac.bytes().to_vec() })
         })
         .await
@@ -45,9 +40,9 @@ impl MacService for MacApi {
         &self,
         request: Request<proto::VerifyMacRequest>,
     ) -> Result<Response<proto::VerifyMacResponse>, Status> {
-        serve("VerifyMac", request, async |caller, body| {
+        serve("VerifyMac", request, async |vault, caller, body| {
             let request = to_verify("key", body)?;
-            verify_mac::verify_mac(&self.vault, &caller, &request).await?;
+            verify_mac::verify_mac(&vault, &caller, &request).await?;
             Ok(proto::VerifyMacResponse {})
         })
         .await

@@ -1,11 +1,12 @@
 //! gRPC, on this floor alone: each service converts, authorises, calls a command and converts back.
 
 mod activation;
-mod caller;
+mod admit;
 pub mod client;
 mod convert;
 mod key;
 mod mac;
+mod peer;
 mod pin;
 mod profile_update;
 mod respond;
@@ -16,14 +17,12 @@ mod trust;
 mod vocabulary;
 mod watch;
 
-use std::sync::Arc;
-
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
-use crate::vault::Vault;
-
+pub use self::admit::{Admission, Door, Trust};
+pub use self::peer::{Identity, Peer, Plane};
 pub use self::status::{DOMAIN, code};
 
 /// The longest message that is taken, in bytes.
@@ -42,9 +41,9 @@ pub const SERVICE_NAMES: [&str; 6] = [
     "firstkey.v1.TrustService",
 ];
 
-/// All services over one vault. Streams end when `draining` is cancelled.
+/// All services, behind the door. Streams end when `draining` is cancelled.
 #[must_use]
-pub fn services(vault: &Arc<Vault>, draining: CancellationToken) -> Routes {
+pub fn services(draining: CancellationToken) -> Routes {
     let mut routes = Routes::builder();
     /// Adds a service, whose messages are bounded.
     macro_rules! add {
@@ -54,18 +53,13 @@ pub fn services(vault: &Arc<Vault>, draining: CancellationToken) -> Routes {
             )
         };
     }
-    let vault = || Arc::clone(vault);
-    add!(
-        activation_service_server,
-        ActivationServiceServer,
-        activation::ActivationApi { vault: vault() }
-    );
-    add!(key_service_server, KeyServiceServer, key::KeyApi { vault: vault() });
-    add!(mac_service_server, MacServiceServer, mac::MacApi { vault: vault() });
-    add!(pin_service_server, PinServiceServer, pin::PinApi { vault: vault() });
-    let terminals = terminal::TerminalApi { vault: vault(), draining };
+    add!(activation_service_server, ActivationServiceServer, activation::ActivationApi);
+    add!(key_service_server, KeyServiceServer, key::KeyApi);
+    add!(mac_service_server, MacServiceServer, mac::MacApi);
+    add!(pin_service_server, PinServiceServer, pin::PinApi);
+    let terminals = terminal::TerminalApi { draining };
     add!(terminal_service_server, TerminalServiceServer, terminals.clone());
-    add!(trust_service_server, TrustServiceServer, trust::TrustApi { vault: vault() });
+    add!(trust_service_server, TrustServiceServer, trust::TrustApi);
     // The bound is a service's, so the batch call goes to a second one: an exact path comes before
     // the service's own.
     let batches = proto::terminal_service_server::TerminalServiceServer::new(terminals)

@@ -1,7 +1,5 @@
 //! `PinService`: PIN blocks, for payment backends.
 
-use std::sync::Arc;
-
 use tonic::{Request, Response, Status};
 
 use super::convert::optional_resource;
@@ -13,12 +11,9 @@ use super::vocabulary::{to_format, to_pan_form, to_working_key};
 use crate::command::verify_mac_and_translate_pin::{Request as Both, verify_mac_and_translate_pin};
 use crate::command::{Error, translate_pin};
 use crate::pin::{EncryptedPinBlock, Pan, PinBlockFormat};
-use crate::vault::Vault;
 
 /// The service.
-pub(super) struct PinApi {
-    pub(super) vault: Arc<Vault>,
-}
+pub(super) struct PinApi;
 
 #[tonic::async_trait]
 impl PinService for PinApi {
@@ -26,9 +21,9 @@ impl PinService for PinApi {
         &self,
         request: Request<proto::TranslatePinRequest>,
     ) -> Result<Response<proto::TranslatePinResponse>, Status> {
-        serve("TranslatePin", request, async |caller, body| {
+        serve("TranslatePin", request, async |vault, caller, body| {
             let request = to_request(body)?;
-            let block = translate_pin::translate_pin(&self.vault, &caller, &request).await?;
+            let block = translate_pin::translate_pin(&vault, &caller, &request).await?;
             Ok(proto::TranslatePinResponse { pin_block: block.bytes().to_vec() })
         })
         .await
@@ -38,9 +33,9 @@ impl PinService for PinApi {
         &self,
         request: Request<proto::VerifyMacAndTranslatePinRequest>,
     ) -> Result<Response<proto::VerifyMacAndTranslatePinResponse>, Status> {
-        serve("VerifyMacAndTranslatePin", request, async |caller, body| {
+        serve("VerifyMacAndTranslatePin", request, async |vault, caller, body| {
             let request = to_both(body)?;
-            let block = verify_mac_and_translate_pin(&self.vault, &caller, &request).await?;
+            let block = verify_mac_and_translate_pin(&vault, &caller, &request).await?;
             Ok(proto::VerifyMacAndTranslatePinResponse { pin_block: block.bytes().to_vec() })
         })
         .await

@@ -66,11 +66,14 @@ pub(super) fn from_error(error: &Error) -> Status {
 #[must_use]
 pub const fn code(reason: Reason) -> Code {
     match reason {
-        Reason::FieldInvalid | Reason::KsnInvalid | Reason::RequestIdReused => {
-            Code::InvalidArgument
-        }
+        Reason::FieldInvalid
+        | Reason::KsnInvalid
+        | Reason::MessageInvalid
+        | Reason::RequestIdReused => Code::InvalidArgument,
         Reason::ActivationRefused
         | Reason::ActivationState
+        | Reason::ApprovalRequired
+        | Reason::ApprovalState
         | Reason::CodeRefused
         | Reason::KeyBlockRejected
         | Reason::KeyNotActive
@@ -91,8 +94,11 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::TerminalAlreadyActivated
         | Reason::TerminalAlreadyExists => Code::AlreadyExists,
         Reason::StoreConflict => Code::Aborted,
-        Reason::BudgetSpent => Code::ResourceExhausted,
-        Reason::StoreUnavailable => Code::Unavailable,
+        Reason::BudgetSpent | Reason::RateLimited => Code::ResourceExhausted,
+        Reason::AuditUnavailable | Reason::SelfTestFailed | Reason::StoreUnavailable => {
+            Code::Unavailable
+        }
+        Reason::CallerUnknown => Code::Unauthenticated,
         Reason::Internal => Code::Internal,
     }
 }
@@ -102,7 +108,11 @@ const fn message(reason: Reason) -> &'static str {
     match reason {
         Reason::ActivationRefused => "the activation step carries no valid proof",
         Reason::ActivationState => "the terminal's state does not permit this call",
+        Reason::ApprovalRequired => "officers have to approve this request",
+        Reason::ApprovalState => "the approval is closed, or not this caller's to give",
+        Reason::AuditUnavailable => "the audit log can not be written; nothing was done",
         Reason::BudgetSpent => "too many failures; wait before the next try",
+        Reason::CallerUnknown => "the caller is not known",
         Reason::CodeRefused => "the activation code is wrong, used or expired",
         Reason::DeviceNotTrusted => "the device's certificate is not trusted for this terminal",
         Reason::FieldInvalid => "a field of the request is missing or invalid",
@@ -117,11 +127,14 @@ const fn message(reason: Reason) -> &'static str {
         Reason::KsnReplayed => "the KSN's counter is spent or out of the window",
         Reason::MacMismatch => "the MAC does not verify",
         Reason::MerchantNotApproved => "the merchant is not approved",
+        Reason::MessageInvalid => "the message is too long, compressed or not of its type",
         Reason::PinBlockRejected => "the PIN block was rejected",
         Reason::PolicyDenied => "policy does not allow this call",
+        Reason::RateLimited => "too many calls; come back later",
         Reason::RequestIdReused => "the request id was used with another body",
         Reason::ResourceAlreadyExists => "a resource of this name exists",
         Reason::ResourceNotFound => "there is no such resource",
+        Reason::SelfTestFailed => "a self-test failed; nothing is served",
         Reason::StoreConflict => "another call changed the same record; retry",
         Reason::StoreUnavailable => "the store is unavailable; repeat the call",
         Reason::TerminalAlreadyActivated => "the terminal holds confirmed keys; start a re-key",

@@ -1,7 +1,6 @@
 //! `TerminalService`: profiles, terminals, and what the acquirer's backend does with them.
 
 use std::pin::Pin;
-use std::sync::Arc;
 
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
@@ -17,12 +16,11 @@ use super::terminal_fields::{
     to_state,
 };
 use super::watch::Watch;
+use crate::command::Error;
 use crate::command::activation::lifecycle::{Change, change_terminal};
 use crate::command::activation::register::{self, Entry};
 use crate::command::activation::{code, profile, read, watch};
 use crate::command::lookup_ksn::lookup_ksn;
-use crate::command::{Error, RequestId};
-use crate::vault::{Caller, Vault};
 
 /// The longest stated cause, in characters.
 const CAUSE_LEN_MAX: usize = 200;
@@ -33,19 +31,18 @@ const ENTRIES_MAX: usize = 500;
 /// The service.
 #[derive(Clone)]
 pub(super) struct TerminalApi {
-    pub(super) vault: Arc<Vault>,
     pub(super) draining: tokio_util::sync::CancellationToken,
 }
 
 /// The body of a call that changes a terminal: convert, call, convert back.
 macro_rules! change {
-    ($api:ident, $name:literal, $request:ident, $response:ident, |$body:ident| $change:expr) => {
-        serve($name, $request, async |caller, $body| {
+    ($name:literal, $request:ident, $response:ident, |$body:ident| $change:expr) => {
+        serve($name, $request, async |vault, caller, $body| {
             let change = $change;
             let id = resource("name", "terminals", &$body.name)?;
             let request = convert::request_id($name, &$body.request_id, &$body)?;
-            let terminal = $api.change(&caller, &request, &id, &change).await?;
-            Ok(proto::$response { terminal: Some(terminal) })
+            let changed = change_terminal(&vault, &caller, Some(&request), &id, &change).await?;
+            Ok(proto::$response { terminal: Some(from_terminal(&changed, false)) })
         })
         .await
     };
@@ -57,11 +54,11 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::CreateProfileRequest>,
     ) -> Result<Response<proto::CreateProfileResponse>, Status> {
-        serve("CreateProfile", request, async |caller, body| {
+        serve("CreateProfile", request, async |vault, caller, body| {
             let request = convert::request_id("CreateProfile", &body.request_id, &body)?;
             let id = convert::id("profile_id", &body.profile_id)?;
             let new = new_profile(id, required("profile", body.profile)?)?;
-            let made = profile::create_profile(&self.vault, &caller, Some(&request), new).await?;
+            let made = profile::create_profile(&vault, &caller, Some(&request), new).await?;
             Ok(proto::CreateProfileResponse { profile: Some(from_profile(&made)) })
         })
         .await
@@ -71,9 +68,9 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::GetProfileRequest>,
     ) -> Result<Response<proto::GetProfileResponse>, Status> {
-        serve("GetProfile", request, async |caller, body| {
+        serve("GetProfile", request, async |vault, caller, body| {
             let id = resource("name", "profiles", &body.name)?;
-            let found = profile::get_profile(&self.vault, &caller, &id).await?;
+            let found = profile::get_profile(&vault, &caller, &id).await?;
             Ok(proto::GetProfileResponse { profile: Some(from_profile(&found)) })
         })
         .await
@@ -83,11 +80,11 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::ListProfilesRequest>,
     ) -> Result<Response<proto::ListProfilesResponse>, Status> {
-        serve("ListProfiles", request, async |caller, body| {
+        serve("ListProfiles", request, async |vault, caller, body| {
             let limit = convert::page_size(body.page_size)?;
             let after = convert::page_token(&body.page_token)?;
             let after = after.as_deref();
-            let page = profile::list_profiles(&self.vault, &caller, after, limit).await?;
+            let page = profile::list_profiles(&vault, &caller, after, limit).await?;
             Ok(proto::ListProfilesResponse {
                 profiles: page.rows.iter().map(from_profile).collect(),
                 next_page_token: convert::next_page_token(page.next.as_deref()),
@@ -100,12 +97,11 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::UpdateProfileRequest>,
     ) -> Result<Response<proto::UpdateProfileResponse>, Status> {
-        serve("UpdateProfile", request, async |caller, body| {
+        serve("UpdateProfile", request, async |vault, caller, body| {
             let request = convert::request_id("UpdateProfile", &body.request_id, &body)?;
             let (id, changes) = profile_update(body.profile, body.update_mask)?;
             let request = Some(&request);
-            let made =
-                profile::update_profile(&self.vault, &caller, request, &id, &changes).await?;
+            let made = profile::update_profile(&vault, &caller, request, &id, &changes).await?;
             Ok(proto::UpdateProfileResponse { profile: Some(from_profile(&made)) })
         })
         .await
@@ -115,10 +111,10 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::CreateTerminalRequest>,
     ) -> Result<Response<proto::CreateTerminalResponse>, Status> {
-        serve("CreateTerminal", request, async |caller, body| {
+        serve("CreateTerminal", request, async |vault, caller, body| {
             let Entry { request, new } = entry(body)?;
             let request = Some(&request);
-            let made = register::create_terminal(&self.vault, &caller, request, &new).await?;
+            let made = register::create_terminal(&vault, &caller, request, &new).await?;
             Ok(proto::CreateTerminalResponse { terminal: Some(from_terminal(&made, false)) })
         })
         .await
@@ -128,12 +124,12 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::BatchCreateTerminalsRequest>,
     ) -> Result<Response<proto::BatchCreateTerminalsResponse>, Status> {
-        serve("BatchCreateTerminals", request, async |caller, body| {
+        serve("BatchCreateTerminals", request, async |vault, caller, body| {
             if !(1..=ENTRIES_MAX).contains(&body.entries.len()) {
                 return Err(Error::field("entries", "are not 1 to 500"));
             }
             let entries = body.entries.into_iter().map(entry).collect();
-            let made = register::create_terminals(&self.vault, &caller, entries).await;
+            let made = register::create_terminals(&vault, &caller, entries).await;
             let results = made.into_iter().map(|made| match made {
                 Ok(made) => CreateTerminalOutcome::Terminal(from_terminal(&made, false)),
                 Err(error) => {
@@ -151,9 +147,9 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::GetTerminalRequest>,
     ) -> Result<Response<proto::GetTerminalResponse>, Status> {
-        serve("GetTerminal", request, async |caller, body| {
+        serve("GetTerminal", request, async |vault, caller, body| {
             let id = resource("name", "terminals", &body.name)?;
-            let found = read::get_terminal(&self.vault, &caller, &id).await?;
+            let found = read::get_terminal(&vault, &caller, &id).await?;
             Ok(proto::GetTerminalResponse { terminal: Some(from_reading(&found, true)) })
         })
         .await
@@ -163,7 +159,7 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::ListTerminalsRequest>,
     ) -> Result<Response<proto::ListTerminalsResponse>, Status> {
-        serve("ListTerminals", request, async |caller, body| {
+        serve("ListTerminals", request, async |vault, caller, body| {
             let limit = convert::page_size(body.page_size)?;
             let after = convert::page_token(&body.page_token)?;
             let after = after.as_deref();
@@ -172,7 +168,7 @@ impl TerminalService for TerminalApi {
                 state: optional::<proto::TerminalState>("state", body.state)?.and_then(to_state),
                 base_derivation_key: optional_resource(path, "keys", &body.base_derivation_key)?,
             };
-            let page = read::list_terminals(&self.vault, &caller, &filter, after, limit).await?;
+            let page = read::list_terminals(&vault, &caller, &filter, after, limit).await?;
             Ok(proto::ListTerminalsResponse {
                 terminals: page.rows.iter().map(|row| from_reading(row, false)).collect(),
                 next_page_token: convert::next_page_token(page.next.as_deref()),
@@ -185,10 +181,10 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::IssueActivationCodeRequest>,
     ) -> Result<Response<proto::IssueActivationCodeResponse>, Status> {
-        serve("IssueActivationCode", request, async |caller, body| {
+        serve("IssueActivationCode", request, async |vault, caller, body| {
             let id = resource("name", "terminals", &body.name)?;
             let request = convert::request_id("IssueActivationCode", &body.request_id, &body)?;
-            let issued = code::issue_activation_code(&self.vault, &caller, &request, &id).await?;
+            let issued = code::issue_activation_code(&vault, &caller, &request, &id).await?;
             Ok(proto::IssueActivationCodeResponse {
                 terminal: Some(from_terminal(&issued.terminal, false)),
                 // The one place where the code leaves: it is told to the backend once.
@@ -203,10 +199,10 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::ReissueActivationCodeRequest>,
     ) -> Result<Response<proto::ReissueActivationCodeResponse>, Status> {
-        serve("ReissueActivationCode", request, async |caller, body| {
+        serve("ReissueActivationCode", request, async |vault, caller, body| {
             let id = resource("name", "terminals", &body.name)?;
             let request = convert::request_id("ReissueActivationCode", &body.request_id, &body)?;
-            let issued = code::reissue_activation_code(&self.vault, &caller, &request, &id).await?;
+            let issued = code::reissue_activation_code(&vault, &caller, &request, &id).await?;
             Ok(proto::ReissueActivationCodeResponse {
                 terminal: Some(from_terminal(&issued.terminal, false)),
                 activation_code: issued.code.to_string(),
@@ -220,7 +216,7 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::SetMerchantStandingRequest>,
     ) -> Result<Response<proto::SetMerchantStandingResponse>, Status> {
-        change!(self, "SetMerchantStanding", request, SetMerchantStandingResponse, |body| {
+        change!("SetMerchantStanding", request, SetMerchantStandingResponse, |body| {
             Change::SetMerchantStanding(standing("standing", body.standing)?)
         })
     }
@@ -229,7 +225,7 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::HoldTerminalRequest>,
     ) -> Result<Response<proto::HoldTerminalResponse>, Status> {
-        change!(self, "HoldTerminal", request, HoldTerminalResponse, |body| Change::Hold(cause(
+        change!("HoldTerminal", request, HoldTerminalResponse, |body| Change::Hold(cause(
             &body.cause
         )?))
     }
@@ -238,14 +234,14 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::ReleaseTerminalRequest>,
     ) -> Result<Response<proto::ReleaseTerminalResponse>, Status> {
-        change!(self, "ReleaseTerminal", request, ReleaseTerminalResponse, |body| Change::Release)
+        change!("ReleaseTerminal", request, ReleaseTerminalResponse, |body| Change::Release)
     }
 
     async fn cancel_activation(
         &self,
         request: Request<proto::CancelActivationRequest>,
     ) -> Result<Response<proto::CancelActivationResponse>, Status> {
-        change!(self, "CancelActivation", request, CancelActivationResponse, |body| Change::Cancel(
+        change!("CancelActivation", request, CancelActivationResponse, |body| Change::Cancel(
             cause(&body.cause)?
         ))
     }
@@ -254,7 +250,7 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::SetSettlementDigestRequest>,
     ) -> Result<Response<proto::SetSettlementDigestResponse>, Status> {
-        change!(self, "SetSettlementDigest", request, SetSettlementDigestResponse, |body| {
+        change!("SetSettlementDigest", request, SetSettlementDigestResponse, |body| {
             Change::SetSettlementDigest(convert::array("digest", &body.digest)?)
         })
     }
@@ -263,39 +259,39 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::EnableTerminalRequest>,
     ) -> Result<Response<proto::EnableTerminalResponse>, Status> {
-        change!(self, "EnableTerminal", request, EnableTerminalResponse, |body| Change::Enable)
+        change!("EnableTerminal", request, EnableTerminalResponse, |body| Change::Enable)
     }
 
     async fn suspend_terminal(
         &self,
         request: Request<proto::SuspendTerminalRequest>,
     ) -> Result<Response<proto::SuspendTerminalResponse>, Status> {
-        change!(self, "SuspendTerminal", request, SuspendTerminalResponse, |body| Change::Suspend(
-            cause(&body.cause)?
-        ))
+        change!("SuspendTerminal", request, SuspendTerminalResponse, |body| Change::Suspend(cause(
+            &body.cause
+        )?))
     }
 
     async fn resume_terminal(
         &self,
         request: Request<proto::ResumeTerminalRequest>,
     ) -> Result<Response<proto::ResumeTerminalResponse>, Status> {
-        change!(self, "ResumeTerminal", request, ResumeTerminalResponse, |body| Change::Resume)
+        change!("ResumeTerminal", request, ResumeTerminalResponse, |body| Change::Resume)
     }
 
     async fn retire_terminal(
         &self,
         request: Request<proto::RetireTerminalRequest>,
     ) -> Result<Response<proto::RetireTerminalResponse>, Status> {
-        change!(self, "RetireTerminal", request, RetireTerminalResponse, |body| Change::Retire(
-            cause(&body.cause)?
-        ))
+        change!("RetireTerminal", request, RetireTerminalResponse, |body| Change::Retire(cause(
+            &body.cause
+        )?))
     }
 
     async fn mark_terminal_compromised(
         &self,
         request: Request<proto::MarkTerminalCompromisedRequest>,
     ) -> Result<Response<proto::MarkTerminalCompromisedResponse>, Status> {
-        change!(self, "MarkTerminalCompromised", request, MarkTerminalCompromisedResponse, |body| {
+        change!("MarkTerminalCompromised", request, MarkTerminalCompromisedResponse, |body| {
             Change::MarkCompromised(cause(&body.cause)?)
         })
     }
@@ -304,7 +300,7 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::StartRekeyRequest>,
     ) -> Result<Response<proto::StartRekeyResponse>, Status> {
-        change!(self, "StartRekey", request, StartRekeyResponse, |body| Change::StartRekey {
+        change!("StartRekey", request, StartRekeyResponse, |body| Change::StartRekey {
             cause: cause(&body.cause)?,
             update_key_allowed: body.update_key_allowed,
         })
@@ -314,9 +310,9 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::LookupKsnRequest>,
     ) -> Result<Response<proto::LookupKsnResponse>, Status> {
-        serve("LookupKsn", request, async |caller, body| {
+        serve("LookupKsn", request, async |vault, caller, body| {
             let ksn = convert::host_ksn("ksn", &body.ksn)?;
-            let found = lookup_ksn(&self.vault, &caller, &ksn).await?;
+            let found = lookup_ksn(&vault, &caller, &ksn).await?;
             Ok(from_found(&ksn, &found))
         })
         .await
@@ -329,28 +325,14 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::WatchTerminalsRequest>,
     ) -> Result<Response<Self::WatchTerminalsStream>, Status> {
-        serve("WatchTerminals", request, async |caller, body| {
+        serve("WatchTerminals", request, async |vault, caller, body| {
             let terminal = convert::optional_resource("terminal", "terminals", &body.terminal)?;
-            watch::authorise(&self.vault, &caller, terminal.as_deref()).await?;
-            let vault = Arc::clone(&self.vault);
+            watch::begin_to_watch(&vault, &caller, terminal.as_deref()).await?;
             let watch = Watch::new(vault, body.after_sequence, terminal, self.draining.clone());
             let stream: Self::WatchTerminalsStream = Box::pin(watch.into_stream());
             Ok(stream)
         })
         .await
-    }
-}
-
-impl TerminalApi {
-    async fn change(
-        &self,
-        caller: &Caller,
-        request: &RequestId,
-        id: &str,
-        change: &Change,
-    ) -> Result<proto::Terminal, Error> {
-        let terminal = change_terminal(&self.vault, caller, Some(request), id, change).await?;
-        Ok(from_terminal(&terminal, false))
     }
 }
 

@@ -1,7 +1,5 @@
 //! `TrustService`: the service's identity, device authorities, denied devices; for officers.
 
-use std::sync::Arc;
-
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, resource, text, timestamp};
@@ -13,7 +11,6 @@ use crate::command::Error;
 use crate::command::manage_trust::{
     self, DeniedDevice, DeviceAuthority, Identity, NewDeviceAuthority,
 };
-use crate::vault::Vault;
 
 /// The longest certificate.
 const CERTIFICATE_LEN_BYTES_MAX: usize = 4_096;
@@ -21,9 +18,7 @@ const CERTIFICATE_LEN_BYTES_MAX: usize = 4_096;
 const CAUSE_LEN_MAX: usize = 200;
 
 /// The service.
-pub(super) struct TrustApi {
-    pub(super) vault: Arc<Vault>,
-}
+pub(super) struct TrustApi;
 
 #[tonic::async_trait]
 impl TrustService for TrustApi {
@@ -31,11 +26,11 @@ impl TrustService for TrustApi {
         &self,
         request: Request<proto::CreateIdentityKeyRequest>,
     ) -> Result<Response<proto::CreateIdentityKeyResponse>, Status> {
-        serve("CreateIdentityKey", request, async |caller, body| {
+        serve("CreateIdentityKey", request, async |vault, caller, body| {
             let request = convert::request_id("CreateIdentityKey", &body.request_id, &body)?;
             let id = to_acquirer_id(&body.acquirer_id)?;
             let request = Some(&request);
-            let made = manage_trust::create_identity_key(&self.vault, &caller, request, id).await?;
+            let made = manage_trust::create_identity_key(&vault, &caller, request, id).await?;
             Ok(proto::CreateIdentityKeyResponse { identity: Some(from_identity(made)) })
         })
         .await
@@ -45,8 +40,8 @@ impl TrustService for TrustApi {
         &self,
         request: Request<proto::GetIdentityRequest>,
     ) -> Result<Response<proto::GetIdentityResponse>, Status> {
-        serve("GetIdentity", request, async |caller, _| {
-            let found = manage_trust::get_identity(&self.vault, &caller).await?;
+        serve("GetIdentity", request, async |vault, caller, _| {
+            let found = manage_trust::get_identity(&vault, &caller).await?;
             Ok(proto::GetIdentityResponse { identity: Some(from_identity(found)) })
         })
         .await
@@ -56,10 +51,10 @@ impl TrustService for TrustApi {
         &self,
         request: Request<proto::CreateCertificateRequestRequest>,
     ) -> Result<Response<proto::CreateCertificateRequestResponse>, Status> {
-        serve("CreateCertificateRequest", request, async |caller, body| {
+        serve("CreateCertificateRequest", request, async |vault, caller, body| {
             let name = text("common_name", &body.common_name, 1..=64)?;
             let certificate_request =
-                manage_trust::create_certificate_request(&self.vault, &caller, &name).await?;
+                manage_trust::create_certificate_request(&vault, &caller, &name).await?;
             Ok(proto::CreateCertificateRequestResponse { certificate_request })
         })
         .await
@@ -69,12 +64,12 @@ impl TrustService for TrustApi {
         &self,
         request: Request<proto::ImportCertificateRequest>,
     ) -> Result<Response<proto::ImportCertificateResponse>, Status> {
-        serve("ImportCertificate", request, async |caller, body| {
+        serve("ImportCertificate", request, async |vault, caller, body| {
             let request = convert::request_id("ImportCertificate", &body.request_id, &body)?;
             let chain = to_chain(body.certificate_chain)?;
             let request = Some(&request);
             let identity =
-                manage_trust::import_certificate(&self.vault, &caller, request, chain).await?;
+                manage_trust::import_certificate(&vault, &caller, request, chain).await?;
             Ok(proto::ImportCertificateResponse { identity: Some(from_identity(identity)) })
         })
         .await
@@ -84,7 +79,7 @@ impl TrustService for TrustApi {
         &self,
         request: Request<proto::CreateDeviceAuthorityRequest>,
     ) -> Result<Response<proto::CreateDeviceAuthorityResponse>, Status> {
-        serve("CreateDeviceAuthority", request, async |caller, body| {
+        serve("CreateDeviceAuthority", request, async |vault, caller, body| {
             let request = convert::request_id("CreateDeviceAuthority", &body.request_id, &body)?;
             let new = NewDeviceAuthority {
                 id: convert::id("device_authority_id", &body.device_authority_id)?,
@@ -93,8 +88,7 @@ impl TrustService for TrustApi {
                 certificate: to_certificate("certificate", body.certificate)?,
             };
             let request = Some(&request);
-            let made =
-                manage_trust::create_device_authority(&self.vault, &caller, request, new).await?;
+            let made = manage_trust::create_device_authority(&vault, &caller, request, new).await?;
             Ok(proto::CreateDeviceAuthorityResponse {
                 device_authority: Some(from_authority(made)),
             })
@@ -106,9 +100,9 @@ impl TrustService for TrustApi {
         &self,
         request: Request<proto::GetDeviceAuthorityRequest>,
     ) -> Result<Response<proto::GetDeviceAuthorityResponse>, Status> {
-        serve("GetDeviceAuthority", request, async |caller, body| {
+        serve("GetDeviceAuthority", request, async |vault, caller, body| {
             let id = resource("name", "deviceAuthorities", &body.name)?;
-            let found = manage_trust::get_device_authority(&self.vault, &caller, &id).await?;
+            let found = manage_trust::get_device_authority(&vault, &caller, &id).await?;
             Ok(proto::GetDeviceAuthorityResponse { device_authority: Some(from_authority(found)) })
         })
         .await
@@ -118,12 +112,11 @@ impl TrustService for TrustApi {
         &self,
         request: Request<proto::ListDeviceAuthoritiesRequest>,
     ) -> Result<Response<proto::ListDeviceAuthoritiesResponse>, Status> {
-        serve("ListDeviceAuthorities", request, async |caller, body| {
+        serve("ListDeviceAuthorities", request, async |vault, caller, body| {
             let limit = convert::page_size(body.page_size)?;
             let after = convert::page_token(&body.page_token)?;
             let after = after.as_deref();
-            let page =
-                manage_trust::list_device_authorities(&self.vault, &caller, after, limit).await?;
+            let page = manage_trust::list_device_authorities(&vault, &caller, after, limit).await?;
             Ok(proto::ListDeviceAuthoritiesResponse {
                 device_authorities: page.rows.into_iter().map(from_authority).collect(),
                 next_page_token: convert::next_page_token(page.next.as_deref()),
@@ -136,13 +129,12 @@ impl TrustService for TrustApi {
         &self,
         request: Request<proto::DenyDeviceRequest>,
     ) -> Result<Response<proto::DenyDeviceResponse>, Status> {
-        serve("DenyDevice", request, async |caller, body| {
+        serve("DenyDevice", request, async |vault, caller, body| {
             let request = convert::request_id("DenyDevice", &body.request_id, &body)?;
             let serial = to_serial(&body.serial)?;
             let cause = text("cause", &body.cause, 1..=CAUSE_LEN_MAX)?;
             let request = Some(&request);
-            let denied =
-                manage_trust::deny_device(&self.vault, &caller, request, serial, cause).await?;
+            let denied = manage_trust::deny_device(&vault, &caller, request, serial, cause).await?;
             Ok(proto::DenyDeviceResponse { denied_device: Some(from_denied(denied)) })
         })
         .await
@@ -152,10 +144,10 @@ impl TrustService for TrustApi {
         &self,
         request: Request<proto::AllowDeviceRequest>,
     ) -> Result<Response<proto::AllowDeviceResponse>, Status> {
-        serve("AllowDevice", request, async |caller, body| {
+        serve("AllowDevice", request, async |vault, caller, body| {
             let request = convert::request_id("AllowDevice", &body.request_id, &body)?;
             let serial = to_serial(&body.serial)?;
-            manage_trust::allow_device(&self.vault, &caller, Some(&request), &serial).await?;
+            manage_trust::allow_device(&vault, &caller, Some(&request), &serial).await?;
             Ok(proto::AllowDeviceResponse {})
         })
         .await
@@ -165,12 +157,11 @@ impl TrustService for TrustApi {
         &self,
         request: Request<proto::ListDeniedDevicesRequest>,
     ) -> Result<Response<proto::ListDeniedDevicesResponse>, Status> {
-        serve("ListDeniedDevices", request, async |caller, body| {
+        serve("ListDeniedDevices", request, async |vault, caller, body| {
             let limit = convert::page_size(body.page_size)?;
             let after = convert::page_token(&body.page_token)?;
             let after = after.as_deref();
-            let page =
-                manage_trust::list_denied_devices(&self.vault, &caller, after, limit).await?;
+            let page = manage_trust::list_denied_devices(&vault, &caller, after, limit).await?;
             Ok(proto::ListDeniedDevicesResponse {
                 denied_devices: page.rows.into_iter().map(from_denied).collect(),
                 next_page_token: convert::next_page_token(page.next.as_deref()),

@@ -16,11 +16,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
 
-use crate::grpc;
-use crate::vault::{Caller, Vault};
+use crate::grpc::{self, Admission, Trust};
+use crate::vault::{Gate, Vault};
 
 pub use self::self_test::{SelfTestsPassed, run_self_tests};
 
@@ -28,8 +27,8 @@ pub use self::self_test::{SelfTestsPassed, run_self_tests};
 pub struct Settings {
     /// Where to accept connections.
     pub listener: TcpListener,
-    /// Who is on the other end: in development the one caller that there is.
-    pub caller: Caller,
+    /// How callers are told apart.
+    pub trust: Trust,
     /// Whether to answer what services there are: development only.
     pub reflection: bool,
     /// How long calls in flight may take to end after the shutdown began.
@@ -61,22 +60,18 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let draining = CancellationToken::new();
     let (mut reporter, health) = tonic_health::server::health_reporter();
-    let services = grpc::services(&vault, draining.clone());
+    let gate = Gate::open(Arc::clone(&vault));
+    let services = grpc::services(draining.clone());
     for name in grpc::SERVICE_NAMES.iter().chain(&[""]) {
         reporter.set_service_status(*name, tonic_health::ServingStatus::Serving).await;
     }
 
-    let caller = settings.caller;
-    let identify = move |mut request: tonic::Request<()>| {
-        request.extensions_mut().insert(caller.clone());
-        Ok(request)
-    };
     let router = Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_mins(1)))
         .http2_max_pending_accept_reset_streams(Some(32))
         .http2_max_header_list_size(16 * 1024)
-        .layer(InterceptorLayer::new(identify))
+        .layer(Admission::new(gate, settings.trust))
         .add_routes(services)
         .add_service(health)
         .add_optional_service(settings.reflection.then(grpc::reflection).flatten());

@@ -1,52 +1,110 @@
 //! Who calls, and what: the callers, their roles, and every call that is audited.
 
-/// Who calls.
+use serde::{Deserialize, Serialize};
+
+/// Who calls, as it was proven at the edge.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Caller {
     name: String,
-    roles: Vec<Role>,
-    for_dev_only: bool,
+    person: String,
+    role: Option<Role>,
+    certificate: String,
 }
 
-/// What a caller is trusted with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What a caller is trusted with. A person has one role, so none has two that exclude each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// A payment backend: PINs and MACs.
+    /// Reads the audit log, its proofs, the policy and the status.
+    Auditor,
+    /// A payment or activation backend.
     Backend,
-    /// Keys, trust and policy.
+    /// Key components and shares, in ceremonies.
+    Custodian,
+    /// Keys, trust, profiles, approvals and policy.
     Officer,
-    /// The acquirer's activation backend: registers terminals and issues codes.
-    TerminalManager,
+    /// Runs the service: reads how it stands, suspends, and never the other way.
+    Operator,
+    /// The service itself: what it does by its own clock.
+    Service,
+    /// Nobody that the policy knows.
+    Stranger,
     /// A terminal, known by its own proof alone.
     Terminal,
+    /// Passes on what terminals say.
+    TerminalRelay,
 }
 
 impl Role {
-    /// The stable word for the audit event.
+    /// Every role that a policy can give.
+    pub const GIVEN: [Self; 6] = [
+        Self::Auditor,
+        Self::Backend,
+        Self::Custodian,
+        Self::Officer,
+        Self::Operator,
+        Self::TerminalRelay,
+    ];
+
+    /// The stable word for the audit event and the policy file.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Auditor => "auditor",
             Self::Backend => "backend",
+            Self::Custodian => "custodian",
             Self::Officer => "officer",
-            Self::TerminalManager => "terminal-manager",
+            Self::Operator => "operator",
+            Self::Service => "service",
+            Self::Stranger => "stranger",
             Self::Terminal => "terminal",
+            Self::TerminalRelay => "terminal-relay",
         }
     }
 }
 
 impl Caller {
-    /// A caller whose name and roles were proven at the edge.
+    /// A caller that a policy knows: its URI name, the person who holds the certificate (for a
+    /// machine its name again), its role, and the SHA-256 of the certificate in hexadecimals.
     #[must_use]
-    pub fn new(name: impl Into<String>, roles: Vec<Role>) -> Self {
-        Self { name: name.into(), roles, for_dev_only: false }
+    pub fn new(
+        name: impl Into<String>,
+        person: impl Into<String>,
+        role: Role,
+        certificate: impl Into<String>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            person: person.into(),
+            role: Some(role),
+            certificate: certificate.into(),
+        }
+    }
+
+    /// A terminal that connects by itself: its proof stands in its messages.
+    #[must_use]
+    pub fn terminal() -> Self {
+        Self::new("terminal", "", Role::Terminal, "")
+    }
+
+    /// Somebody whom the policy does not know: the name and the certificate are for the log.
+    #[must_use]
+    pub fn stranger(name: impl Into<String>, certificate: impl Into<String>) -> Self {
+        Self::new(name, "", Role::Stranger, certificate)
+    }
+
+    /// The service itself.
+    #[must_use]
+    pub fn service() -> Self {
+        Self::new("service", "", Role::Service, "")
     }
 
     /// A caller that may do everything: the one of a development service, which serves loopback
     /// alone and asks nobody for a certificate.
     #[must_use]
     pub fn for_dev_only(name: impl Into<String>) -> Self {
-        let roles = vec![Role::Backend, Role::Officer, Role::TerminalManager, Role::Terminal];
-        Self { name: name.into(), roles, for_dev_only: true }
+        let name = name.into();
+        Self { person: name.clone(), name, role: None, certificate: String::new() }
     }
 
     /// The name, as the audit event has it.
@@ -55,16 +113,28 @@ impl Caller {
         &self.name
     }
 
-    /// The roles.
+    /// The person behind the caller; a machine's own name.
     #[must_use]
-    pub fn roles(&self) -> &[Role] {
-        &self.roles
+    pub fn person(&self) -> &str {
+        &self.person
+    }
+
+    /// The role; none for the caller of a development service.
+    #[must_use]
+    pub const fn role(&self) -> Option<Role> {
+        self.role
+    }
+
+    /// SHA-256 of the certificate in hexadecimals; empty where there is none.
+    #[must_use]
+    pub fn certificate(&self) -> &str {
+        &self.certificate
     }
 
     /// Whether this is the caller of a development service.
     #[must_use]
     pub const fn is_for_dev_only(&self) -> bool {
-        self.for_dev_only
+        self.role.is_none()
     }
 }
 
@@ -88,6 +158,14 @@ macro_rules! actions {
                     $(Self::$action => stringify!($action),)*
                 }
             }
+
+            /// The action of an rpc.
+            #[must_use]
+            pub fn of_rpc(name: &str) -> Option<Self> {
+                // Each entry of the batch is registered as if it came alone.
+                let name = if name == "BatchCreateTerminals" { "CreateTerminal" } else { name };
+                Self::ALL.iter().copied().find(|action| action.as_str() == name)
+            }
         }
     };
 }
@@ -95,10 +173,14 @@ macro_rules! actions {
 actions! {
     /// A denied device is allowed again.
     AllowDevice,
+    /// An officer approves what another asked for.
+    Approve,
     /// A terminal begins its activation.
     BeginActivation,
     /// An activation under way is cancelled.
     CancelActivation,
+    /// The policy is asked what it would say.
+    CheckPolicy,
     /// A terminal confirms its keys.
     ConfirmKeys,
     /// A request for the certificate of the identity key is made.
@@ -119,12 +201,18 @@ actions! {
     DenyDevice,
     /// A terminal is enabled.
     EnableTerminal,
+    /// The audit log leaves whole.
+    ExportEvents,
     /// The initial key of a terminal leaves for a facility.
     ExportInitialKey,
     /// A key leaves in a key block.
     ExportKey,
     /// A MAC is generated.
     GenerateMac,
+    /// An approval is read.
+    GetApproval,
+    /// The audit log is signed.
+    GetCheckpoint,
     /// A device authority is read.
     GetDeviceAuthority,
     /// The identity is read.
@@ -133,8 +221,12 @@ actions! {
     GetKey,
     /// A terminal gets its parameters.
     GetParameters,
+    /// The policy is read.
+    GetPolicy,
     /// A profile is read.
     GetProfile,
+    /// The status is read.
+    GetStatus,
     /// A terminal's state and timeline are read.
     GetTerminal,
     /// A terminal is held back for a stated risk.
@@ -147,10 +239,14 @@ actions! {
     InspectKeyBlock,
     /// An activation code is issued.
     IssueActivationCode,
+    /// Approvals are listed.
+    ListApprovals,
     /// The denied devices are listed.
     ListDeniedDevices,
     /// The device authorities are listed.
     ListDeviceAuthorities,
+    /// Audit events are listed.
+    ListEvents,
     /// Keys are listed.
     ListKeys,
     /// Profiles are listed.
@@ -161,8 +257,14 @@ actions! {
     LookupKsn,
     /// A terminal is marked compromised.
     MarkTerminalCompromised,
+    /// The audit log proves that it only grew.
+    ProveConsistency,
+    /// The audit log proves that it holds an event.
+    ProveInclusion,
     /// An activation code is issued anew.
     ReissueActivationCode,
+    /// An approval is rejected.
+    Reject,
     /// A terminal that was held is released.
     ReleaseTerminal,
     /// A terminal reports a step or a fault.
@@ -171,14 +273,20 @@ actions! {
     ResumeTerminal,
     /// A terminal's key set ends.
     RetireTerminal,
+    /// The service computes its known answers.
+    RunSelfTests,
     /// A terminal runs a test transaction.
     RunTestTransaction,
     /// A key moves to another state.
     SetKeyState,
     /// A merchant is pending, approved or rejected.
     SetMerchantStanding,
+    /// A policy is put in force.
+    SetPolicy,
     /// The digest of a settlement account is set.
     SetSettlementDigest,
+    /// The service starts.
+    StartService,
     /// A terminal's keys are to be renewed.
     StartRekey,
     /// A terminal is suspended.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::caller::{Action, Caller};
+use super::caller::{Action, Caller, Role};
 use super::clock::UnixMillis;
 use super::reason::Reason;
 use crate::crypto::digest;
@@ -33,8 +33,14 @@ pub struct Event {
     pub prev: String,
     /// Who called.
     pub caller: String,
-    /// The caller's roles, joined by commas.
+    /// The caller's role; `dev` for the caller of a development service.
     pub role: String,
+    /// SHA-256 of the caller's certificate, in hexadecimals; empty where there was none.
+    pub certificate: String,
+    /// The version of the policy that decided; 0 where there was none.
+    pub policy: u64,
+    /// The persons who approved it.
+    pub approvers: Vec<String>,
     /// The stable name of what was called.
     pub action: String,
     /// The resource name of what it was about; empty where there is none.
@@ -104,7 +110,10 @@ pub(super) fn hash_of(encoded: &[u8]) -> String {
 #[derive(Debug, Clone)]
 pub(super) struct Draft {
     pub(super) caller: String,
-    pub(super) role: String,
+    pub(super) role: &'static str,
+    pub(super) certificate: String,
+    pub(super) policy: u64,
+    pub(super) approvers: Vec<String>,
     pub(super) action: Action,
     pub(super) resource: String,
     pub(super) keys: Vec<EventKey>,
@@ -114,11 +123,13 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(caller: &Caller, action: Action, resource: String) -> Self {
-        let roles: Vec<&str> = caller.roles().iter().map(|role| role.as_str()).collect();
+    pub(super) fn new(caller: &Caller, action: Action, resource: String, policy: u64) -> Self {
         Self {
             caller: caller.name().to_owned(),
-            role: roles.join(","),
+            role: caller.role().map_or("dev", Role::as_str),
+            certificate: caller.certificate().to_owned(),
+            policy,
+            approvers: Vec::new(),
             action,
             resource,
             keys: Vec::new(),
@@ -135,7 +146,10 @@ impl Draft {
             node: place.node.to_owned(),
             prev: place.prev.to_owned(),
             caller: self.caller,
-            role: self.role,
+            role: self.role.to_owned(),
+            certificate: self.certificate,
+            policy: self.policy,
+            approvers: self.approvers,
             action: self.action.as_str().to_owned(),
             resource: self.resource,
             keys: self.keys,
@@ -168,6 +182,7 @@ mod tests {
             &Caller::for_dev_only("dev"),
             Action::SetKeyState,
             "keys/\u{e9}\"\\\n\u{1}".into(),
+            3,
         );
         draft
             .keys
@@ -187,8 +202,8 @@ mod tests {
         let zeros = NO_PREVIOUS;
         let expected = format!(
             "{{\"seq\":1,\"time\":1700000000000,\"node\":\"n\",\"prev\":\"{zeros}\",\
-             \"caller\":\"dev\",\"role\":\"backend,officer,terminal-manager,terminal\",\
-             \"action\":\"SetKeyState\",\"resource\":\"keys/\u{e9}\\\"\\\\\\n\\u0001\",\
+             \"caller\":\"dev\",\"role\":\"dev\",\"certificate\":\"\",\"policy\":3,\
+             \"approvers\":[],\"action\":\"SetKeyState\",\"resource\":\"keys/\u{e9}\\\"\\\\\\n\\u0001\",\
              \"keys\":[{{\"name\":\"keys/x/versions/1\",\"check_value\":\"08D7B4\"}}],\
              \"decision\":\"done\",\"reason\":null,\
              \"detail\":{{\"from\":\"ACTIVE\",\"to\":\"SUSPENDED\"}},\"request\":null}}"

@@ -21,6 +21,7 @@ mod committer;
 mod core;
 mod error;
 mod event;
+mod gate;
 mod idempotency;
 mod keys;
 mod ledger;
@@ -47,6 +48,7 @@ pub use clock::{Clock, UnixMillis};
 pub use committer::Committed;
 pub use error::{Error, Incident};
 pub use event::{Event, EventDecision, EventKey};
+pub use gate::Gate;
 pub use idempotency::RequestId;
 pub use keys::{
     DEVICE_CAP, ExportKey, Exportability, ExportedKey, ImportKey, KeyAttributes, KeyRecord,
@@ -54,7 +56,7 @@ pub use keys::{
     PUBLISHED_CHECK_VALUES, SERVE_MS_MAX, StateChange, StoredKey, WrappingKey,
 };
 pub use ledger::{FAR_MAX, JUMP_MAX, Purpose, REPEAT_MS, WINDOW};
-pub use policy::{Decision, decide};
+pub use policy::{AuditMode, Denial, Grant, Policy, Principal, callers_of, may_call};
 pub use reason::Reason;
 pub use record::{Kind, Record, Versioned};
 pub use seal::{HashPurpose, MasterKey, Realm};

@@ -7,8 +7,16 @@ pub enum Reason {
     ActivationRefused,
     /// The terminal is not in the state that this step needs.
     ActivationState,
+    /// Officers have to approve this very request first.
+    ApprovalRequired,
+    /// The approval is closed, or not for this officer to give.
+    ApprovalState,
+    /// The audit log can not be written.
+    AuditUnavailable,
     /// Too many failures in the current interval.
     BudgetSpent,
+    /// The caller is nobody that the policy knows.
+    CallerUnknown,
     /// The activation code was refused.
     CodeRefused,
     /// The device certificate does not chain to a trusted authority, or the device is denied.
@@ -37,16 +45,22 @@ pub enum Reason {
     MacMismatch,
     /// The merchant of the terminal is not approved.
     MerchantNotApproved,
+    /// The message is too long, compressed, or none of its type.
+    MessageInvalid,
     /// The PIN block was refused; no further cause is told.
     PinBlockRejected,
     /// The caller may not do this.
     PolicyDenied,
+    /// More calls than may be made in this time.
+    RateLimited,
     /// The request id was used with another body.
     RequestIdReused,
     /// A resource of this name exists.
     ResourceAlreadyExists,
     /// No resource of this name exists.
     ResourceNotFound,
+    /// A known answer came out wrong.
+    SelfTestFailed,
     /// Another call changed the same record first.
     StoreConflict,
     /// The store does not serve.
@@ -72,7 +86,11 @@ impl Reason {
     pub const ALL: &'static [Self] = &[
         Self::ActivationRefused,
         Self::ActivationState,
+        Self::ApprovalRequired,
+        Self::ApprovalState,
+        Self::AuditUnavailable,
         Self::BudgetSpent,
+        Self::CallerUnknown,
         Self::CodeRefused,
         Self::DeviceNotTrusted,
         Self::FieldInvalid,
@@ -87,11 +105,14 @@ impl Reason {
         Self::KsnReplayed,
         Self::MacMismatch,
         Self::MerchantNotApproved,
+        Self::MessageInvalid,
         Self::PinBlockRejected,
         Self::PolicyDenied,
+        Self::RateLimited,
         Self::RequestIdReused,
         Self::ResourceAlreadyExists,
         Self::ResourceNotFound,
+        Self::SelfTestFailed,
         Self::StoreConflict,
         Self::StoreUnavailable,
         Self::TerminalAlreadyActivated,
@@ -109,7 +130,11 @@ impl Reason {
         match self {
             Self::ActivationRefused => "ACTIVATION_REFUSED",
             Self::ActivationState => "ACTIVATION_STATE",
+            Self::ApprovalRequired => "APPROVAL_REQUIRED",
+            Self::ApprovalState => "APPROVAL_STATE",
+            Self::AuditUnavailable => "AUDIT_UNAVAILABLE",
             Self::BudgetSpent => "BUDGET_SPENT",
+            Self::CallerUnknown => "CALLER_UNKNOWN",
             Self::CodeRefused => "CODE_REFUSED",
             Self::DeviceNotTrusted => "DEVICE_NOT_TRUSTED",
             Self::FieldInvalid => "FIELD_INVALID",
@@ -124,11 +149,14 @@ impl Reason {
             Self::KsnReplayed => "KSN_REPLAYED",
             Self::MacMismatch => "MAC_MISMATCH",
             Self::MerchantNotApproved => "MERCHANT_NOT_APPROVED",
+            Self::MessageInvalid => "MESSAGE_INVALID",
             Self::PinBlockRejected => "PIN_BLOCK_REJECTED",
             Self::PolicyDenied => "POLICY_DENIED",
+            Self::RateLimited => "RATE_LIMITED",
             Self::RequestIdReused => "REQUEST_ID_REUSED",
             Self::ResourceAlreadyExists => "RESOURCE_ALREADY_EXISTS",
             Self::ResourceNotFound => "RESOURCE_NOT_FOUND",
+            Self::SelfTestFailed => "SELF_TEST_FAILED",
             Self::StoreConflict => "STORE_CONFLICT",
             Self::StoreUnavailable => "STORE_UNAVAILABLE",
             Self::TerminalAlreadyActivated => "TERMINAL_ALREADY_ACTIVATED",

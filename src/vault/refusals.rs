@@ -113,7 +113,10 @@ fn count(kept: &mut HashMap<Sort, Repeated>, sort: Sort, now: UnixMillis, draft:
 fn overflow_of(draft: &Draft) -> Draft {
     let mut overflow = Draft {
         caller: String::new(),
-        role: String::new(),
+        role: "",
+        certificate: String::new(),
+        policy: 0,
+        approvers: Vec::new(),
         action: draft.action,
         resource: String::new(),
         keys: Vec::new(),
@@ -132,7 +135,7 @@ mod tests {
 
     fn draft(resource: &str, reason: Reason) -> Draft {
         let caller = Caller::for_dev_only("dev");
-        let mut draft = Draft::new(&caller, Action::VerifyMac, resource.to_owned());
+        let mut draft = Draft::new(&caller, Action::VerifyMac, resource.to_owned(), 1);
         draft.refused = Some(reason);
         draft
     }

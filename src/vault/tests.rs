@@ -447,9 +447,9 @@ async fn repeated_refusals_are_counted_together() {
         let work = bench.begin(Action::ExportKey).await;
         work.refuse(Reason::KeyNotFound).await;
     }
-    let stranger = Caller::new("stranger", Vec::new());
+    let stranger = Caller::stranger("stranger", "");
     let denied = bench.vault.begin(&stranger, Action::ExportKey, "keys/x").await.err();
-    assert_eq!(denied, Some(Error::Refused(Reason::PolicyDenied)));
+    assert_eq!(denied, Some(Error::Refused(Reason::CallerUnknown)));
     assert_eq!(bench.vault.events_after(0, 10).await.unwrap().len(), 2);
     let bench = bench.restart().await;
     let events = bench.vault.events_after(0, 10).await.unwrap();

@@ -11,14 +11,14 @@ use tokio::task::JoinHandle;
 use super::allocation::Leases;
 use super::audit::{self, ChainReport, VERIFIED_AT_OPEN_MAX};
 use super::budget::{Failures, hour_bucket};
-use super::caller::{Action, Caller};
+use super::caller::{Action, Caller, Role};
 use super::clock::{Clock, UnixMillis};
 use super::committer::{self, QUEUE_MAX, Unit};
 use super::core::{Core, expected};
 use super::error::Error;
 use super::event::Event;
 use super::idempotency::{self, Answered, RequestId};
-use super::policy::{self, Decision};
+use super::policy::{Denial, Policy};
 use super::reason::Reason;
 use super::record::{Kind, Record, Versioned};
 use super::refusals::Refusals;
@@ -93,6 +93,7 @@ impl Vault {
         let after = head.seq.saturating_sub(VERIFIED_AT_OPEN_MAX);
         let verified = audit::verify(&core, after).await.map_err(broken)?;
         core.note_committed(head.seq, head.time);
+        core.load_policy().await.map_err(broken)?;
         let (queue, units) = mpsc::channel(QUEUE_MAX);
         let committer = tokio::spawn(committer::run(Arc::clone(&core), units));
         let refusals = Arc::new(Refusals::default());
@@ -130,6 +131,12 @@ impl Vault {
         &*self.shared.core.rng
     }
 
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.shared.core.policy()
+    }
+
     /// Begins a unit of work, if the policy allows the call; a denial is audited.
     pub async fn begin(
         &self,
@@ -138,26 +145,34 @@ impl Vault {
         resource: impl Into<String>,
     ) -> Result<Work, Error> {
         let work = Work::new(self.shared.clone(), caller, action, resource.into());
-        match policy::decide(caller, action, work.resource()) {
-            Decision::Allow => Ok(work),
-            Decision::Deny => Err(work.refuse(Reason::PolicyDenied).await),
+        match self.policy().decide(caller, action, work.resource(), work.now()) {
+            Ok(()) => Ok(work),
+            Err(denial) => Err(deny(work, denial).await),
         }
     }
 
-    /// Asks the policy about a call that only reads; a denial is audited.
+    /// Asks the policy about a further resource of a call; a denial is audited.
     pub async fn authorise(
         &self,
         caller: &Caller,
         action: Action,
         resource: &str,
     ) -> Result<(), Error> {
-        match policy::decide(caller, action, resource) {
-            Decision::Allow => Ok(()),
-            Decision::Deny => {
+        match self.policy().decide(caller, action, resource, self.now()) {
+            Ok(()) => Ok(()),
+            Err(denial) => {
                 let work = Work::new(self.shared.clone(), caller, action, resource.to_owned());
-                Err(work.refuse(Reason::PolicyDenied).await)
+                Err(deny(work, denial).await)
             }
         }
+    }
+
+    /// Refuses a caller who came in by the wrong door; it is audited.
+    pub async fn turn_away(&self, caller: &Caller, action: Action) -> Error {
+        let work = Work::new(self.shared.clone(), caller, action, String::new());
+        let stranger = caller.role() == Some(Role::Stranger);
+        let reason = if stranger { Reason::CallerUnknown } else { Reason::PolicyDenied };
+        deny(work, Denial { reason, rule: "plane" }).await
     }
 
     /// Reads a record.
@@ -273,6 +288,12 @@ async fn prove_seal(core: &Core) -> Result<(), OpenError> {
         [outcome] if outcome.is_applied() => Ok(()),
         _ => Err(OpenError::Unavailable),
     }
+}
+
+/// Refuses what the policy does not allow: the audit event tells by which rule, the caller is not.
+async fn deny(mut work: Work, denial: Denial) -> Error {
+    work.detail("rule", denial.rule);
+    work.refuse(denial.reason).await
 }
 
 fn broken(error: Error) -> OpenError {

@@ -44,11 +44,12 @@ pub struct Work {
 
 impl Work {
     pub(super) fn new(shared: Shared, caller: &Caller, action: Action, resource: String) -> Self {
+        let policy = shared.core.policy().version;
         Self {
             shared,
             caller: caller.name().to_owned(),
             action,
-            draft: Draft::new(caller, action, resource),
+            draft: Draft::new(caller, action, resource, policy),
             writes: Vec::new(),
             is_torn: false,
             claims: Vec::new(),

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use firstkey::grpc::client::Client;
 use firstkey::grpc::proto::create_terminal_result::Result as Outcome;
-use firstkey::grpc::{BATCH_LEN_BYTES_MAX, MESSAGE_LEN_BYTES_MAX, proto};
+use firstkey::grpc::{BATCH_LEN_BYTES_MAX, MESSAGE_LEN_BYTES_MAX, Trust, proto};
 use firstkey::server::dev::{self, Pki};
 use firstkey::vault::store::MemoryStore;
-use firstkey::vault::{Action, Caller, Role};
+use firstkey::vault::{Action, Caller};
 use tonic::{Code, Response, Status};
 
 use crate::harness::{
@@ -222,12 +222,12 @@ async fn a_batch_is_bounded_in_entries_and_bytes_and_no_other_call_gets_its_boun
 }
 
 #[tokio::test]
-async fn a_caller_without_the_role_registers_none() {
+async fn a_stranger_registers_none() {
     let clock = TestClock::begin();
     let pki = Pki::generate(BEGIN_SECONDS).expect("authorities");
-    let caller = Caller::new("payments", vec![Role::Backend]);
+    let stranger = Trust::ForDevOnly(Caller::stranger("payments", ""));
     let store = Arc::new(MemoryStore::new());
-    let service = Service::start_with(store, None, clock, pki, caller).await;
-    let told = outcomes(&service, &["a", "b"].map(registration)).await;
-    assert_eq!(told_of(&told), ["POLICY_DENIED"; 2]);
+    let service = Service::start_with(store, None, clock, pki, stranger).await;
+    let refused = refusal(send(&service.client, &["a", "b"].map(registration)).await);
+    assert_eq!(refused.reason, "CALLER_UNKNOWN");
 }

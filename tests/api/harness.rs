@@ -13,6 +13,7 @@ use firstkey::activation::ActivationCode;
 use firstkey::activation::payload::TestTransactionAnswer;
 use firstkey::agreement::Suite;
 use firstkey::crypto::rng::SystemRng;
+use firstkey::grpc::Trust;
 use firstkey::grpc::client::{Client, ClientError, Driver, Refusal, Told, request_id};
 use firstkey::grpc::proto;
 use firstkey::key::usage::KeyDerivation;
@@ -86,6 +87,11 @@ impl Drop for TempFolder {
     }
 }
 
+/// The one caller of a development service.
+pub(crate) fn everybody() -> Trust {
+    Trust::ForDevOnly(Caller::for_dev_only("test"))
+}
+
 /// A service that serves on a port of its own.
 pub(crate) struct Service {
     pub(crate) client: Client,
@@ -116,16 +122,17 @@ impl Service {
     async fn start_over(store: Arc<dyn Store>, folder: Option<TempFolder>) -> Self {
         let clock = TestClock::begin();
         let pki = Pki::generate(BEGIN_SECONDS).expect("authorities");
-        Self::start_with(store, folder, clock, pki, Caller::for_dev_only("test")).await
+        Self::start_with(store, folder, clock, pki, everybody()).await
     }
 
-    /// Over a given store, at a given time, with given authorities, for a given caller.
+    /// Over a given store, at a given time, with given authorities, telling callers apart
+    /// in a given way.
     pub(crate) async fn start_with(
         store: Arc<dyn Store>,
         folder: Option<TempFolder>,
         clock: Arc<TestClock>,
         pki: Pki,
-        caller: Caller,
+        trust: Trust,
     ) -> Self {
         let keys = development_keys();
         let opening = Opening {
@@ -143,7 +150,7 @@ impl Service {
         let proof = run_self_tests().expect("the self-tests pass");
         let shutdown = CancellationToken::new();
         let drain = Duration::from_secs(5);
-        let settings = Settings { listener, caller, reflection: true, drain };
+        let settings = Settings { listener, trust, reflection: true, drain };
         let signal = shutdown.clone().cancelled_owned();
         let served = serve(Arc::clone(&vault), proof, settings, signal);
         let serving = tokio::spawn(async move { served.await.expect("it serves to its end") });

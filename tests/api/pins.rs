@@ -16,12 +16,11 @@ use firstkey::key::Algorithm;
 use firstkey::key::usage::PinEncryption;
 use firstkey::pin::{EncryptedPinBlock, Fill, Pan, PanForm, PinBlockFormat, Translation};
 use firstkey::server::simulation::translate_request;
-use firstkey::vault::Caller;
 use firstkey::vault::store::{SqliteStore, Store};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-use crate::harness::{self, CARD_PIN, HOUR, MINUTE, Service};
+use crate::harness::{self, CARD_PIN, HOUR, MINUTE, Service, everybody};
 use crate::known::{
     InjectedAes, InjectedTdes, Known, OTHER_PAN, PAN, PIN, dukpt, dukpt_of, encipher, expect_field,
     expect_path, expect_reason, pin_block, pin_field, pin_of, random, status_of, stored,
@@ -503,7 +502,7 @@ pub(crate) async fn restarted(service: Service) -> Service {
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     };
-    Service::start_with(store, Some(folder), clock, pki, Caller::for_dev_only("test")).await
+    Service::start_with(store, Some(folder), clock, pki, everybody()).await
 }
 
 #[tokio::test]

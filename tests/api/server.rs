@@ -24,7 +24,7 @@ use firstkey::server::simulation::{simulated_device, translate_request, verify_r
 use firstkey::server::{Settings, run_self_tests, serve};
 use firstkey::terminal::{Purchase, Terminal};
 use firstkey::vault::store::SqliteStore;
-use firstkey::vault::{Caller, Opening, Vault};
+use firstkey::vault::{Opening, Vault};
 use prost::Message as _;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpListener;
@@ -43,7 +43,7 @@ use tonic_reflection::pb::v1::{
 };
 
 use crate::harness::{
-    Service, TempFolder, TestClock, answer, create_terminal_request, development_keys,
+    Service, TempFolder, TestClock, answer, create_terminal_request, development_keys, everybody,
 };
 use crate::known::{dev, expect_reason, import_request, random, status_of, wrap_d};
 
@@ -99,12 +99,8 @@ async fn reflection_is_answered_only_when_it_is_asked_for() {
     }
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let settings = Settings {
-        listener,
-        caller: Caller::for_dev_only("test"),
-        reflection: false,
-        drain: Duration::from_secs(5),
-    };
+    let settings =
+        Settings { listener, trust: everybody(), reflection: false, drain: Duration::from_secs(5) };
     let stop = CancellationToken::new();
     let vault = Arc::clone(&service.vault);
     let signal = stop.clone().cancelled_owned();
@@ -453,8 +449,20 @@ async fn what_the_service_was_told_in_confidence_stands_in_no_log_and_no_file() 
 /// Every field of text or bytes that the service ever answers with, and what it is. A field that
 /// is not here makes the test fail: whoever adds one says what it may hold.
 const ANSWERED: &[(&str, &str)] = &[
+    ("Approval.cause", "text of an officer"),
+    ("Approval.method", "name"),
+    ("Approval.name", "name"),
+    ("Approval.rejected_by", "name"),
+    ("Approval.request", "a request as it came: key blocks, nothing secret"),
+    ("Approval.request_digest", "digest"),
+    ("Approval.requester", "name"),
+    ("Approval.requester_person", "name"),
+    ("Approval.resource", "name"),
+    ("ApprovalVote.caller", "name"),
+    ("ApprovalVote.person", "name"),
     ("BeginActivationResponse.payload", "public: signed"),
     ("BeginActivationResponse.proof", "signature or MAC"),
+    ("CheckPolicyResponse.because", "text: rules and their answers"),
     ("ConfirmKeysResponse.mac", "MAC"),
     ("ConfirmKeysResponse.payload", "public: MACed"),
     ("CreateCertificateRequestResponse.certificate_request", "public: certificate request"),
@@ -466,6 +474,9 @@ const ANSWERED: &[(&str, &str)] = &[
     ("DeviceAuthority.model", "name"),
     ("DeviceAuthority.name", "name"),
     ("DeviceAuthority.vendor", "name"),
+    ("ExportEventsResponse.checkpoint", "public: signed"),
+    ("ExportEventsResponse.events", "audit events"),
+    ("ExportEventsResponse.verifier_key", "public: key"),
     ("ExportInitialKeyResponse.check_value", "check value"),
     ("ExportInitialKeyResponse.initial_key_id", "name"),
     ("ExportInitialKeyResponse.key_block", "key block"),
@@ -475,11 +486,23 @@ const ANSWERED: &[(&str, &str)] = &[
     ("FieldViolation.description", "name"),
     ("FieldViolation.field", "name"),
     ("GenerateMacResponse.mac", "MAC"),
+    ("GetCheckpointResponse.checkpoint", "public: signed"),
+    ("GetCheckpointResponse.verifier_key", "public: key"),
     ("GetParametersResponse.mac", "MAC"),
     ("GetParametersResponse.payload", "public: MACed"),
+    ("GetStatusResponse.node", "name"),
+    ("GetStatusResponse.program_digest", "digest"),
+    ("GetStatusResponse.realm", "name"),
+    ("GetStatusResponse.version", "name"),
+    ("Grant.calls", "name"),
+    ("Grant.key", "name"),
+    ("Grant.partner_keys", "name"),
+    ("Grant.principals", "name"),
     ("HeaderField.field", "name"),
     ("HeaderField.meaning", "name"),
     ("HeaderField.value", "public: header of a key block"),
+    ("HealthCheck.detail", "text for people"),
+    ("HealthCheck.name", "name"),
     ("Identity.acquirer_id", "name"),
     ("Identity.certificate_chain", "public: certificates"),
     ("Identity.public_key", "public: key"),
@@ -488,8 +511,10 @@ const ANSWERED: &[(&str, &str)] = &[
     ("Key.name", "name"),
     ("KeyAttributes.key_set_id", "name"),
     ("Limits.currency", "name"),
+    ("ListApprovalsResponse.next_page_token", "name"),
     ("ListDeniedDevicesResponse.next_page_token", "name"),
     ("ListDeviceAuthoritiesResponse.next_page_token", "name"),
+    ("ListEventsResponse.events", "audit events"),
     ("ListKeysResponse.next_page_token", "name"),
     ("ListProfilesResponse.next_page_token", "name"),
     ("ListTerminalsResponse.next_page_token", "name"),
@@ -503,9 +528,20 @@ const ANSWERED: &[(&str, &str)] = &[
     ("Merchant.terminal_id", "name"),
     ("MetadataEntry.key", "name"),
     ("MetadataEntry.value", "name"),
+    ("Principal.name", "name"),
+    ("Principal.person", "name"),
+    ("Principal.profiles", "name"),
     ("Profile.base_derivation_key", "name"),
     ("Profile.name", "name"),
     ("ProfileKey.derivation_key", "name"),
+    ("Protection.detail", "text for people"),
+    ("Protection.name", "name"),
+    ("ProveConsistencyResponse.first_root", "digest"),
+    ("ProveConsistencyResponse.hashes", "digest"),
+    ("ProveConsistencyResponse.second_root", "digest"),
+    ("ProveInclusionResponse.hashes", "digest"),
+    ("ProveInclusionResponse.leaf_hash", "digest"),
+    ("ProveInclusionResponse.root", "digest"),
     ("Refusal.message", "name"),
     ("Refusal.reason", "name"),
     ("ReissueActivationCodeResponse.activation_code", "code, told this once"),

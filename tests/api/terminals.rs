@@ -5,14 +5,13 @@ use firstkey::agreement::Suite;
 use firstkey::grpc::client::{Refusal, request_id};
 use firstkey::grpc::proto;
 use firstkey::server::dev;
-use firstkey::vault::Caller;
 use firstkey::vault::store::SqliteStore;
 use prost_types::Duration;
 use tonic::Code;
 
 use crate::backend::{CALLS, Given, create_profile_request};
 use crate::harness::{
-    HOUR, Service, answer, create_terminal_request, refusal, serial_of, state_name,
+    HOUR, Service, answer, create_terminal_request, everybody, refusal, serial_of, state_name,
 };
 
 const AES: Suite = Suite::P256Aes128;
@@ -560,8 +559,8 @@ async fn the_same_request_gets_the_same_code_even_of_a_service_that_was_started_
 
     let (folder, pki, clock) = service.stop().await;
     let store = SqliteStore::open(&folder.as_ref().unwrap().path().join("store")).unwrap();
-    let caller = Caller::for_dev_only("test");
-    let service = Service::start_with(std::sync::Arc::new(store), folder, clock, pki, caller).await;
+    let service =
+        Service::start_with(std::sync::Arc::new(store), folder, clock, pki, everybody()).await;
     assert!(issue(&service, &request).await == first);
     // Another request is another code; and the first one's still opens.
     let reissue = proto::ReissueActivationCodeRequest {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use firstkey::crypto::certificate::for_dev_only::Authority;
 use firstkey::crypto::rng::SystemRng;
+use firstkey::grpc::Trust;
 use firstkey::server::Settings;
 use firstkey::server::dev::{self, Keys, Pki};
 use firstkey::vault::store::SqliteStore;
@@ -53,7 +54,12 @@ pub(crate) async fn open(data: &Path, keys: &Path) -> anyhow::Result<Service> {
 
 /// How a development service is served.
 pub(crate) fn settings(listener: TcpListener, drain: Duration) -> Settings {
-    Settings { listener, caller: Caller::for_dev_only("dev"), reflection: true, drain }
+    Settings {
+        listener,
+        trust: Trust::ForDevOnly(Caller::for_dev_only("dev")),
+        reflection: true,
+        drain,
+    }
 }
 
 /// Reads the file of development keys.

@@ -7,7 +7,7 @@ use super::record::{Code, Terminal};
 use super::step::{Happened, advance, check, profile_of, read_terminal};
 use crate::activation::code::CodeHolder;
 use crate::activation::{ActivationCode, Call, State};
-use crate::command::{Error, RequestId, give_up, recall, remember, retrying};
+use crate::command::{Error, RequestId, give_up, recall, remember, repeated, retrying};
 use crate::vault::{Action, Caller, HashPurpose, Reason, UnixMillis, Vault};
 
 /// How many wrong codes are forgiven, less one: the fifth locks.
@@ -66,7 +66,8 @@ async fn issue(
     let mut work = vault.begin(caller, action, format!("terminals/{id}")).await?;
     if let Some(before) = recall::<Remembered>(vault, caller, action, Some(request)).await? {
         let code = draw(vault, request, id, before.number).expose_grouped();
-        return Ok(Issued { terminal: before.terminal, code, expires: before.expires });
+        let issued = Issued { terminal: before.terminal, code, expires: before.expires };
+        return repeated(work, issued).await;
     }
     let mut terminal = match read_terminal(vault, id).await {
         Ok(terminal) => terminal,

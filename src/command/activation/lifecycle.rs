@@ -5,7 +5,9 @@ use super::profile::Profile;
 use super::record::{Activation, MerchantStanding, Phase, Terminal};
 use super::step::{Happened, advance, check, enable_if_automatic, profile_of, read_terminal};
 use crate::activation::{Call, State};
-use crate::command::{Error, RequestId, give_up, manage_trust, recall, remember, retrying};
+use crate::command::{
+    Error, RequestId, give_up, manage_trust, recall, remember, repeated, retrying,
+};
 use crate::vault::{Action, Caller, Reason, Vault, Versioned, Work};
 
 /// What is asked of a terminal.
@@ -102,7 +104,7 @@ async fn change_once(
     let (action, call) = change.call();
     let mut work = vault.begin(caller, action, format!("terminals/{id}")).await?;
     if let Some(answer) = recall(vault, caller, action, request).await? {
-        return Ok(answer);
+        return repeated(work, answer).await;
     }
     let mut terminal = match read_terminal(vault, id).await {
         Ok(terminal) => terminal,

@@ -6,7 +6,9 @@ use super::terminal_keys::derivation_key;
 use crate::activation::parameters::{Currency, Limits};
 use crate::activation::terminal_key::{SLOTS, TERMINAL_KEYS_MAX, TerminalKeyUsage};
 use crate::agreement::Suite;
-use crate::command::{Error, Page, RequestId, give_up, recall, refuse, remember, retrying};
+use crate::command::{
+    Error, Page, RequestId, audited, give_up, recall, refuse, remember, repeated, retrying,
+};
 use crate::key::Algorithm;
 use crate::key::usage::BaseDerivation;
 use crate::vault::{
@@ -151,7 +153,7 @@ async fn create_once(
     let action = Action::CreateProfile;
     let mut work = vault.begin(caller, action, format!("profiles/{}", new.id)).await?;
     if let Some(answer) = recall(vault, caller, action, request).await? {
-        return Ok(answer);
+        return repeated(work, answer).await;
     }
     let profile = match checked(vault, &mut work, new).await {
         Ok(profile) => profile,
@@ -277,7 +279,7 @@ async fn update_once(
     let action = Action::UpdateProfile;
     let mut work = vault.begin(caller, action, format!("profiles/{id}")).await?;
     if let Some(answer) = recall(vault, caller, action, request).await? {
-        return Ok(answer);
+        return repeated(work, answer).await;
     }
     let Some(mut profile) = vault.get::<Profile>(id).await? else {
         return Err(refuse(work, Reason::ResourceNotFound).await);
@@ -381,8 +383,8 @@ async fn base_key(
 
 /// Returns a profile.
 pub async fn get_profile(vault: &Vault, caller: &Caller, id: &str) -> Result<Profile, Error> {
-    vault.authorise(caller, Action::GetProfile, &format!("profiles/{id}")).await?;
-    read_profile(vault, id).await
+    let resource = format!("profiles/{id}");
+    audited(vault, caller, Action::GetProfile, resource, read_profile(vault, id)).await
 }
 
 /// Lists profiles.
@@ -392,8 +394,8 @@ pub async fn list_profiles(
     after: Option<&str>,
     limit: usize,
 ) -> Result<Page<Profile>, Error> {
-    vault.authorise(caller, Action::ListProfiles, "profiles").await?;
-    Page::read(vault, None, after, limit).await
+    let page = Page::read(vault, None, after, limit);
+    audited(vault, caller, Action::ListProfiles, "profiles", page).await
 }
 
 pub(super) async fn read_profile(vault: &Vault, id: &str) -> Result<Profile, Error> {

@@ -4,7 +4,7 @@ use super::index::KeyIndex;
 use super::record::{KeyStanding, Terminal, index_of};
 use super::step::read_terminal;
 use crate::activation::State;
-use crate::command::{Error, Page};
+use crate::command::{Error, Page, audited};
 use crate::vault::{Action, Caller, KeyState, Record as _, UnixMillis, Vault};
 
 /// A terminal as it stands when it is read.
@@ -28,8 +28,8 @@ pub struct Filter {
 
 /// Returns a terminal.
 pub async fn get_terminal(vault: &Vault, caller: &Caller, id: &str) -> Result<Reading, Error> {
-    vault.authorise(caller, Action::GetTerminal, &format!("terminals/{id}")).await?;
-    reading(vault, read_terminal(vault, id).await?.record).await
+    let found = async { reading(vault, read_terminal(vault, id).await?.record).await };
+    audited(vault, caller, Action::GetTerminal, format!("terminals/{id}"), found).await
 }
 
 /// Lists terminals; a page may hold fewer than its limit where a filter passes over some.
@@ -40,7 +40,16 @@ pub async fn list_terminals(
     after: Option<&str>,
     limit: usize,
 ) -> Result<Page<Reading>, Error> {
-    vault.authorise(caller, Action::ListTerminals, "terminals").await?;
+    let page = page_of(vault, filter, after, limit);
+    audited(vault, caller, Action::ListTerminals, "terminals", page).await
+}
+
+async fn page_of(
+    vault: &Vault,
+    filter: &Filter,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Page<Reading>, Error> {
     let now = vault.now();
     let state = filter.state;
     let page = match &filter.base_derivation_key {

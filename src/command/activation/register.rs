@@ -10,7 +10,9 @@ use super::profile;
 use super::record::{Credential, Merchant, MerchantStanding, Terminal};
 use super::step::{Happened, advance, read_terminal};
 use crate::activation::State;
-use crate::command::{Error, RequestId, give_up, manage_trust, recall, refuse, remember, retrying};
+use crate::command::{
+    Error, RequestId, give_up, manage_trust, recall, refuse, remember, repeated, retrying,
+};
 use crate::crypto::tdes;
 use crate::key::usage::KeyDerivation;
 use crate::key::{Key, Material};
@@ -121,7 +123,7 @@ async fn create_once(
     let action = Action::CreateTerminal;
     let mut work = vault.begin(caller, action, format!("terminals/{}", new.id)).await?;
     if let Some(answer) = recall(vault, caller, action, request).await? {
-        return Ok(answer);
+        return repeated(work, answer).await;
     }
     let master_key = match check_references(vault, new).await {
         Ok(master_key) => master_key,

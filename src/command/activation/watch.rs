@@ -2,7 +2,7 @@
 
 use super::step::{TRANSITIONS_MAX, detail_name};
 use crate::activation::State;
-use crate::command::Error;
+use crate::command::{Error, audited};
 use crate::vault::{Action, Caller, Event, UnixMillis, Vault};
 
 /// How many events are read at once.
@@ -31,14 +31,14 @@ pub struct Transition {
     pub note: String,
 }
 
-/// Asks whether a caller may watch.
-pub async fn authorise(
+/// Begins to watch: the audit log tells it once, not each transition that is seen.
+pub async fn begin_to_watch(
     vault: &Vault,
     caller: &Caller,
     terminal: Option<&str>,
 ) -> Result<(), Error> {
     let resource = terminal.map_or("terminals".to_owned(), |id| format!("terminals/{id}"));
-    Ok(vault.authorise(caller, Action::WatchTerminals, &resource).await?)
+    audited(vault, caller, Action::WatchTerminals, resource, async { Ok(()) }).await
 }
 
 /// Reads the transitions after a sequence, and the sequence up to which it looked.

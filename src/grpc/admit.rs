@@ -1,0 +1,139 @@
+//! The door: who calls, and whether such a caller may make such a call, before a body is read.
+//!
+//! ```text
+//! path -> plane and action;  peer -> certificate -> principal of the policy -> caller
+//! gate open?  the peer's plane?  known?  the role's call?  then the service, with vault and caller
+//! ```
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use super::peer::{Peer, Plane};
+use super::status::from_error;
+use crate::command::Error;
+use crate::vault::{Action, Caller, Gate, Reason, Vault};
+
+/// What the door puts beside a request that it lets in.
+#[derive(Clone)]
+pub(super) struct Admitted {
+    pub(super) vault: Arc<Vault>,
+    pub(super) caller: Caller,
+}
+
+/// How callers are told apart.
+#[derive(Clone)]
+pub enum Trust {
+    /// By their certificates, as the listener verified them and the policy knows them.
+    Certificates,
+    /// Not at all: a development service has one caller.
+    ForDevOnly(Caller),
+}
+
+/// Puts the door before the services.
+#[derive(Clone)]
+pub struct Admission {
+    gate: Arc<Gate>,
+    trust: Trust,
+}
+
+impl Admission {
+    /// A door before a gate.
+    #[must_use]
+    pub const fn new(gate: Arc<Gate>, trust: Trust) -> Self {
+        Self { gate, trust }
+    }
+
+    async fn admit(&self, call: Call, peer: Option<Peer>) -> Result<Admitted, Error> {
+        let vault = self.gate.enter()?;
+        let caller = match &self.trust {
+            Trust::ForDevOnly(caller) => caller.clone(),
+            Trust::Certificates => {
+                let peer = peer.unwrap_or_default();
+                let caller = peer.caller(call.plane, &vault);
+                if !peer.may_enter(call.plane) {
+                    return Err(vault.turn_away(&caller, call.action).await.into());
+                }
+                caller
+            }
+        };
+        vault.authorise(&caller, call.action, "").await?;
+        Ok(Admitted { vault, caller })
+    }
+}
+
+/// What is called, read from the path.
+#[derive(Clone, Copy)]
+struct Call {
+    plane: Plane,
+    action: Action,
+}
+
+impl Call {
+    /// None for what is not ours: health, reflection, paths that lead nowhere.
+    fn of(path: &str) -> Option<Self> {
+        let (service, method) = path.strip_prefix("/firstkey.v1.")?.split_once('/')?;
+        Some(Self { plane: Plane::of_service(service)?, action: Action::of_rpc(method)? })
+    }
+}
+
+impl<S> Layer<S> for Admission {
+    type Service = Door<S>;
+
+    fn layer(&self, inner: S) -> Door<S> {
+        Door { admission: self.clone(), inner }
+    }
+}
+
+/// The services behind the door.
+#[derive(Clone)]
+pub struct Door<S> {
+    admission: Admission,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Door<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let Self { admission, inner } = self.clone();
+        // The one that was polled is the one that is ready.
+        let mut inner = std::mem::replace(&mut self.inner, inner);
+        Box::pin(async move {
+            if let Some(call) = Call::of(request.uri().path()) {
+                let peer = request.extensions().get::<Peer>().cloned();
+                match admission.admit(call, peer).await {
+                    Ok(admitted) => request.extensions_mut().insert(admitted),
+                    Err(error) => return Ok(refusal(&error)),
+                };
+            }
+            inner.call(request).await
+        })
+    }
+}
+
+/// The answer to a call that does not come in.
+fn refusal(error: &Error) -> Response<Body> {
+    let reason = error.reason();
+    if reason == Reason::StoreUnavailable {
+        tracing::error!(reason = reason.as_str(), "a refusal was not audited");
+    }
+    let status: Status = from_error(error);
+    status.into_http()
+}

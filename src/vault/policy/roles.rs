@@ -1,0 +1,85 @@
+//! Which role may make which call at all: one constant table.
+//!
+//! A role opens calls, never resources: what a backend may do with a key says a grant. Nobody who
+//! audits can change anything, and nobody who runs the service can loosen anything.
+
+use super::super::caller::{Action, Role};
+
+/// Tells whether callers of a role may make a call at all.
+#[must_use]
+pub fn may_call(role: Role, action: Action) -> bool {
+    callers_of(action).contains(&role)
+}
+
+/// The roles that may make a call.
+#[must_use]
+pub const fn callers_of(action: Action) -> &'static [Role] {
+    match action {
+        Action::CancelActivation
+        | Action::CreateTerminal
+        | Action::EnableTerminal
+        | Action::GenerateMac
+        | Action::IssueActivationCode
+        | Action::MarkTerminalCompromised
+        | Action::ReissueActivationCode
+        | Action::ReleaseTerminal
+        | Action::ResumeTerminal
+        | Action::RetireTerminal
+        | Action::SetMerchantStanding
+        | Action::SetSettlementDigest
+        | Action::StartRekey
+        | Action::TranslatePin
+        | Action::VerifyMac
+        | Action::VerifyMacAndTranslatePin => &[Role::Backend],
+        Action::BeginActivation
+        | Action::ConfirmKeys
+        | Action::DeliverKeys
+        | Action::GetParameters
+        | Action::ReportStep
+        | Action::RunTestTransaction
+        | Action::UpdateKeys => &[Role::Terminal, Role::TerminalRelay],
+        Action::GetTerminal
+        | Action::HoldTerminal
+        | Action::ListTerminals
+        | Action::LookupKsn
+        | Action::SuspendTerminal
+        | Action::WatchTerminals => &[Role::Backend, Role::Operator],
+        Action::GetProfile | Action::ListProfiles => {
+            &[Role::Backend, Role::Officer, Role::Operator]
+        }
+        Action::AllowDevice
+        | Action::Approve
+        | Action::CreateCertificateRequest
+        | Action::CreateDeviceAuthority
+        | Action::CreateIdentityKey
+        | Action::CreateKey
+        | Action::CreateProfile
+        | Action::ExportInitialKey
+        | Action::ExportKey
+        | Action::ImportCertificate
+        | Action::ImportKey
+        | Action::InspectKeyBlock
+        | Action::Reject
+        | Action::SetKeyState
+        | Action::SetPolicy
+        | Action::UpdateProfile => &[Role::Officer],
+        Action::DenyDevice
+        | Action::GetDeviceAuthority
+        | Action::GetIdentity
+        | Action::GetKey
+        | Action::ListDeniedDevices
+        | Action::ListDeviceAuthorities
+        | Action::ListKeys => &[Role::Officer, Role::Operator],
+        Action::GetApproval | Action::ListApprovals => {
+            &[Role::Auditor, Role::Officer, Role::Operator]
+        }
+        Action::CheckPolicy | Action::GetPolicy => &[Role::Auditor, Role::Officer],
+        Action::ExportEvents
+        | Action::GetCheckpoint
+        | Action::ListEvents
+        | Action::ProveConsistency
+        | Action::ProveInclusion => &[Role::Auditor],
+        Action::GetStatus => &[Role::Auditor, Role::Custodian, Role::Officer, Role::Operator],
+        Action::RunSelfTests | Action::StartService => &[Role::Service],
+    }
+}
