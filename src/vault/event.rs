@@ -203,7 +203,8 @@ mod tests {
         let expected = format!(
             "{{\"seq\":1,\"time\":1700000000000,\"node\":\"n\",\"prev\":\"{zeros}\",\
              \"caller\":\"dev\",\"role\":\"dev\",\"certificate\":\"\",\"policy\":3,\
-             \"approvers\":[],\"action\":\"SetKeyState\",\"resource\":\"keys/\u{e9}\\\"\\\\\\n\\u0001\",\
+             \"approvers\":[],\"action\":\"SetKeyState\",\
+             \"resource\":\"keys/\u{e9}\\\"\\\\\\n\\u0001\",\
              \"keys\":[{{\"name\":\"keys/x/versions/1\",\"check_value\":\"08D7B4\"}}],\
              \"decision\":\"done\",\"reason\":null,\
              \"detail\":{{\"from\":\"ACTIVE\",\"to\":\"SUSPENDED\"}},\"request\":null}}"

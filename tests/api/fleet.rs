@@ -9,8 +9,7 @@ use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::proto;
 use firstkey::server::dev::{self, Pki};
 use firstkey::server::fleet::{Fleet, Order, Progress, Report};
-use firstkey::vault::Clock as _;
-use firstkey::vault::Event;
+use firstkey::vault::{Clock as _, Event};
 
 use crate::harness::{Service, answer, create_terminal_request, development_keys, state_name};
 
