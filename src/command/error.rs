@@ -79,6 +79,7 @@ impl Error {
                 vault::Error::AttributeInvalid { .. }
                 | vault::Error::BudgetSpent { .. }
                 | vault::Error::Conflict
+                | vault::Error::RateLimited { .. }
                 | vault::Error::Refused(_)
                 | vault::Error::Unavailable => Vec::new(),
             },
@@ -89,7 +90,10 @@ impl Error {
     #[must_use]
     pub const fn retry_after_ms(&self) -> Option<u64> {
         match self {
-            Self::Vault(vault::Error::BudgetSpent { retry_after_ms }) => Some(*retry_after_ms),
+            Self::Vault(
+                vault::Error::BudgetSpent { retry_after_ms }
+                | vault::Error::RateLimited { retry_after_ms },
+            ) => Some(*retry_after_ms),
             Self::Field { .. } | Self::Ksn { .. } | Self::Refused { .. } | Self::Vault(_) => None,
         }
     }

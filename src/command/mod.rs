@@ -135,6 +135,7 @@ async fn refuse(work: Work, error: impl Into<Error>) -> Error {
         | vault::Error::BudgetSpent { .. }
         | vault::Error::Conflict
         | vault::Error::Internal { .. }
+        | vault::Error::RateLimited { .. }
         | vault::Error::Refused(_) => error,
     }
 }
@@ -155,6 +156,7 @@ fn is_ours(error: &Error) -> bool {
             }
             vault::Error::AttributeInvalid { .. }
             | vault::Error::BudgetSpent { .. }
+            | vault::Error::RateLimited { .. }
             | vault::Error::Refused(_) => false,
         },
         Error::Field { .. } | Error::Ksn { .. } | Error::Refused { .. } => false,

@@ -12,6 +12,7 @@ use super::clock::{Clock, UnixMillis};
 use super::error::Error;
 use super::ledger::Ledger;
 use super::policy::Policy;
+use super::rate::Rates;
 use super::record::{Kind, Record, Versioned};
 use super::reserve::Reserved;
 use super::seal::{Address, Sealer, draw_nonce};
@@ -28,6 +29,7 @@ pub(super) struct Core {
     pub(super) failures: Cache<Failures, Reserved>,
     /// The sequence of the newest durable event.
     pub(super) committed: watch::Sender<u64>,
+    pub(super) rates: Rates,
     policy: RwLock<Arc<Policy>>,
     clock: Arc<dyn Clock>,
     /// The time of the newest event, in milliseconds.
@@ -50,6 +52,7 @@ impl Core {
             ledgers: Cache::new(),
             failures: Cache::new(),
             committed: watch::Sender::new(0),
+            rates: Rates::default(),
             policy: RwLock::new(Arc::new(Policy::none())),
             clock,
             committed_time: AtomicU64::new(0),

@@ -27,6 +27,12 @@ pub enum Error {
         /// Finds the cause in the log.
         incident: Incident,
     },
+    /// More calls than may be made in this time: the caller may come back later.
+    #[error("too many calls, try again in {retry_after_ms} ms")]
+    RateLimited {
+        /// When it is worth trying again, from now.
+        retry_after_ms: u64,
+    },
     /// Refused, for a stable reason.
     #[error("refused: {}", .0.as_str())]
     Refused(Reason),
@@ -44,6 +50,7 @@ impl Error {
             Self::BudgetSpent { .. } => Reason::BudgetSpent,
             Self::Conflict => Reason::StoreConflict,
             Self::Internal { .. } => Reason::Internal,
+            Self::RateLimited { .. } => Reason::RateLimited,
             Self::Refused(reason) => *reason,
             Self::Unavailable => Reason::StoreUnavailable,
         }

@@ -26,6 +26,7 @@ mod idempotency;
 mod keys;
 mod ledger;
 mod policy;
+mod rate;
 mod reason;
 mod record;
 mod refusals;
@@ -57,6 +58,7 @@ pub use keys::{
 };
 pub use ledger::{FAR_MAX, JUMP_MAX, Purpose, REPEAT_MS, WINDOW};
 pub use policy::{AuditMode, Denial, Grant, Policy, Principal, callers_of, may_call};
+pub use rate::Rates;
 pub use reason::Reason;
 pub use record::{Kind, Record, Versioned};
 pub use seal::{HashPurpose, MasterKey, Realm};

@@ -19,6 +19,7 @@ use super::error::Error;
 use super::event::Event;
 use super::idempotency::{self, Answered, RequestId};
 use super::policy::{Denial, Policy};
+use super::rate::Rates;
 use super::reason::Reason;
 use super::record::{Kind, Record, Versioned};
 use super::refusals::Refusals;
@@ -129,6 +130,12 @@ impl Vault {
     #[must_use]
     pub fn rng(&self) -> &dyn Rng {
         &*self.shared.core.rng
+    }
+
+    /// The buckets of the rates of calls.
+    #[must_use]
+    pub fn rates(&self) -> &Rates {
+        &self.shared.core.rates
     }
 
     /// The policy in force.
@@ -303,6 +310,7 @@ fn broken(error: Error) -> OpenError {
         | Error::BudgetSpent { .. }
         | Error::Conflict
         | Error::Internal { .. }
+        | Error::RateLimited { .. }
         | Error::Refused(_) => OpenError::ChainBroken,
     }
 }

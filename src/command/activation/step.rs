@@ -152,6 +152,7 @@ pub(super) async fn fail(mut work: Work, mut terminal: Versioned<Terminal>, erro
             | vault::Error::BudgetSpent { .. }
             | vault::Error::Conflict
             | vault::Error::Internal { .. }
+            | vault::Error::RateLimited { .. }
             | vault::Error::Unavailable,
         ) => return give_up(work, error).await,
     };

@@ -1,0 +1,125 @@
+//! Rates: how many calls somebody may make in a minute.
+//!
+//! They are limits of load and live in memory: a restart forgets them, and each replica counts for
+//! itself. What guesses cost stands in the store, see [`Budget`](super::Budget).
+//!
+//! A rate of `n` is a bucket of `n` calls that fills evenly within a minute: who was quiet may make
+//! `n` at once, who goes on may make one in each `n`-th of a minute.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use governor::clock::{Clock as _, MonotonicClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+
+use super::error::Error;
+
+/// How many subjects are told apart by one rate.
+const SUBJECTS_MAX: usize = 100_000;
+
+/// The buckets of all rates. The time is the machine's own since it started, not the time of day:
+/// a clock that is set back keeps nobody waiting.
+#[derive(Default)]
+pub struct Rates {
+    limiters: Mutex<HashMap<NonZeroU32, Arc<Limiter>>>,
+}
+
+type Limiter = RateLimiter<String, HashMapStateStore<String>, MonotonicClock, NoOpMiddleware<Time>>;
+type Time = <MonotonicClock as governor::clock::Clock>::Instant;
+
+impl Rates {
+    /// Takes one call out of the bucket of a subject, or refuses it with
+    /// [`Error::RateLimited`]; a rate of 0 is none.
+    ///
+    /// `subject` says whose bucket it is, its first part what sort of bucket: one rate has one
+    /// bucket for each.
+    pub fn take(&self, per_minute: u32, subject: &[&str]) -> Result<(), Error> {
+        let Some(per_minute) = NonZeroU32::new(per_minute) else { return Ok(()) };
+        let limiter = self.limiter(per_minute);
+        // No part of a subject holds a line end: names are printable.
+        let taken = limiter.check_key(&subject.join("\n"));
+        taken.map_err(|until| {
+            let wait = until.wait_time_from(limiter.clock().now());
+            let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            // Rounded up: who comes back then is let in.
+            Error::RateLimited { retry_after_ms: ms.saturating_add(1) }
+        })
+    }
+
+    fn limiter(&self, per_minute: NonZeroU32) -> Arc<Limiter> {
+        let mut limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let limiter = limiters.entry(per_minute).or_insert_with(|| fresh(per_minute));
+        if limiter.len() >= SUBJECTS_MAX {
+            // A bucket that is full again is as good as none.
+            limiter.retain_recent();
+            // Who invents so many names in a minute fills every bucket anew: a limit of load
+            // must neither stop those who are genuine nor take up the memory.
+            if limiter.len() > SUBJECTS_MAX / 2 {
+                *limiter = fresh(per_minute);
+            }
+        }
+        Arc::clone(limiter)
+    }
+}
+
+fn fresh(per_minute: NonZeroU32) -> Arc<Limiter> {
+    Arc::new(RateLimiter::hashmap_with_clock(Quota::per_minute(per_minute), MonotonicClock))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retry_after_ms(taken: Result<(), Error>) -> Option<u64> {
+        match taken {
+            Err(Error::RateLimited { retry_after_ms }) => Some(retry_after_ms),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_bucket_is_emptied_and_fills_again() {
+        let rates = Rates::default();
+        // One in 20 ms.
+        let taken = (0..10_000).find_map(|_| retry_after_ms(rates.take(3_000, &["caller", "a"])));
+        let wait = taken.expect("3,000 and a few more in a few milliseconds");
+        assert!((1..=21).contains(&wait), "{wait}");
+        std::thread::sleep(std::time::Duration::from_millis(wait));
+        assert_eq!(rates.take(3_000, &["caller", "a"]), Ok(()));
+    }
+
+    #[test]
+    fn each_subject_and_each_rate_has_a_bucket_of_its_own() {
+        let rates = Rates::default();
+        for subject in [&["caller", "a"], &["caller", "b"], &["key", "a"]] {
+            assert_eq!(rates.take(1, subject), Ok(()));
+            let wait = retry_after_ms(rates.take(1, subject)).expect("the bucket is empty");
+            assert!((59_000..=60_001).contains(&wait), "{wait}");
+            assert_eq!(rates.take(2, subject), Ok(()));
+        }
+    }
+
+    #[test]
+    fn no_rate_is_no_limit() {
+        let rates = Rates::default();
+        assert!((0..100_000).all(|_| rates.take(0, &["caller", "a"]).is_ok()));
+    }
+
+    #[test]
+    fn what_is_full_again_is_forgotten() {
+        let rates = Rates::default();
+        // Full again in a tenth of a millisecond, and not within the test.
+        for per_minute in [600_000, 1] {
+            for number in 0..SUBJECTS_MAX {
+                rates.take(per_minute, &["caller", &number.to_string()]).unwrap();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            rates.take(per_minute, &["caller", "late"]).unwrap();
+            let limiter = rates.limiter(NonZeroU32::new(per_minute).unwrap());
+            assert_eq!(limiter.len(), 1, "{per_minute}");
+        }
+    }
+}
