@@ -41,9 +41,9 @@ pub const SERVICE_NAMES: [&str; 6] = [
     "firstkey.v1.TrustService",
 ];
 
-/// All services, behind the door. Streams end when `draining` is cancelled.
+/// All services, behind the door. Streams end when `ending` is cancelled.
 #[must_use]
-pub fn services(draining: CancellationToken) -> Routes {
+pub fn services(ending: CancellationToken) -> Routes {
     let mut routes = Routes::builder();
     /// Adds a service, whose messages are bounded.
     macro_rules! add {
@@ -57,7 +57,7 @@ pub fn services(draining: CancellationToken) -> Routes {
     add!(key_service_server, KeyServiceServer, key::KeyApi);
     add!(mac_service_server, MacServiceServer, mac::MacApi);
     add!(pin_service_server, PinServiceServer, pin::PinApi);
-    let terminals = terminal::TerminalApi { draining };
+    let terminals = terminal::TerminalApi { ending };
     add!(terminal_service_server, TerminalServiceServer, terminals.clone());
     add!(trust_service_server, TrustServiceServer, trust::TrustApi);
     // The bound is a service's, so the batch call goes to a second one: an exact path comes before

@@ -31,7 +31,7 @@ const ENTRIES_MAX: usize = 500;
 /// The service.
 #[derive(Clone)]
 pub(super) struct TerminalApi {
-    pub(super) draining: tokio_util::sync::CancellationToken,
+    pub(super) ending: tokio_util::sync::CancellationToken,
 }
 
 /// The body of a call that changes a terminal: convert, call, convert back.
@@ -328,7 +328,7 @@ impl TerminalService for TerminalApi {
         serve("WatchTerminals", request, async |vault, caller, body| {
             let terminal = convert::optional_resource("terminal", "terminals", &body.terminal)?;
             watch::begin_to_watch(&vault, &caller, terminal.as_deref()).await?;
-            let watch = Watch::new(vault, body.after_sequence, terminal, self.draining.clone());
+            let watch = Watch::new(vault, body.after_sequence, terminal, self.ending.clone());
             let stream: Self::WatchTerminalsStream = Box::pin(watch.into_stream());
             Ok(stream)
         })

@@ -27,7 +27,7 @@ pub(super) struct Watch {
     sequence: u64,
     terminal: Option<String>,
     waiting: VecDeque<Transition>,
-    draining: CancellationToken,
+    ending: CancellationToken,
 }
 
 impl Watch {
@@ -36,13 +36,13 @@ impl Watch {
         vault: Arc<Vault>,
         sequence: u64,
         terminal: Option<String>,
-        draining: CancellationToken,
+        ending: CancellationToken,
     ) -> Self {
         let committed = vault.committed();
-        Self { vault, committed, sequence, terminal, waiting: VecDeque::new(), draining }
+        Self { vault, committed, sequence, terminal, waiting: VecDeque::new(), ending }
     }
 
-    /// The stream of transitions. It ends when the service drains, and with an error that tells the
+    /// The stream of transitions. It ends when the service does, and with an error that tells the
     /// reason; either way the watcher resumes after the last sequence it was told.
     pub(super) fn into_stream(
         mut self,
@@ -78,7 +78,7 @@ impl Watch {
                 continue;
             }
             tokio::select! {
-                () = self.draining.cancelled() => return None,
+                () = self.ending.cancelled() => return None,
                 changed = self.committed.changed() => {
                     if changed.is_err() {
                         return None;

@@ -10,6 +10,7 @@ pub mod simulation;
 
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::grpc::{self, Admission, Trust};
-use crate::vault::{Gate, Vault};
+use crate::vault::Gate;
 
 pub use self::self_test::{SelfTestsPassed, run_self_tests};
 
@@ -33,6 +34,19 @@ pub struct Settings {
     pub reflection: bool,
     /// How long calls in flight may take to end after the shutdown began.
     pub drain: Duration,
+    /// What those who run the service see of it.
+    pub operations: Operations,
+}
+
+/// What those who run the service see of it; by default, what can be told without asking anybody.
+#[derive(Debug, Default)]
+pub struct Operations {
+    /// Where to answer over HTTP how the service is; nowhere if there is none.
+    pub listener: Option<TcpListener>,
+    /// SHA-256 of the program file that runs.
+    pub program_digest: Option<[u8; 32]>,
+    /// The folder of the store, whose disk must not run full.
+    pub folder: Option<PathBuf>,
 }
 
 /// Why serving ended.
@@ -51,17 +65,19 @@ pub enum ServeError {
 
 /// Serves until `shutdown`, then lets the calls in flight end.
 ///
-/// Takes the proof that the self-tests passed: no answer leaves before them.
+/// Takes the proof that the self-tests passed: no answer leaves before them. The gate alone holds
+/// the vault, so that it is let go when the gate closes.
 pub async fn serve(
-    vault: Arc<Vault>,
+    gate: Arc<Gate>,
     _proof: SelfTestsPassed,
     settings: Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let draining = CancellationToken::new();
     let (mut reporter, health) = tonic_health::server::health_reporter();
-    let gate = Gate::open(Arc::clone(&vault));
-    let services = grpc::services(draining.clone());
+    // Streams end with the service, and when nothing is served any more.
+    let streaming = gate.closed();
+    let services = grpc::services(streaming.clone());
     for name in grpc::SERVICE_NAMES.iter().chain(&[""]) {
         reporter.set_service_status(*name, tonic_health::ServingStatus::Serving).await;
     }
@@ -71,7 +87,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(Duration::from_mins(1)))
         .http2_max_pending_accept_reset_streams(Some(32))
         .http2_max_header_list_size(16 * 1024)
-        .layer(Admission::new(gate, settings.trust))
+        .layer(Admission::new(Arc::clone(&gate), settings.trust))
         .add_routes(services)
         .add_service(health)
         .add_optional_service(settings.reflection.then(grpc::reflection).flatten());
@@ -86,6 +102,7 @@ pub async fn serve(
             reporter.clear_service_status(name).await;
         }
         begin.cancel();
+        streaming.cancel();
     };
     let serving =
         router.serve_with_incoming_shutdown(TcpListenerStream::new(settings.listener), signal);
@@ -98,7 +115,9 @@ pub async fn serve(
         ended = &mut serving => ended.map_err(ServeError::from),
         () = overdue => Err(ServeError::Drain),
     };
-    if let Err(error) = vault.flush().await {
+    if let Ok(vault) = gate.enter()
+        && let Err(error) = vault.flush().await
+    {
         tracing::error!(%error, "the last counts of refusals were not written");
     }
     outcome

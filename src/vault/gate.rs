@@ -57,9 +57,10 @@ impl Gate {
         }
     }
 
-    /// Is cancelled when the gate closes: streams end then.
+    /// Is cancelled when the gate closes: streams end then. Each is a token of its own, which may
+    /// be cancelled before without closing the gate.
     #[must_use]
     pub fn closed(&self) -> CancellationToken {
-        self.closed.clone()
+        self.closed.child_token()
     }
 }

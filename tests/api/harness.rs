@@ -24,12 +24,12 @@ use firstkey::server::simulation::{self, simulated_device, simulated_device_with
 pub(crate) use firstkey::server::simulation::{
     registration as create_terminal_request, with_master_key,
 };
-use firstkey::server::{Settings, run_self_tests, serve};
+use firstkey::server::{Operations, Settings, run_self_tests, serve};
 use firstkey::terminal::{
     Certified, Credential, Device, Payment, Purchase, Terminal, TerminalError,
 };
 use firstkey::vault::store::{MemoryStore, SqliteStore, Store};
-use firstkey::vault::{Caller, Clock, Opening, UnixMillis, Vault};
+use firstkey::vault::{Caller, Clock, Gate, Opening, UnixMillis, Vault};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -150,9 +150,11 @@ impl Service {
         let proof = run_self_tests().expect("the self-tests pass");
         let shutdown = CancellationToken::new();
         let drain = Duration::from_secs(5);
-        let settings = Settings { listener, trust, reflection: true, drain };
+        let operations = Operations::default();
+        let settings = Settings { listener, trust, reflection: true, drain, operations };
         let signal = shutdown.clone().cancelled_owned();
-        let served = serve(Arc::clone(&vault), proof, settings, signal);
+        let gate = Gate::open(Arc::clone(&vault));
+        let served = serve(gate, proof, settings, signal);
         let serving = tokio::spawn(async move { served.await.expect("it serves to its end") });
         let client = Client::connect(&url).await.expect("the service answers");
         let rng = SystemRng::new();

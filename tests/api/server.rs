@@ -21,10 +21,10 @@ use firstkey::grpc::{DESCRIPTORS, SERVICE_NAMES};
 use firstkey::pin::{Pan, Pin};
 use firstkey::server::dev::{self, Pki};
 use firstkey::server::simulation::{simulated_device, translate_request, verify_request};
-use firstkey::server::{Settings, run_self_tests, serve};
+use firstkey::server::{Operations, Settings, run_self_tests, serve};
 use firstkey::terminal::{Purchase, Terminal};
 use firstkey::vault::store::SqliteStore;
-use firstkey::vault::{Opening, Vault};
+use firstkey::vault::{Gate, Opening, Vault};
 use prost::Message as _;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpListener;
@@ -99,12 +99,17 @@ async fn reflection_is_answered_only_when_it_is_asked_for() {
     }
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let settings =
-        Settings { listener, trust: everybody(), reflection: false, drain: Duration::from_secs(5) };
+    let settings = Settings {
+        listener,
+        trust: everybody(),
+        reflection: false,
+        drain: Duration::from_secs(5),
+        operations: Operations::default(),
+    };
     let stop = CancellationToken::new();
-    let vault = Arc::clone(&service.vault);
+    let gate = Gate::open(Arc::clone(&service.vault));
     let signal = stop.clone().cancelled_owned();
-    let serving = tokio::spawn(serve(vault, run_self_tests().unwrap(), settings, signal));
+    let serving = tokio::spawn(serve(gate, run_self_tests().unwrap(), settings, signal));
     let refused = status_of(listed_services(&url).await);
     assert_eq!(refused.code(), Code::Unimplemented);
     let client = Client::connect(&url).await.unwrap();

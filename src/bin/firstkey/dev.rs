@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -11,7 +10,7 @@ use firstkey::grpc::client::Client;
 use firstkey::server;
 use firstkey::server::demonstration::{Demonstration, Line};
 use firstkey::server::dev::Pki;
-use firstkey::vault::Clock as _;
+use firstkey::vault::{Clock as _, Gate};
 use tokio::sync::oneshot;
 
 use crate::cli::{Dev, Output};
@@ -49,8 +48,8 @@ pub(crate) async fn run(dev: Dev, output: Output) -> anyhow::Result<ExitCode> {
         }
     };
     let settings = development::settings(listener, DRAIN);
-    let vault = Arc::clone(&service.vault);
-    let serving = tokio::spawn(server::serve(vault, passed, settings, shutdown));
+    let gate = Gate::open(service.vault);
+    let serving = tokio::spawn(server::serve(gate, passed, settings, shutdown));
     demonstrate(&url, &service.pki, output).await?;
     if dev.once {
         let _ = end.send(());

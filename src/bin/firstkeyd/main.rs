@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use firstkey::server;
+use firstkey::vault::Gate;
 
 use crate::config::Config;
 use crate::shared::development;
@@ -44,7 +45,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     );
     tracing::info!(%address, "serving");
     let settings = development::settings(listener, config.drain);
-    server::serve(service.vault, passed, settings, stop).await?;
+    server::serve(Gate::open(service.vault), passed, settings, stop).await?;
     tracing::info!("stopped; every acknowledged call is durable");
     Ok(())
 }

@@ -11,8 +11,8 @@ use anyhow::{Context as _, ensure};
 use firstkey::crypto::certificate::for_dev_only::Authority;
 use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::Trust;
-use firstkey::server::Settings;
 use firstkey::server::dev::{self, Keys, Pki};
+use firstkey::server::{Operations, Settings};
 use firstkey::vault::store::SqliteStore;
 use firstkey::vault::{Caller, Clock as _, Opening, Vault};
 use tokio::net::TcpListener;
@@ -59,6 +59,7 @@ pub(crate) fn settings(listener: TcpListener, drain: Duration) -> Settings {
         trust: Trust::ForDevOnly(Caller::for_dev_only("dev")),
         reflection: true,
         drain,
+        operations: Operations::default(),
     }
 }
 
