@@ -15,7 +15,8 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use super::peer::{Peer, Plane};
+use super::denied::DenyList;
+use super::peer::{Peer, Plane, Shut};
 use super::status::from_error;
 use crate::command::Error;
 use crate::vault::{Action, Caller, Gate, Reason, Vault};
@@ -30,8 +31,9 @@ pub(super) struct Admitted {
 /// How callers are told apart.
 #[derive(Clone)]
 pub enum Trust {
-    /// By their certificates, as the listener verified them and the policy knows them.
-    Certificates,
+    /// By their certificates, as the listener verified them and the policy knows them, save those
+    /// on the deny list.
+    Certificates(DenyList),
     /// Not at all: a development service has one caller.
     ForDevOnly(Caller),
 }
@@ -54,13 +56,14 @@ impl Admission {
         let vault = self.gate.enter()?;
         let caller = match &self.trust {
             Trust::ForDevOnly(caller) => caller.clone(),
-            Trust::Certificates => {
-                let peer = peer.unwrap_or_default();
-                let caller = peer.caller(call.plane, &vault);
-                if !peer.may_enter(call.plane) {
-                    return Err(vault.turn_away(&caller, call.action).await.into());
+            Trust::Certificates(denied) => {
+                match peer.unwrap_or_default().enter(call.plane, denied, &vault) {
+                    Ok(caller) => caller,
+                    Err(shut) => {
+                        let Shut { caller, rule } = *shut;
+                        return Err(vault.turn_away(&caller, call.action, rule).await.into());
+                    }
                 }
-                caller
             }
         };
         vault.authorise(&caller, call.action, "").await?;

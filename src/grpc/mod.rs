@@ -4,6 +4,7 @@ mod activation;
 mod admit;
 pub mod client;
 mod convert;
+mod denied;
 mod key;
 mod mac;
 mod peer;
@@ -22,6 +23,7 @@ use tonic::service::Routes;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 pub use self::admit::{Admission, Door, Trust};
+pub use self::denied::{Denied, DeniedInvalid, DenyList};
 pub use self::peer::{Identity, Peer, Plane};
 pub use self::status::{DOMAIN, code};
 

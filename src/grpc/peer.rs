@@ -1,7 +1,9 @@
 //! The other end of a connection, as the listener learnt of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::denied::DenyList;
 use crate::vault::{Caller, UnixMillis, Vault};
 
 /// A group of services with an authority of its own: a certificate opens only its plane.
@@ -49,6 +51,8 @@ impl Plane {
 /// What the listener knows of a connection. A connection of which it knows nothing enters nowhere.
 #[derive(Debug, Clone, Default)]
 pub struct Peer {
+    /// The address that it calls from; none where the listener does not know.
+    pub address: Option<IpAddr>,
     /// The planes that the listener carries.
     pub planes: Vec<Plane>,
     /// The verified certificate; none where the other end showed none.
@@ -68,36 +72,45 @@ pub struct Identity {
     pub planes: Vec<Plane>,
 }
 
-impl Peer {
-    /// Whether the connection leads to a plane: the listener carries it, and its authority
-    /// certified the peer. Terminals need no certificate; their proof stands in their messages.
-    pub(super) fn may_enter(&self, plane: Plane) -> bool {
-        let certified = match &self.identity {
-            Some(identity) => identity.planes.contains(&plane),
-            None => plane == Plane::Activation,
-        };
-        self.planes.contains(&plane) && certified
-    }
+/// A caller that does not come in, and the rule that says so, for the audit event.
+pub(super) struct Shut {
+    pub(super) caller: Caller,
+    pub(super) rule: &'static str,
+}
 
-    /// Who it is, by the policy in force.
-    pub(super) fn caller(&self, plane: Plane, vault: &Vault) -> Caller {
+impl Peer {
+    /// Who it is, by the policy in force, if it may enter a plane: the listener carries it, and its
+    /// authority certified the peer. Terminals need no certificate; their proof stands in their
+    /// messages.
+    pub(super) fn enter(
+        &self,
+        plane: Plane,
+        denied: &DenyList,
+        vault: &Vault,
+    ) -> Result<Caller, Box<Shut>> {
+        let shut = |caller, rule| Err(Box::new(Shut { caller, rule }));
+        let carried = self.planes.contains(&plane);
         let Some(identity) = &self.identity else {
             // Who shows nothing is a terminal where terminals call, and nobody elsewhere.
-            return if plane == Plane::Activation {
-                Caller::terminal()
-            } else {
-                Caller::stranger("", "")
+            return match plane {
+                Plane::Activation if carried => Ok(Caller::terminal()),
+                _ => shut(Caller::stranger("", ""), "certificate"),
             };
         };
-        let policy = vault.policy();
-        let over = UnixMillis(identity.not_after.saturating_mul(1_000)) < vault.now();
-        match policy.principal(&identity.name).filter(|_| !over) {
-            Some(principal) => {
-                let machine = principal.person.is_empty();
-                let person = if machine { &principal.name } else { &principal.person };
-                Caller::new(&identity.name, person, principal.role, &identity.fingerprint)
-            }
-            None => Caller::stranger(&identity.name, &identity.fingerprint),
+        let stranger = Caller::stranger(&identity.name, &identity.fingerprint);
+        if UnixMillis(identity.not_after.saturating_mul(1_000)) < vault.now() {
+            return shut(stranger, "expired");
         }
+        if denied.holds(identity) {
+            return shut(stranger, "denied");
+        }
+        let policy = vault.policy();
+        let Some(principal) = policy.principal(&identity.name) else {
+            return shut(stranger, "principal");
+        };
+        let machine = principal.person.is_empty();
+        let person = if machine { &principal.name } else { &principal.person };
+        let caller = Caller::new(&identity.name, person, principal.role, &identity.fingerprint);
+        if carried && identity.planes.contains(&plane) { Ok(caller) } else { shut(caller, "plane") }
     }
 }

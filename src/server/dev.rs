@@ -7,15 +7,16 @@ use std::sync::Arc;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::access::{self, HOLDERS};
 use crate::agreement::{Dukpt, Suite};
 use crate::command::activation::profile;
 use crate::command::{self, manage_keys, manage_trust};
-use crate::crypto::certificate::for_dev_only::{Authority, IssueFailed, Validity};
+use crate::crypto::certificate::authority::{Authority, IssueFailed, Validity};
 use crate::key::usage::{KeyBlockProtection, KeyDerivation, KeyEncryption, StoredUsage as _};
 use crate::key::{Algorithm, Key, Material};
 use crate::keyblock;
 use crate::memory::{SecretPage, SecretPageUnavailable};
-use crate::vault::{Caller, MasterKey, Realm, Reason, Vault};
+use crate::vault::{Action, Caller, Grant, MasterKey, Policy, Realm, Reason, Role, Vault};
 
 /// The acquirer id of every development service.
 pub const ACQUIRER_ID: &str = "DEV-ACQUIRER";
@@ -181,6 +182,35 @@ pub fn validity(now: u64) -> Validity {
 
 /// The realm of every development service.
 pub const REALM: Realm = Realm::Dev;
+
+/// The names of callers of development services stand below this domain.
+pub const TRUST_DOMAIN: &str = "dev.firstkey.internal";
+
+/// The policy of a development service that tells callers apart: everybody of [`HOLDERS`], one vote
+/// besides the requester's, and the backend may use every key.
+#[must_use]
+pub fn policy() -> Policy {
+    let backend = HOLDERS.iter().filter(|holder| holder.role == Role::Backend);
+    let calls = [
+        Action::GenerateMac,
+        Action::LookupKsn,
+        Action::TranslatePin,
+        Action::VerifyMac,
+        Action::VerifyMacAndTranslatePin,
+    ];
+    let grant = Grant {
+        key: "keys/*".to_owned(),
+        principals: backend.map(|holder| holder.uri_name(TRUST_DOMAIN)).collect(),
+        calls: calls.map(|call| call.as_str().to_owned()).to_vec(),
+        pin_formats_in: Vec::new(),
+        pin_formats_out: Vec::new(),
+        partner_keys: Vec::new(),
+        calls_per_minute_max: 0,
+        not_before: None,
+        not_after: None,
+    };
+    access::policy(TRUST_DOMAIN, 1, vec![grant])
+}
 
 /// Brings a development service to where a newcomer can use it; what is there already stays.
 pub async fn prepare(vault: &Arc<Vault>, keys: &Keys, pki: &Pki) -> Result<(), DevError> {

@@ -1,33 +1,37 @@
 //! Wires the parts and serves: both binaries and the tests come through here.
 
+pub mod access;
 pub mod demonstration;
 pub mod dev;
 pub mod faults;
 pub mod fleet;
+mod listen;
 pub mod manifest;
 mod self_test;
 pub mod simulation;
+mod tls;
 
 use std::future::Future;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::grpc::{self, Admission, Trust};
 use crate::vault::Gate;
 
+pub use self::listen::Listener;
 pub use self::self_test::{SelfTestsPassed, run_self_tests};
+pub use self::tls::{Material, Tls, TlsError};
 
 /// How to serve.
 pub struct Settings {
-    /// Where to accept connections.
-    pub listener: TcpListener,
+    /// Where to accept connections, and how.
+    pub listeners: Vec<Listener>,
     /// How callers are told apart.
     pub trust: Trust,
     /// Whether to answer what services there are: development only.
@@ -58,9 +62,6 @@ pub enum ServeError {
     /// The connections or the transport failed.
     #[error("the transport failed: {0}")]
     Transport(#[from] tonic::transport::Error),
-    /// The address can not be served on.
-    #[error("the address can not be served on: {0}")]
-    Address(#[from] io::Error),
 }
 
 /// Serves until `shutdown`, then lets the calls in flight end.
@@ -83,7 +84,6 @@ pub async fn serve(
     }
 
     let router = Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_mins(1)))
         .http2_max_pending_accept_reset_streams(Some(32))
         .http2_max_header_list_size(16 * 1024)
@@ -104,8 +104,8 @@ pub async fn serve(
         begin.cancel();
         streaming.cancel();
     };
-    let serving =
-        router.serve_with_incoming_shutdown(TcpListenerStream::new(settings.listener), signal);
+    let connections = ReceiverStream::new(listen::accept_all(settings.listeners, &draining));
+    let serving = router.serve_with_incoming_shutdown(connections, signal);
     tokio::pin!(serving);
     let overdue = async {
         draining.cancelled().await;

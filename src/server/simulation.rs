@@ -4,7 +4,7 @@ use super::dev::{self, Pki};
 use crate::activation::parameters::AcquirerId;
 use crate::activation::payload::{CertificateChain, Network, Readiness, Serial, Shown};
 use crate::agreement::Suite;
-use crate::crypto::certificate::for_dev_only::IssueFailed;
+use crate::crypto::certificate::authority::IssueFailed;
 use crate::crypto::ec::SigningKey;
 use crate::crypto::rng::Rng;
 use crate::grpc::client::{Client, ClientError, ImportCall, request_id};

@@ -144,6 +144,21 @@ impl Vault {
         self.shared.core.policy()
     }
 
+    /// Puts a first policy in force, in a store that has none; tells whether it did. It is audited
+    /// as a call of the service's own.
+    pub async fn install_policy(&self, policy: Policy) -> Result<bool, Error> {
+        if self.shared.core.read::<Policy>(Policy::ID).await?.is_some() {
+            return Ok(false);
+        }
+        let caller = Caller::service();
+        let resource = Policy::ID.to_owned();
+        let mut work = Work::new(self.shared.clone(), &caller, Action::SetPolicy, resource);
+        work.put(&Versioned::absent(Policy { version: 1, ..policy }))?;
+        work.commit().await?;
+        self.shared.core.load_policy().await?;
+        Ok(true)
+    }
+
     /// Begins a unit of work, if the policy allows the call; a denial is audited.
     pub async fn begin(
         &self,
@@ -174,12 +189,12 @@ impl Vault {
         }
     }
 
-    /// Refuses a caller who came in by the wrong door; it is audited.
-    pub async fn turn_away(&self, caller: &Caller, action: Action) -> Error {
+    /// Refuses a caller at the door, by a rule of the door's; it is audited.
+    pub async fn turn_away(&self, caller: &Caller, action: Action, rule: &'static str) -> Error {
         let work = Work::new(self.shared.clone(), caller, action, String::new());
         let stranger = caller.role() == Some(Role::Stranger);
         let reason = if stranger { Reason::CallerUnknown } else { Reason::PolicyDenied };
-        deny(work, Denial { reason, rule: "plane" }).await
+        deny(work, Denial { reason, rule }).await
     }
 
     /// Reads a record.

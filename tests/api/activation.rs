@@ -5,7 +5,7 @@ use firstkey::activation::payload::{
 };
 use firstkey::activation::{ActivationCode, Call, Role, Step, Transcript};
 use firstkey::agreement::Suite;
-use firstkey::crypto::certificate::for_dev_only::{Authority, Validity};
+use firstkey::crypto::certificate::authority::{Authority, Validity};
 use firstkey::grpc::client::{Refusal, request_id};
 use firstkey::grpc::proto;
 use firstkey::server::dev;

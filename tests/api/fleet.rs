@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use firstkey::crypto::certificate::for_dev_only::Authority;
+use firstkey::crypto::certificate::authority::Authority;
 use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::proto;
 use firstkey::server::dev::{self, Pki};

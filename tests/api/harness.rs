@@ -4,6 +4,9 @@
 
 #![allow(dead_code, reason = "each module of tests takes what it needs")]
 
+#[path = "harness/tls.rs"]
+mod tls;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +27,7 @@ use firstkey::server::simulation::{self, simulated_device, simulated_device_with
 pub(crate) use firstkey::server::simulation::{
     registration as create_terminal_request, with_master_key,
 };
-use firstkey::server::{Operations, Settings, run_self_tests, serve};
+use firstkey::server::{Listener, Operations, Settings, run_self_tests, serve};
 use firstkey::terminal::{
     Certified, Credential, Device, Payment, Purchase, Terminal, TerminalError,
 };
@@ -34,6 +37,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
+
+pub(crate) use self::tls::{DAY, DECADES, TlsService, material};
 
 /// When every test begins: in the spring of 2030.
 pub(crate) const BEGIN_SECONDS: u64 = 1_900_000_000;
@@ -151,7 +156,9 @@ impl Service {
         let shutdown = CancellationToken::new();
         let drain = Duration::from_secs(5);
         let operations = Operations::default();
-        let settings = Settings { listener, trust, reflection: true, drain, operations };
+        let listeners =
+            vec![Listener::plain_for_dev_only(listener).expect("a listener on loopback")];
+        let settings = Settings { listeners, trust, reflection: true, drain, operations };
         let signal = shutdown.clone().cancelled_owned();
         let gate = Gate::open(Arc::clone(&vault));
         let served = serve(gate, proof, settings, signal);

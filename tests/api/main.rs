@@ -12,6 +12,7 @@ mod faults;
 mod fleet;
 mod hand;
 mod harness;
+mod identity;
 mod keys;
 mod known;
 mod ledger;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use data_encoding::{BASE64, HEXLOWER, HEXUPPER};
 use firstkey::activation::ActivationCode;
 use firstkey::agreement::Suite;
-use firstkey::crypto::certificate::for_dev_only::Authority;
+use firstkey::crypto::certificate::authority::Authority;
 use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::client::{Client, Driver, request_id};
 use firstkey::grpc::proto::{
@@ -21,7 +21,7 @@ use firstkey::grpc::{DESCRIPTORS, SERVICE_NAMES};
 use firstkey::pin::{Pan, Pin};
 use firstkey::server::dev::{self, Pki};
 use firstkey::server::simulation::{simulated_device, translate_request, verify_request};
-use firstkey::server::{Operations, Settings, run_self_tests, serve};
+use firstkey::server::{Listener, Operations, Settings, run_self_tests, serve};
 use firstkey::terminal::{Purchase, Terminal};
 use firstkey::vault::store::SqliteStore;
 use firstkey::vault::{Gate, Opening, Vault};
@@ -99,8 +99,9 @@ async fn reflection_is_answered_only_when_it_is_asked_for() {
     }
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
+    let listener = Listener::plain_for_dev_only(listener).unwrap();
     let settings = Settings {
-        listener,
+        listeners: vec![listener],
         trust: everybody(),
         reflection: false,
         drain: Duration::from_secs(5),

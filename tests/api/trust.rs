@@ -1,6 +1,6 @@
 //! `TrustService`: the service's identity, who signs devices, which devices are denied.
 
-use firstkey::crypto::certificate::for_dev_only::Authority;
+use firstkey::crypto::certificate::authority::Authority;
 use firstkey::crypto::certificate::{Chain, verify_service};
 use firstkey::crypto::ec::SigningKey;
 use firstkey::grpc::client::request_id;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::HEXUPPER;
 use firstkey::agreement::Suite;
-use firstkey::crypto::certificate::for_dev_only::Authority;
+use firstkey::crypto::certificate::authority::Authority;
 use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::client::{Client, ClientError, request_id};
 use firstkey::grpc::proto::{self, TerminalState};

@@ -47,7 +47,7 @@ pub(crate) async fn run(dev: Dev, output: Output) -> anyhow::Result<ExitCode> {
             _ = ended => {}
         }
     };
-    let settings = development::settings(listener, DRAIN);
+    let settings = development::settings(listener, DRAIN)?;
     let gate = Gate::open(service.vault);
     let serving = tokio::spawn(server::serve(gate, passed, settings, shutdown));
     demonstrate(&url, &service.pki, output).await?;

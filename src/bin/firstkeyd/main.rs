@@ -44,7 +44,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         "DEVELOPMENT: published keys, plain text, no authentication; never for real PINs"
     );
     tracing::info!(%address, "serving");
-    let settings = development::settings(listener, config.drain);
+    let settings = development::settings(listener, config.drain)?;
     server::serve(Gate::open(service.vault), passed, settings, stop).await?;
     tracing::info!("stopped; every acknowledged call is durable");
     Ok(())

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use firstkey::crypto::certificate::for_dev_only::Authority;
+use firstkey::crypto::certificate::authority::Authority;
 use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::Trust;
 use firstkey::server::dev::{self, Keys, Pki};
-use firstkey::server::{Operations, Settings};
+use firstkey::server::{Listener, Operations, Settings};
 use firstkey::vault::store::SqliteStore;
 use firstkey::vault::{Caller, Clock as _, Opening, Vault};
 use tokio::net::TcpListener;
@@ -53,14 +53,14 @@ pub(crate) async fn open(data: &Path, keys: &Path) -> anyhow::Result<Service> {
 }
 
 /// How a development service is served.
-pub(crate) fn settings(listener: TcpListener, drain: Duration) -> Settings {
-    Settings {
-        listener,
+pub(crate) fn settings(socket: TcpListener, drain: Duration) -> anyhow::Result<Settings> {
+    Ok(Settings {
+        listeners: vec![Listener::plain_for_dev_only(socket)?],
         trust: Trust::ForDevOnly(Caller::for_dev_only("dev")),
         reflection: true,
         drain,
         operations: Operations::default(),
-    }
+    })
 }
 
 /// Reads the file of development keys.

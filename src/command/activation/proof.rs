@@ -260,6 +260,7 @@ async fn judge(
         Err(
             CertificateInvalid::Form
             | CertificateInvalid::Key
+            | CertificateInvalid::Name
             | CertificateInvalid::Path
             | CertificateInvalid::Usage,
         ) => return Err(Disbelief::Unproven),

@@ -1,11 +1,13 @@
-//! Certificates: chains of devices and of the service, requests, and the development authority.
+//! Certificates: chains of devices, callers and the service, requests, authorities in files.
 //!
 //! See RFC 5280 (2008) and RFC 2986 (2000).
 
-pub mod for_dev_only;
+pub mod authority;
+mod client;
+mod pem;
 mod request;
 
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::oid_registry::{OID_X509_ORGANIZATION_NAME, OID_X509_SERIALNUMBER, Oid};
@@ -14,6 +16,8 @@ use x509_parser::x509::X509Name;
 
 use super::digest::sha256;
 use super::ec::{Point, point_from_spki};
+pub use client::{Client, is_uri_name, verify_client};
+pub use pem::{PemInvalid, certificate_to_pem, certificates_from_pem, key_from_pem, key_to_pem};
 pub use request::{RequestFailed, signing_request};
 
 /// A certificate and those that lead from it to an authority, in DER, the leaf first.
@@ -42,6 +46,8 @@ pub struct Leaf {
 pub struct AuthorityCertificate {
     /// SHA-256 of the certificate in DER.
     pub fingerprint: [u8; 32],
+    /// SHA-256 of its public key: who has it is the same authority, whatever the certificate says.
+    pub key_fingerprint: [u8; 32],
     /// The last second of its validity, in Unix time. A chain is not judged by it: who trusts an
     /// authority ends that trust.
     pub not_after: u64,
@@ -56,6 +62,9 @@ pub enum CertificateInvalid {
     /// The key of the leaf is not of P-256.
     #[error("the certified key is not an uncompressed point of P-256")]
     Key,
+    /// A caller's certificate has no URI name, several, or one that could mean something else.
+    #[error("the certificate does not have exactly one plain URI name")]
+    Name,
     /// No authority that is trusted signed the chain.
     #[error("the chain does not lead to a trusted authority")]
     Path,
@@ -135,7 +144,11 @@ pub fn inspect_authority(der: &[u8]) -> Result<AuthorityCertificate, Certificate
         return Err(CertificateInvalid::Usage);
     }
     anchor_from_trusted_cert(&CertificateDer::from(der)).map_err(|_| CertificateInvalid::Form)?;
-    Ok(AuthorityCertificate { fingerprint: sha256(&[der]), not_after: not_after(&certificate)? })
+    Ok(AuthorityCertificate {
+        fingerprint: sha256(&[der]),
+        key_fingerprint: sha256(&[certificate.public_key().raw]),
+        not_after: not_after(&certificate)?,
+    })
 }
 
 /// Object identifiers id-kp-clientAuth and id-kp-serverAuth (RFC 5280, 4.2.1.12), DER content.
@@ -148,6 +161,17 @@ fn verify(
     at: u64,
     usage: impl ExtendedKeyUsageValidator,
 ) -> Result<Leaf, CertificateInvalid> {
+    read_leaf(verify_path(chain, trust_anchors, SIGNATURES, at, usage)?)
+}
+
+/// Verifies the path from the leaf to an authority, and gives back the leaf.
+fn verify_path<'a>(
+    chain: &'a Chain,
+    trust_anchors: &[Vec<u8>],
+    signatures: &[&dyn SignatureVerificationAlgorithm],
+    at: u64,
+    usage: impl ExtendedKeyUsageValidator,
+) -> Result<&'a CertificateDer<'static>, CertificateInvalid> {
     let der = chain.leaf()?;
     let anchors: Vec<CertificateDer> =
         trust_anchors.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
@@ -155,22 +179,15 @@ fn verify(
     let anchors: Vec<_> =
         anchors.iter().filter_map(|der| anchor_from_trusted_cert(der).ok()).collect();
     let end_entity = EndEntityCert::try_from(der).map_err(|_| CertificateInvalid::Form)?;
+    let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(at));
     end_entity
-        .verify_for_usage(
-            SIGNATURES,
-            &anchors,
-            &chain.0[1..],
-            UnixTime::since_unix_epoch(std::time::Duration::from_secs(at)),
-            usage,
-            None,
-            None,
-        )
+        .verify_for_usage(signatures, &anchors, &chain.0[1..], at, usage, None, None)
         .map_err(|error| translate(&error))?;
-    read_leaf(der)
+    Ok(der)
 }
 
-/// What authorities may sign with.
-static SIGNATURES: &[&dyn rustls_pki_types::SignatureVerificationAlgorithm] = &[
+/// What authorities of devices and of the service may sign with.
+static SIGNATURES: &[&dyn SignatureVerificationAlgorithm] = &[
     webpki::ring::ECDSA_P256_SHA256,
     webpki::ring::ECDSA_P256_SHA384,
     webpki::ring::ECDSA_P384_SHA256,
@@ -194,9 +211,7 @@ fn translate(error: &webpki::Error) -> CertificateInvalid {
 
 fn read_leaf(der: &[u8]) -> Result<Leaf, CertificateInvalid> {
     let certificate = parse(der)?;
-    // The path does not look at the key usage; a key that may not sign proves nothing.
-    let usage = certificate.key_usage().map_err(|_| CertificateInvalid::Form)?;
-    if usage.is_some_and(|usage| !usage.value.digital_signature()) {
+    if !signs(&certificate)? {
         return Err(CertificateInvalid::Usage);
     }
     Ok(Leaf {
@@ -207,6 +222,12 @@ fn read_leaf(der: &[u8]) -> Result<Leaf, CertificateInvalid> {
             .map_err(|_| CertificateInvalid::Key)?,
         serial_number: attribute(certificate.subject(), &OID_X509_SERIALNUMBER)?,
     })
+}
+
+/// Whether the key may sign. The path does not look at it; a key that may not proves nothing.
+fn signs(certificate: &X509Certificate<'_>) -> Result<bool, CertificateInvalid> {
+    let usage = certificate.key_usage().map_err(|_| CertificateInvalid::Form)?;
+    Ok(usage.is_none_or(|usage| usage.value.digital_signature()))
 }
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateInvalid> {
@@ -233,7 +254,7 @@ fn attribute(name: &X509Name<'_>, oid: &Oid<'_>) -> Result<Option<String>, Certi
 
 #[cfg(test)]
 mod tests {
-    use super::for_dev_only::{Authority, Validity};
+    use super::authority::{Authority, Validity};
     use super::*;
     use crate::crypto::ec::SigningKey;
 

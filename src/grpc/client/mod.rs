@@ -4,10 +4,11 @@ mod activate;
 mod backend;
 mod line;
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::proto::activation_service_client::ActivationServiceClient;
 use super::proto::key_service_client::KeyServiceClient;
@@ -25,6 +26,16 @@ pub use self::line::{Line, Message, Reply, Replying, lost};
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Channel,
+}
+
+/// How a client knows its service, and how the service knows the client. All of it is PEM.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The certificate of the authority that certifies the service; no other is believed.
+    pub authority: Vec<u8>,
+    /// The client's certificate with those that lead to its authority, and its private key; none
+    /// for a terminal, whose proof stands in its messages.
+    pub identity: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
 }
 
 /// Why a call of the client failed.
@@ -122,9 +133,20 @@ impl ClientError {
 }
 
 impl Client {
-    /// Connects to a service.
+    /// Connects to a development service, in plain text.
     pub async fn connect(url: &str) -> Result<Self, ClientError> {
         let endpoint = Endpoint::from_shared(url.to_owned())?;
+        Ok(Self { channel: endpoint.tcp_nodelay(true).connect().await? })
+    }
+
+    /// Connects to a service by TLS; the URL says `https`.
+    pub async fn connect_with(url: &str, credentials: &Credentials) -> Result<Self, ClientError> {
+        let authority = Certificate::from_pem(&credentials.authority);
+        let mut tls = ClientTlsConfig::new().ca_certificate(authority);
+        if let Some((certificate, key)) = &credentials.identity {
+            tls = tls.identity(Identity::from_pem(certificate, key.as_slice()));
+        }
+        let endpoint = Endpoint::from_shared(url.to_owned())?.tls_config(tls)?;
         Ok(Self { channel: endpoint.tcp_nodelay(true).connect().await? })
     }
 

@@ -9,7 +9,7 @@ use crate::activation::payload::{
 };
 use crate::activation::{Role, Step, Transcript};
 use crate::agreement::{Agreement, Dukpt, MasterKey, SessionKeys};
-use crate::crypto::certificate::for_dev_only::{Authority, Validity};
+use crate::crypto::certificate::authority::{Authority, Validity};
 use crate::crypto::certificate::signing_request;
 use crate::crypto::ec::{self, EphemeralKey, Point, SigningKey};
 use crate::crypto::rng::SystemRng;

@@ -1,16 +1,19 @@
-//! A certificate authority in a file, for development and tests: nobody guards its key.
+//! A certificate authority whose key lies in a file: for development, for tests, and for the first
+//! day of a service, until those who run it have an authority of their own.
+
+use std::net::IpAddr;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
-    date_time_ymd,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+    SignatureAlgorithm, date_time_ymd,
 };
 use x509_parser::oid_registry::OID_X509_COMMON_NAME;
 use zeroize::Zeroizing;
 
 use super::super::ec::{Point, SigningKey};
 use super::request::{key_pair, requested_key};
-use super::{attribute, parse};
+use super::{attribute, is_uri_name, parse};
 
 /// An authority with its self-signed certificate and its private key.
 pub struct Authority {
@@ -62,7 +65,7 @@ impl Authority {
         &self.root_der
     }
 
-    /// The private key as PKCS #8, to be kept in a development file.
+    /// The private key as PKCS #8, to be kept in a file.
     #[must_use]
     pub fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
         self.key.to_pkcs8()
@@ -78,7 +81,42 @@ impl Authority {
         let mut name = DistinguishedName::new();
         name.push(DnType::CustomDnType(SERIAL_NUMBER.to_vec()), serial_number);
         name.push(DnType::CommonName, serial_number);
-        self.issue(public, name, ExtendedKeyUsagePurpose::ClientAuth, validity)
+        self.issue(public, name, Vec::new(), ExtendedKeyUsagePurpose::ClientAuth, validity)
+    }
+
+    /// Certifies the key of a caller with its URI name, in DER.
+    pub fn issue_client(
+        &self,
+        public: &Point,
+        name: &str,
+        validity: Validity,
+    ) -> Result<Vec<u8>, IssueFailed> {
+        if !is_uri_name(name) {
+            return Err(IssueFailed);
+        }
+        let mut subject = DistinguishedName::new();
+        // For whoever looks at the file; the service does not read it.
+        subject.push(DnType::CommonName, name.rsplit('/').next().unwrap_or(name));
+        let uri = SanType::URI(name.try_into().map_err(|_| IssueFailed)?);
+        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        self.issue(public, subject, vec![uri], usage, validity)
+    }
+
+    /// Certifies the key of a server for its host names and addresses, in DER.
+    pub fn issue_server(
+        &self,
+        public: &Point,
+        hosts: &[&str],
+        validity: Validity,
+    ) -> Result<Vec<u8>, IssueFailed> {
+        let mut subject = DistinguishedName::new();
+        subject.push(DnType::CommonName, *hosts.first().ok_or(IssueFailed)?);
+        let name_of = |host: &&str| match host.parse::<IpAddr>() {
+            Ok(address) => Ok(SanType::IpAddress(address)),
+            Err(_) => (*host).try_into().map(SanType::DnsName).map_err(|_| IssueFailed),
+        };
+        let names = hosts.iter().map(name_of).collect::<Result<_, _>>()?;
+        self.issue(public, subject, names, ExtendedKeyUsagePurpose::ServerAuth, validity)
     }
 
     /// Certifies the key of a request for the service of an organization, in DER.
@@ -94,18 +132,20 @@ impl Authority {
         let mut name = DistinguishedName::new();
         name.push(DnType::OrganizationName, organization);
         name.push(DnType::CommonName, "firstkey");
-        self.issue(&public, name, ExtendedKeyUsagePurpose::ServerAuth, validity)
+        self.issue(&public, name, Vec::new(), ExtendedKeyUsagePurpose::ServerAuth, validity)
     }
 
     fn issue(
         &self,
         public: &Point,
         name: DistinguishedName,
+        alternative_names: Vec<SanType>,
         usage: ExtendedKeyUsagePurpose,
         validity: Validity,
     ) -> Result<Vec<u8>, IssueFailed> {
         let mut params = CertificateParams::default();
         params.distinguished_name = name;
+        params.subject_alt_names = alternative_names;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
         params.use_authority_key_identifier_extension = true;

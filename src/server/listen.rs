@@ -1,0 +1,196 @@
+//! Listeners: from a socket to a connection of which it is known who is at its other end.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+
+use super::tls::Tls;
+use crate::grpc::{Peer, Plane};
+
+/// How long a handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// How long a listener rests when the system has no connection to give, for want of descriptors.
+const REST: Duration = Duration::from_millis(100);
+
+/// How many connections may wait to be served.
+const READY_MAX: usize = 64;
+
+/// A socket, and how connections come in by it.
+pub struct Listener {
+    socket: TcpListener,
+    way: Way,
+}
+
+#[derive(Clone)]
+enum Way {
+    Plain,
+    Tls(Arc<Tls>),
+}
+
+impl Listener {
+    /// Serves the planes of `tls` to whom their authorities certify.
+    #[must_use]
+    pub const fn tls(socket: TcpListener, tls: Arc<Tls>) -> Self {
+        Self { socket, way: Way::Tls(tls) }
+    }
+
+    /// Serves every plane to whoever connects, in plain text; refused but on loopback.
+    pub fn plain_for_dev_only(socket: TcpListener) -> io::Result<Self> {
+        if socket.local_addr()?.ip().is_loopback() {
+            Ok(Self { socket, way: Way::Plain })
+        } else {
+            let told = "plain text is served on loopback only";
+            Err(io::Error::new(io::ErrorKind::InvalidInput, told))
+        }
+    }
+}
+
+/// Accepts on every listener until `draining`; gives the connections as they become ready.
+pub(super) fn accept_all(
+    listeners: Vec<Listener>,
+    draining: &CancellationToken,
+) -> mpsc::Receiver<io::Result<Connection>> {
+    let (ready, connections) = mpsc::channel(READY_MAX);
+    for listener in listeners {
+        tokio::spawn(accept(listener, ready.clone(), draining.clone()));
+    }
+    connections
+}
+
+/// Accepts until `draining`, and then closes the socket.
+async fn accept(
+    listener: Listener,
+    ready: mpsc::Sender<io::Result<Connection>>,
+    draining: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = draining.cancelled() => return,
+            accepted = listener.socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let way = listener.way.clone();
+                let (ready, draining) = (ready.clone(), draining.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = draining.cancelled() => {}
+                        () = welcome(stream, way, ready) => {}
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(REST).await;
+            }
+        }
+    }
+}
+
+/// Takes one connection through its handshake, in time or not at all.
+async fn welcome(stream: TcpStream, way: Way, ready: mpsc::Sender<io::Result<Connection>>) {
+    let address = stream.peer_addr().ok();
+    let connected = match way {
+        Way::Plain => plain(stream),
+        Way::Tls(tls) => match tokio::time::timeout(HANDSHAKE_MAX, handshake(stream, &tls)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        },
+    };
+    match connected {
+        // Nobody takes it once the service drains.
+        Ok(connection) => drop(ready.send(Ok(connection)).await),
+        Err(error) => tracing::info!(?address, %error, "a connection was refused"),
+    }
+}
+
+fn plain(stream: TcpStream) -> io::Result<Connection> {
+    stream.set_nodelay(true)?;
+    let address = stream.peer_addr()?.ip();
+    let peer = Peer { address: Some(address), planes: Plane::ALL.to_vec(), identity: None };
+    Ok(Connection { stream: Box::new(stream), peer })
+}
+
+async fn handshake(stream: TcpStream, tls: &Tls) -> io::Result<Connection> {
+    stream.set_nodelay(true)?;
+    let address = stream.peer_addr()?.ip();
+    let handshake = tls.begin();
+    let stream = TlsAcceptor::from(Arc::clone(&handshake.config)).accept(stream).await?;
+    let identity = match stream.get_ref().1.peer_certificates() {
+        Some(certificates) => {
+            let identity = handshake.identify(certificates);
+            Some(Arc::new(identity.map_err(io::Error::other)?))
+        }
+        None => None,
+    };
+    let peer = Peer { address: Some(address), planes: tls.planes().to_vec(), identity };
+    Ok(Connection { stream: Box::new(stream), peer })
+}
+
+/// A connection that came in, with what is known of its other end.
+pub(super) struct Connection {
+    stream: Box<dyn Stream>,
+    peer: Peer,
+}
+
+/// A stream, enciphered or not.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
