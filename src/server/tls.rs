@@ -46,7 +46,7 @@ pub enum TlsError {
     #[error("plane {}: no authority certifies its callers", .0.as_str())]
     AuthorityMissing(Plane),
     /// Two planes have the same authority, so whoever may enter one could enter the other.
-    #[error("planes {} and {} have the same authority; each needs one of its own", .0.as_str(), .1.as_str())]
+    #[error("planes {} and {} share an authority; each needs its own", .0.as_str(), .1.as_str())]
     AuthorityShared(Plane, Plane),
     /// The service's certificate or its key is not one, or they do not belong together.
     #[error("the service's certificate: {0}")]
