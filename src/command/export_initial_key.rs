@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::approvals::{self, When};
 use super::initial_key::InitialKeyId;
 use super::manage_keys::resource;
 use super::{Error, RequestId, give_up, recall, remember, repeated, retrying};
 use crate::key::usage::BaseDerivation;
+use crate::keyblock::Version;
 use crate::vault::{Action, Caller, Operation, Reason, StoredKey, Vault, Work, WrappingKey};
 
 /// An initial key that is asked for.
@@ -55,6 +57,12 @@ pub async fn export_initial_key(
         if let Some(answer) = recall(vault, caller, action, request).await? {
             return repeated(work, answer).await;
         }
+        if let Err(error) = check_carries_out(&work, &keys) {
+            return Err(give_up(work, error).await);
+        }
+        // Before an id is taken, which would be lost.
+        let about = about(vault, &mut work, export).await?;
+        let mut work = approvals::require(vault, work, request, &about).await?;
         match derive_and_wrap(&mut work, &keys).await {
             Ok(exported) => {
                 remember(vault, &mut work, request, &exported).await?;
@@ -81,8 +89,24 @@ async fn find_keys(vault: &Vault, export: &Export) -> Result<Keys, Error> {
     Ok((bdk, wrapping))
 }
 
-async fn derive_and_wrap(work: &mut Work, (bdk, wrapping): &Keys) -> Result<Exported, Error> {
-    let version = work.check_carries_out(wrapping, bdk.record().algorithm)?;
+/// Unless a grant names the officer and both keys, others have to approve.
+async fn about(vault: &Vault, work: &mut Work, export: &Export) -> Result<Vec<When>, Error> {
+    let (key, partner) = (resource(&export.base_derivation_key), resource(&export.wrapping_key));
+    let quorum = vault.quorum().await?;
+    if !quorum.names(work.caller(), work.action(), &key, &partner) {
+        return Ok(vec![When::NotGranted]);
+    }
+    work.judged_by(&quorum);
+    Ok(Vec::new())
+}
+
+fn check_carries_out(work: &Work, (bdk, wrapping): &Keys) -> Result<Version, Error> {
+    Ok(work.check_carries_out(wrapping, bdk.record().algorithm)?)
+}
+
+async fn derive_and_wrap(work: &mut Work, keys: &Keys) -> Result<Exported, Error> {
+    let version = check_carries_out(work, keys)?;
+    let (bdk, wrapping) = keys;
     let id = InitialKeyId::allocate(work, bdk.record()).await?;
     let key = id.derive(bdk.key())?;
     let header = id.header(version, &key)?;
@@ -123,7 +147,10 @@ mod tests {
             }
             let (id, wrapping_key) = ("partner".to_owned(), "own".to_owned());
             let left = manage_keys::Export { id, wrapping_key, exportability: exportable };
-            let key_block = export_key(vault, caller, None, left).await.unwrap().key_block;
+            let export = async |request: &RequestId| {
+                export_key(vault, caller, Some(request), left.clone()).await
+            };
+            let key_block = bench.approved(export).await.unwrap().key_block;
             let import = manage_keys::Import {
                 id: "brought".into(),
                 key_block,
@@ -131,12 +158,18 @@ mod tests {
                 exportability: None,
                 attributes: KeyAttributes::default(),
             };
-            import_key(vault, caller, None, import).await.unwrap();
+            let import = async |request: &RequestId| {
+                import_key(vault, caller, Some(request), import.clone()).await
+            };
+            bench.approved(import).await.unwrap();
             for (wrapping_key, expected) in [("brought", expected), ("own", "OK")] {
                 let base_derivation_key = "bdk".to_owned();
                 let wrapping_key = wrapping_key.to_owned();
                 let export = Export { base_derivation_key, wrapping_key };
-                let exported = export_initial_key(vault, caller, None, &export).await;
+                let export = async |request: &RequestId| {
+                    export_initial_key(vault, caller, Some(request), &export).await
+                };
+                let exported = bench.approved(export).await;
                 assert_eq!(reason(&exported), expected, "{realm:?}");
             }
         }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::approvals::{self, When};
 use super::{Error, Page, RequestId, audited, give_up, recall, remember, repeated, retrying};
 use crate::key::usage::KeyBlockProtection;
 use crate::key::{Algorithm, Key};
@@ -87,7 +88,8 @@ pub async fn create_key(
             Ok(()) => work.create_key(new.clone()).await.map_err(name_attributes),
             Err(error) => Err(error),
         };
-        finish(vault, work, request, made).await
+        let about = approvals::of_attributes(&new.attributes);
+        finish(vault, work, request, made, &about).await
     })
     .await
 }
@@ -117,7 +119,9 @@ pub async fn import_key(
             Ok(wrapping) => work.import_key(import, &wrapping).await,
             Err(error) => Err(error),
         };
-        finish(vault, work, request, imported.map_err(name_attributes)).await
+        let usage = imported.as_ref().ok().and_then(|key| approvals::of_usage(key.usage));
+        let about = [approvals::of_attributes(&attributes), Vec::from_iter(usage)].concat();
+        finish(vault, work, request, imported.map_err(name_attributes), &about).await
     })
     .await
 }
@@ -142,7 +146,7 @@ pub async fn import_for_dev_only(
     let key =
         ImportKey { name: import.id, key_block: &import.block, exportability: None, attributes };
     let imported = work.import_key_for_dev_only(key, protection).await;
-    finish(vault, work, None, imported.map_err(name_attributes)).await
+    finish(vault, work, None, imported.map_err(name_attributes), &[]).await
 }
 
 /// Exports an exportable key as a key block under a key at least as strong.
@@ -167,7 +171,9 @@ pub async fn export_key(
             };
         }
         match wrap(vault, &mut work, &export).await {
-            Ok(exported) => {
+            Ok((exported, usage)) => {
+                let about = Vec::from_iter(approvals::of_usage(usage));
+                let mut work = approvals::require(vault, work, request, &about).await?;
                 remember(vault, &mut work, request, &exported).await?;
                 work.commit().await?;
                 Ok(exported)
@@ -215,8 +221,16 @@ pub async fn set_key_state(
         if let Some(answer) = recall(vault, caller, action, request).await? {
             return repeated(work, answer).await;
         }
-        let changed = work.set_key_state(id, change).await.map_err(name_serve_until);
-        finish(vault, work, request, changed).await
+        let before = vault.key_record(id).await.map_err(Error::from);
+        let (changed, about) = match before {
+            Ok(before) => {
+                work.expects(&before);
+                let about = Vec::from_iter(approvals::of_change(before.record.state, change));
+                (work.set_key_state(id, change).await.map_err(name_serve_until), about)
+            }
+            Err(error) => (Err(error), Vec::new()),
+        };
+        finish(vault, work, request, changed, &about).await
     })
     .await
 }
@@ -240,15 +254,18 @@ pub(super) fn resource(id: &str) -> String {
     format!("keys/{id}")
 }
 
-/// Keeps the description as the answer and makes the key durable, or audits why there is none.
+/// Keeps the description as the answer and makes the key durable, once it need not be approved any
+/// more; or audits why there is none.
 async fn finish(
     vault: &Vault,
-    mut work: Work,
+    work: Work,
     request: Option<&RequestId>,
     outcome: Result<KeyRecord, Error>,
+    about: &[When],
 ) -> Result<KeyRecord, Error> {
     match outcome {
         Ok(record) => {
+            let mut work = approvals::require(vault, work, request, about).await?;
             let described = record.described();
             remember(vault, &mut work, request, &described).await?;
             work.commit().await?;
@@ -265,15 +282,21 @@ async fn check_leaves(vault: &Vault, work: &Work, export: &Export) -> Result<(),
     Ok(())
 }
 
-async fn wrap(vault: &Vault, work: &mut Work, export: &Export) -> Result<Exported, Error> {
+async fn wrap(
+    vault: &Vault,
+    work: &mut Work,
+    export: &Export,
+) -> Result<(Exported, KeyUsage), Error> {
+    let usage = vault.key_record(&export.id).await?.record.usage;
     let wrapping = vault.wrapping_key(&export.wrapping_key, Operation::Wrap).await?;
     let key = ExportKey { name: &export.id, exportability: export.exportability };
     let exported = work.export_key(key, &wrapping).await?;
-    Ok(Exported {
+    let exported = Exported {
         key_block: exported.key_block,
         dropped_attributes: exported.dropped_attributes.into_iter().map(str::to_owned).collect(),
         check_value: exported.check_value,
-    })
+    };
+    Ok((exported, usage))
 }
 
 /// Names the field of a new key that does not go with the others.
@@ -350,16 +373,16 @@ mod tests {
     #[tokio::test]
     async fn the_same_request_makes_one_key() {
         let bench = Bench::new().await;
-        let request = RequestId::new("a".into(), [1; 32]);
+        let request = RequestId::new("a".into(), "CreateKey", vec![1]);
         let create = async |request: &RequestId, name| {
             let new = new(name, KeyUsage::PinEncryption, None);
             create_key(&bench.vault, &bench.caller, Some(request), new).await
         };
         let first = create(&request, "pin").await.unwrap();
         assert_eq!(create(&request, "pin").await.unwrap(), first);
-        let other = RequestId::new("b".into(), [1; 32]);
+        let other = RequestId::new("b".into(), "CreateKey", vec![1]);
         assert_eq!(reason(&create(&other, "pin").await), "KEY_ALREADY_EXISTS");
-        let reused = RequestId::new("a".into(), [2; 32]);
+        let reused = RequestId::new("a".into(), "CreateKey", vec![2]);
         assert_eq!(reason(&create(&reused, "pin-2").await), "REQUEST_ID_REUSED");
         let page = list_keys(&bench.vault, &bench.caller, None, 1).await.unwrap();
         assert_eq!((page.rows.len(), page.next), (1, None));
@@ -377,7 +400,7 @@ mod tests {
         ] {
             create_key(vault, caller, None, new).await.unwrap();
         }
-        let request = RequestId::new("a".into(), [1; 32]);
+        let request = RequestId::new("a".into(), "ExportKey", vec![1]);
         let export = async |id: &str| {
             let (id, wrapping_key) = (id.to_owned(), "kek".to_owned());
             let export = Export { id, wrapping_key, exportability: None };

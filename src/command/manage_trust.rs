@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Error, Page, RequestId, audited, give_up, recall, remember, repeated, retrying};
+use super::{
+    Error, Page, RequestId, approvals, audited, give_up, recall, remember, repeated, retrying,
+};
 use crate::crypto::certificate::{self, Chain, Leaf};
 use crate::crypto::ec::SigningKey;
 use crate::vault::{Action, Caller, Kind, Reason, Record, UnixMillis, Vault, Versioned, Work};
@@ -131,6 +133,7 @@ pub async fn create_identity_key(
         };
         let identity = IdentityRecord { public: public.clone(), pkcs8: key.to_pkcs8() };
         work.put(&Versioned::absent(identity))?;
+        let mut work = approvals::require(vault, work, request, &[]).await?;
         remember(vault, &mut work, request, &public).await?;
         work.commit().await?;
         Ok(public)
@@ -193,6 +196,7 @@ pub async fn import_certificate(
         };
         work.detail("fingerprint", data_encoding::HEXUPPER.encode(&leaf.fingerprint));
         work.put(&identity)?;
+        let mut work = approvals::require(vault, work, request, &[]).await?;
         remember(vault, &mut work, request, &identity.record.public).await?;
         work.commit().await?;
         Ok(identity.record.public)
@@ -245,6 +249,7 @@ pub async fn create_device_authority(
         let authority = DeviceAuthority { id, vendor, model, certificate, created };
         work.detail("fingerprint", data_encoding::HEXUPPER.encode(&inspected.fingerprint));
         work.put(&Versioned::absent(authority.clone()))?;
+        let mut work = approvals::require(vault, work, request, &[]).await?;
         remember(vault, &mut work, request, &authority).await?;
         work.commit().await?;
         Ok(authority)
@@ -319,6 +324,7 @@ pub async fn allow_device(
             return Err(give_up(work, Reason::ResourceNotFound).await);
         };
         work.delete(&denied);
+        let mut work = approvals::require(vault, work, request, &[]).await?;
         remember(vault, &mut work, request, &()).await?;
         work.commit().await?;
         Ok(())

@@ -1,6 +1,7 @@
 //! Host commands: what each call does, from a request that is valid by construction to its result.
 
 pub mod activation;
+pub mod approvals;
 mod error;
 pub mod export_initial_key;
 pub mod generate_mac;
@@ -23,7 +24,10 @@ use std::future::Future;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::vault::{self, Action, Caller, HashPurpose, Record, Vault, Work};
+use zeroize::Zeroizing;
+
+use crate::crypto::digest;
+use crate::vault::{self, Action, Asked, Caller, HashPurpose, Record, Vault, Work};
 
 pub use self::error::Error;
 pub use self::ksn::{Direction, InitialKey, Ksn, MacKey};
@@ -34,18 +38,22 @@ pub use self::transaction_key::{DukptKey, WorkingKey};
 /// How often a call is tried again by itself when another one changed the same record first.
 const TRIES: u8 = 5;
 
-/// A request's id and the digest of what it asks: the same id may ask only the same.
+/// A request's id and what it asks: the same id may ask only the same.
 #[derive(Clone)]
 pub struct RequestId {
     id: String,
-    body: [u8; 32],
+    body: Zeroizing<Vec<u8>>,
+    digest: [u8; 32],
 }
 
 impl RequestId {
-    /// Takes an id, checked at the edge, and a digest of method and body.
+    /// Takes an id, checked at the edge, the name of the rpc, and the serialized request as it was
+    /// understood.
     #[must_use]
-    pub const fn new(id: String, body: [u8; 32]) -> Self {
-        Self { id, body }
+    pub fn new(id: String, method: &str, body: Vec<u8>) -> Self {
+        let body = Zeroizing::new(body);
+        let digest = digest::sha256(&[method.as_bytes(), &[0], &body]);
+        Self { id, body, digest }
     }
 
     /// The id as the caller chose it.
@@ -54,8 +62,13 @@ impl RequestId {
         &self.id
     }
 
+    /// What officers look at and approve.
+    fn asked(&self) -> Asked<'_> {
+        Asked { request: &self.body, digest: &self.digest }
+    }
+
     fn body_hash(&self, vault: &Vault) -> [u8; 32] {
-        vault.keyed_hash(HashPurpose::RequestBody, &[&self.body])
+        vault.keyed_hash(HashPurpose::RequestBody, &[&self.digest])
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::activation::index::KeyIndex;
 use super::activation::record::{Credential, KeySet, Merchant, MerchantStanding, Terminal};
-use super::{DukptKey, Error, Ksn, WorkingKey, manage_keys};
+use super::{DukptKey, Error, Ksn, RequestId, WorkingKey, approvals, manage_keys};
 use crate::activation::State;
 use crate::crypto::rng::SystemRng;
 use crate::dukpt::{AesInitialKeyId, TdesKsn};
@@ -13,8 +13,8 @@ use crate::key::Algorithm;
 use crate::memory::SecretPage;
 use crate::vault::store::MemoryStore;
 use crate::vault::{
-    Action, Caller, Clock, Event, KeyAttributes, KeyUsage, MasterKey, NewKey, Opening, Realm,
-    Record, UnixMillis, Vault, Versioned,
+    Action, Caller, Clock, Event, KeyAttributes, KeyUsage, MasterKey, NewKey, Opening, Policy,
+    Principal, Realm, Reason, Record, Role, UnixMillis, Vault, Versioned,
 };
 
 /// The key set id of [`Bench::bdk`] for AES.
@@ -27,6 +27,7 @@ pub(super) struct Bench {
     pub(super) vault: Vault,
     pub(super) caller: Caller,
     clock: Arc<HandClock>,
+    requests: AtomicU64,
 }
 
 struct HandClock(AtomicU64);
@@ -37,24 +38,72 @@ impl Clock for HandClock {
     }
 }
 
+/// The persons who are officers in a live realm.
+pub(super) const OFFICERS: [&str; 3] = ["ann", "bob", "cid"];
+
+/// One of [`OFFICERS`], as the door knows them.
+pub(super) fn officer(person: &str) -> Caller {
+    Caller::new(officer_name(person), person, Role::Officer, "")
+}
+
+fn officer_name(person: &str) -> String {
+    format!("spiffe://test/officer/{person}")
+}
+
 impl Bench {
     pub(super) async fn new() -> Self {
         Self::of_realm(Realm::Dev).await
     }
 
+    /// A vault of a realm; a live one has [`OFFICERS`], and calls that wait for one of them.
     pub(super) async fn of_realm(realm: Realm) -> Self {
         let clock = Arc::new(HandClock(AtomicU64::new(1_700_000_000_000)));
-        let page = SecretPage::taken_from(&mut [7; 32]).unwrap();
-        let vault = Vault::open(Opening {
-            store: Arc::new(MemoryStore::new()),
-            master_key: MasterKey::new(page),
-            realm,
-            clock: clock.clone(),
-            rng: Arc::new(SystemRng::new()),
-            node: "node-1".into(),
-        });
-        let caller = Caller::for_dev_only("dev");
-        Self { vault: vault.await.unwrap(), caller, clock }
+        let store = Arc::new(MemoryStore::new());
+        let open = async || {
+            let page = SecretPage::taken_from(&mut [7; 32]).unwrap();
+            let vault = Vault::open(Opening {
+                store: store.clone(),
+                master_key: MasterKey::new(page),
+                realm,
+                clock: clock.clone(),
+                rng: Arc::new(SystemRng::new()),
+                node: "node-1".into(),
+            });
+            Self {
+                vault: vault.await.unwrap(),
+                caller: Caller::for_dev_only("dev"),
+                clock: clock.clone(),
+                requests: AtomicU64::new(0),
+            }
+        };
+        let bench = open().await;
+        match realm {
+            Realm::Dev => bench,
+            Realm::Live => {
+                bench.put(policy_of_officers()).await;
+                bench.vault.close().await;
+                open().await
+            }
+        }
+    }
+
+    /// Makes a call, and once more when an officer has approved it.
+    pub(super) async fn approved<T>(
+        &self,
+        call: impl AsyncFn(&RequestId) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let id = self.requests.fetch_add(1, Ordering::Relaxed).to_string();
+        let request = RequestId::new(id.clone(), "Test", id.into_bytes());
+        let refused = match call(&request).await {
+            Err(error) if error.reason() == Reason::ApprovalRequired => error,
+            other => return other,
+        };
+        let told = refused.metadata().into_iter().find(|(name, _)| *name == "approval").unwrap();
+        let id = told.1.trim_start_matches("approvals/");
+        let (vault, ann) = (&self.vault, officer(OFFICERS[0]));
+        let asked = approvals::get_approval(vault, &ann, id).await.unwrap();
+        approvals::approve(vault, &ann, None, id, &asked.approval.digest).await.unwrap();
+        call(&request).await
     }
 
     pub(super) fn forward(&self, ms: u64) {
@@ -124,6 +173,17 @@ impl Bench {
     pub(super) async fn last_event(&self) -> Event {
         self.vault.events_after(0, 1_000).await.unwrap().pop().unwrap()
     }
+}
+
+fn policy_of_officers() -> Policy {
+    let officer = |person: &str| Principal {
+        name: officer_name(person),
+        person: person.to_owned(),
+        role: Role::Officer,
+        profiles: Vec::new(),
+        calls_per_minute_max: 0,
+    };
+    Policy { version: 1, principals: OFFICERS.map(officer).into(), ..Policy::none() }
 }
 
 /// A terminal without keys.

@@ -5,7 +5,6 @@ use prost_types::Timestamp;
 use uuid::Uuid;
 
 use crate::command::{Error, Ksn, RequestId};
-use crate::crypto::digest;
 use crate::dukpt::{AesKsn, TdesKsn};
 
 /// How many rows a page holds at most.
@@ -15,18 +14,16 @@ const PAGE_DEFAULT: u32 = 50;
 /// The longest id of a resource, in characters.
 const ID_LEN_MAX: usize = 63;
 
-/// The request's id and the digest of its method and body: equal ids with other bodies are refused.
+/// The request's id with its method and body: equal ids with other bodies are refused.
 ///
-/// The digest is over the message as it was understood, so a field that this version does not know
+/// The body is the message as it was understood, so a field that this version does not know
 /// does not make two requests differ.
 pub(super) fn request_id<M: Message>(method: &str, id: &str, body: &M) -> Result<RequestId, Error> {
     let uuid = Uuid::try_parse(id)
         .ok()
         .filter(|_| id.len() == 36)
         .ok_or_else(|| Error::field("request_id", "must be a UUID of 36 characters"))?;
-    let encoded = zeroize::Zeroizing::new(body.encode_to_vec());
-    let digest = digest::sha256(&[method.as_bytes(), &[0], &encoded]);
-    Ok(RequestId::new(uuid.as_hyphenated().to_string(), digest))
+    Ok(RequestId::new(uuid.as_hyphenated().to_string(), method, body.encode_to_vec()))
 }
 
 /// The id in a resource name `collection/id`.

@@ -11,6 +11,7 @@
 //! audit event. The store below sees sealed bytes under ids and is not trusted.
 
 mod allocation;
+mod approval;
 mod audit;
 mod budget;
 mod cache;
@@ -41,6 +42,7 @@ mod tests;
 mod vault;
 mod work;
 
+pub use approval::{Approval, ApprovalState, Asked, Ending, NotTaken, Quorum, Vote};
 pub use audit::{ChainReport, VERIFIED_AT_OPEN_MAX};
 pub use budget::Budget;
 pub use caller::{Action, Caller, Role};

@@ -65,6 +65,8 @@ pub enum HashPurpose {
     ActivationCode,
     /// The bits of an activation code that is drawn.
     ActivationCodeDraw,
+    /// A request that waits for approval: who asks, and for what.
+    Approval,
     /// The id of a failure budget.
     Budget,
     /// An input that spent a counter.
@@ -84,6 +86,7 @@ impl HashPurpose {
         match self {
             Self::ActivationCode => "activation-code",
             Self::ActivationCodeDraw => "activation-code-draw",
+            Self::Approval => "approval",
             Self::Budget => "budget",
             Self::LedgerInput => "ledger-input",
             Self::Pan => "pan",

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::allocation::Leases;
+use super::approval::{Approval, ApprovalOf};
 use super::audit::{self, ChainReport, VERIFIED_AT_OPEN_MAX};
 use super::budget::{Failures, hour_bucket};
 use super::caller::{Action, Caller, Role};
@@ -361,7 +362,11 @@ async fn keep_house(
         if is_behind || step % PURGE_STEPS == 0 {
             let answers = purge::<Answered>(&core).await;
             let failures = purge::<Failures>(&core).await;
-            is_behind = [answers, failures].contains(&Ok(Purged::More));
+            // What leads to an approval goes before it.
+            let bound = purge::<ApprovalOf>(&core).await;
+            let approvals = purge::<Approval>(&core).await;
+            let purged = [answers, failures, bound, approvals];
+            is_behind = purged.contains(&Ok(Purged::More));
         }
     }
 }

@@ -32,7 +32,7 @@ use crate::key::usage::Usage;
 #[must_use = "a unit of work does nothing until it is committed or refused"]
 pub struct Work {
     shared: Shared,
-    caller: String,
+    caller: Caller,
     action: Action,
     draft: Draft,
     writes: Vec<Write>,
@@ -47,7 +47,7 @@ impl Work {
         let policy = shared.core.policy().version;
         Self {
             shared,
-            caller: caller.name().to_owned(),
+            caller: caller.clone(),
             action,
             draft: Draft::new(caller, action, resource, policy),
             writes: Vec::new(),
@@ -61,6 +61,12 @@ impl Work {
     #[must_use]
     pub fn now(&self) -> UnixMillis {
         self.core().now()
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub const fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     /// What the call does.
@@ -89,6 +95,11 @@ impl Work {
     #[must_use]
     pub fn has_detail(&self, name: &str) -> bool {
         self.draft.detail.contains_key(name)
+    }
+
+    /// Notes the persons who approved the call in the audit event.
+    pub(super) fn approved_by(&mut self, persons: Vec<String>) {
+        self.draft.approvers = persons;
     }
 
     /// Notes the keyed hash of the request's body in the audit event.
@@ -214,7 +225,7 @@ impl Work {
     ) -> Result<(), Error> {
         let now = self.now();
         let core = Arc::clone(self.core());
-        let scope = (self.caller.as_str(), self.action);
+        let scope = (self.caller.name(), self.action);
         let kept = idempotency::remembered(&core, scope, request_id, answer, now).await?;
         self.draft.request = Some(*request_id.body_hash);
         self.put(&kept)

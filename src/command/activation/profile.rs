@@ -7,7 +7,8 @@ use crate::activation::parameters::{Currency, Limits};
 use crate::activation::terminal_key::{SLOTS, TERMINAL_KEYS_MAX, TerminalKeyUsage};
 use crate::agreement::Suite;
 use crate::command::{
-    Error, Page, RequestId, audited, give_up, recall, refuse, remember, repeated, retrying,
+    Error, Page, RequestId, approvals, audited, give_up, recall, refuse, remember, repeated,
+    retrying,
 };
 use crate::key::Algorithm;
 use crate::key::usage::BaseDerivation;
@@ -160,6 +161,7 @@ async fn create_once(
         Err(error) => return Err(give_up(work, error).await),
     };
     work.put(&Versioned::absent(profile.clone()))?;
+    let mut work = approvals::require(vault, work, request, &[]).await?;
     remember(vault, &mut work, request, &profile).await?;
     work.commit().await?;
     Ok(profile)
@@ -291,6 +293,7 @@ async fn update_once(
     work.detail("fields", fields.join(", "));
     work.detail("parameters_version", profile.record.parameters_version.to_string());
     work.put(&profile)?;
+    let mut work = approvals::require(vault, work, request, &[]).await?;
     remember(vault, &mut work, request, &profile.record).await?;
     work.commit().await?;
     Ok(profile.record)

@@ -1,0 +1,451 @@
+//! Approvals: what one officer asked for and others have to agree to, each a sealed record.
+//!
+//! An approval belongs to one request of one caller: to the canonical bytes of it, so that what is
+//! changed in any octet is another request. It is open until it is executed, rejected, or over in
+//! time; none of these has a way back. Whether its votes are enough is never kept. It is judged
+//! whenever it is asked, by the policy that is in force then: see [`Quorum`].
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::budget::hour_bucket;
+use super::caller::{Action, Caller, Role};
+use super::clock::UnixMillis;
+use super::error::Error;
+use super::policy::{Policy, Principal};
+use super::reason::Reason;
+use super::record::{Kind, Record, Versioned};
+use super::seal::{HashPurpose, Realm};
+use super::vault::Vault;
+use super::work::Work;
+
+/// The longest that an approval may wait, whatever the policy says: 24 hours.
+const WAIT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
+/// How long an approval is kept after its time: 90 days.
+const KEPT_MS: u64 = 90 * 24 * 60 * 60 * 1_000;
+
+/// What was asked, and who agreed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// The id in `approvals/{id}`: the later it was asked, the earlier in the order of ids.
+    pub id: String,
+    /// The rpc.
+    pub method: String,
+    /// The resource that the call is about.
+    pub resource: String,
+    /// The serialized request, as it was understood.
+    #[serde(with = "base64")]
+    pub request: Vec<u8>,
+    /// What is approved: see [`Asked::digest`].
+    pub digest: [u8; 32],
+    /// Who asked, by name.
+    pub requester: String,
+    /// The person who asked.
+    pub requester_person: String,
+    /// Those who approved, in their order; which of them count is judged when it is asked.
+    pub votes: Vec<Vote>,
+    /// When it was asked.
+    pub created: UnixMillis,
+    /// When it ends unless it is executed.
+    pub expires: UnixMillis,
+    /// How it ended, if it did.
+    pub ending: Option<Ending>,
+}
+
+/// One officer's approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vote {
+    /// The person.
+    pub person: String,
+    /// The caller's name.
+    pub caller: String,
+    /// When.
+    pub time: UnixMillis,
+}
+
+/// How an approval ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Ending {
+    /// The call was done.
+    Executed,
+    /// Somebody rejected it.
+    Rejected {
+        /// Who, by name.
+        by: String,
+        /// The stated cause.
+        cause: String,
+    },
+}
+
+/// Where an approval stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ApprovalState {
+    /// There are votes enough; the requester may repeat the call.
+    Approved,
+    /// The call was done.
+    Executed,
+    /// Its time is over.
+    Expired,
+    /// Votes are missing.
+    Pending,
+    /// Somebody rejected it.
+    Rejected,
+}
+
+impl ApprovalState {
+    /// Every state.
+    pub const ALL: [Self; 5] =
+        [Self::Approved, Self::Executed, Self::Expired, Self::Pending, Self::Rejected];
+
+    /// The stable word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Approved => "APPROVED",
+            Self::Executed => "EXECUTED",
+            Self::Expired => "EXPIRED",
+            Self::Pending => "PENDING",
+            Self::Rejected => "REJECTED",
+        }
+    }
+
+    /// Whether nothing happens to it any more.
+    #[must_use]
+    pub const fn is_closed(self) -> bool {
+        match self {
+            Self::Approved | Self::Pending => false,
+            Self::Executed | Self::Expired | Self::Rejected => true,
+        }
+    }
+}
+
+/// A request that is to be approved.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The serialized request.
+    pub request: &'a [u8],
+    /// SHA-256 of the rpc's name, a zero octet and the serialized request.
+    pub digest: &'a [u8; 32],
+}
+
+/// Why a vote or a rejection is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    /// The approval is closed.
+    #[error("the approval is closed")]
+    Closed,
+    /// The officer looked at something else.
+    #[error("the digest is not that of this request")]
+    DigestDiffers,
+    /// The policy in force does not know the caller as an officer.
+    #[error("the caller is no officer")]
+    NotAnOfficer,
+    /// The requester does not approve.
+    #[error("the person asked for it")]
+    OwnRequest,
+    /// The person has approved already, under whichever certificate.
+    #[error("the person has approved already")]
+    VotedAlready,
+}
+
+/// What approvals are judged by: the policy in force, at one moment.
+#[derive(Debug, Clone)]
+pub struct Quorum {
+    policy: Versioned<Policy>,
+    realm: Realm,
+    now: UnixMillis,
+}
+
+impl Quorum {
+    /// How many distinct persons have to approve. Outside development it is one at least, whatever
+    /// the policy's record says.
+    #[must_use]
+    pub fn votes_required(&self) -> u32 {
+        let wanted = self.policy.record.votes_required;
+        match self.realm {
+            Realm::Dev => wanted,
+            Realm::Live => wanted.max(1),
+        }
+    }
+
+    /// Whether nobody has to approve: only in development, for its one caller, or by its policy.
+    #[must_use]
+    pub fn is_waived_for(&self, caller: &Caller) -> bool {
+        match self.realm {
+            Realm::Dev => caller.is_for_dev_only() || self.votes_required() == 0,
+            Realm::Live => false,
+        }
+    }
+
+    /// Whether a grant of the policy names the caller, the call, a key and the other key of the
+    /// call, each in full. Such a grant was approved with the policy, so it stands for the approval
+    /// of each call; one with a pattern does not.
+    #[must_use]
+    pub fn names(&self, caller: &Caller, action: Action, key: &str, partner: &str) -> bool {
+        let named = |names: &[String], name: &str| names.iter().any(|one| one == name);
+        self.policy.record.grants.iter().any(|grant| {
+            grant.key == key
+                && named(&grant.principals, caller.name())
+                && named(&grant.calls, action.as_str())
+                && named(&grant.partner_keys, partner)
+                && grant.not_before.is_none_or(|begin| begin <= self.now)
+                && grant.not_after.is_none_or(|end| self.now <= end)
+        })
+    }
+
+    /// The person behind an officer's name; none for whoever is no officer now.
+    fn officer(&self, name: &str) -> Option<&str> {
+        let principal = self.policy.record.principal(name);
+        principal.filter(|known| known.role == Role::Officer).map(person_of)
+    }
+}
+
+/// A machine is a person of its own.
+fn person_of(principal: &Principal) -> &str {
+    if principal.person.is_empty() { &principal.name } else { &principal.person }
+}
+
+impl Approval {
+    /// Where it stands, judged now.
+    #[must_use]
+    pub fn state(&self, quorum: &Quorum) -> ApprovalState {
+        match &self.ending {
+            Some(Ending::Executed) => ApprovalState::Executed,
+            Some(Ending::Rejected { .. }) => ApprovalState::Rejected,
+            None if quorum.now >= self.expires => ApprovalState::Expired,
+            None => {
+                let votes = self.approvers(quorum).len();
+                let enough = u32::try_from(votes).is_ok_and(|n| n >= quorum.votes_required());
+                if enough { ApprovalState::Approved } else { ApprovalState::Pending }
+            }
+        }
+    }
+
+    /// The persons whose votes count now: each by a caller that is still an officer and still
+    /// theirs, none of them the requester's person, neither then nor now.
+    #[must_use]
+    pub fn approvers<'a>(&'a self, quorum: &Quorum) -> BTreeSet<&'a str> {
+        let counting = self.votes.iter().filter(|vote| self.counts(vote, quorum));
+        counting.map(|vote| vote.person.as_str()).collect()
+    }
+
+    fn counts(&self, vote: &Vote, quorum: &Quorum) -> bool {
+        let is_theirs = quorum.officer(&vote.caller) == Some(&vote.person);
+        is_theirs && !self.is_requester(&vote.person, quorum)
+    }
+
+    fn is_requester(&self, person: &str, quorum: &Quorum) -> bool {
+        let now = quorum.policy.record.principal(&self.requester).map(person_of);
+        person == self.requester_person || now == Some(person)
+    }
+
+    /// Takes an officer's approval of the bytes that have this digest.
+    pub fn vote(
+        &mut self,
+        caller: &Caller,
+        digest: &[u8; 32],
+        quorum: &Quorum,
+    ) -> Result<(), NotTaken> {
+        if self.state(quorum).is_closed() {
+            return Err(NotTaken::Closed);
+        }
+        if *digest != self.digest {
+            return Err(NotTaken::DigestDiffers);
+        }
+        if caller.name() == self.requester || self.is_requester(caller.person(), quorum) {
+            return Err(NotTaken::OwnRequest);
+        }
+        if quorum.officer(caller.name()) != Some(caller.person()) {
+            return Err(NotTaken::NotAnOfficer);
+        }
+        if self.approvers(quorum).contains(caller.person()) {
+            return Err(NotTaken::VotedAlready);
+        }
+        let (person, caller) = (caller.person().to_owned(), caller.name().to_owned());
+        self.votes.push(Vote { person, caller, time: quorum.now });
+        Ok(())
+    }
+
+    /// Ends it without effect.
+    pub fn reject(
+        &mut self,
+        caller: &Caller,
+        cause: String,
+        quorum: &Quorum,
+    ) -> Result<(), NotTaken> {
+        if self.state(quorum).is_closed() {
+            return Err(NotTaken::Closed);
+        }
+        self.ending = Some(Ending::Rejected { by: caller.name().to_owned(), cause });
+        Ok(())
+    }
+
+    fn purge_bucket(&self) -> String {
+        hour_bucket(self.expires.plus_ms(KEPT_MS))
+    }
+}
+
+impl Record for Approval {
+    const KIND: Kind = Kind::new("approval");
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+
+    /// The hour after which it may go.
+    fn index(&self) -> Option<String> {
+        Some(self.purge_bucket())
+    }
+}
+
+/// Which approval a request has: one, however often it is asked at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ApprovalOf {
+    request: String,
+    approval: String,
+    purged: String,
+}
+
+impl Record for ApprovalOf {
+    const KIND: Kind = Kind::new("approval_of");
+
+    fn id(&self) -> String {
+        self.request.clone()
+    }
+
+    /// The hour after which it may go, with its approval.
+    fn index(&self) -> Option<String> {
+        Some(self.purged.clone())
+    }
+}
+
+impl Vault {
+    /// What approvals are judged by now: the policy as the store has it, not as it was last seen.
+    pub async fn quorum(&self) -> Result<Quorum, Error> {
+        let stored = self.get::<Policy>(Policy::ID).await?;
+        let policy = stored.unwrap_or_else(|| Versioned::absent(Policy::none()));
+        Ok(Quorum { policy, realm: self.realm(), now: self.now() })
+    }
+
+    /// Finds the approval that a request of a caller has.
+    pub async fn approval_of(
+        &self,
+        caller: &Caller,
+        asked: Asked<'_>,
+    ) -> Result<Option<Versioned<Approval>>, Error> {
+        let request = self.request_hash(caller, asked);
+        let Some(bound) = self.get::<ApprovalOf>(&request).await? else { return Ok(None) };
+        let found = self.get::<Approval>(&bound.record.approval).await?;
+        let Some(found) = found else {
+            return Err(Error::incident("a request has an approval that is not there", &request));
+        };
+        let bound = &found.record;
+        if bound.requester != caller.name() || bound.digest != *asked.digest {
+            return Err(Error::incident("a request has the approval of another", &request));
+        }
+        Ok(Some(found))
+    }
+
+    /// The id of a request: who asks, and for what.
+    fn request_hash(&self, caller: &Caller, asked: Asked<'_>) -> String {
+        let parts = [caller.name().as_bytes(), asked.digest.as_slice()];
+        data_encoding::HEXLOWER.encode(&self.keyed_hash(HashPurpose::Approval, &parts))
+    }
+}
+
+impl Work {
+    /// Makes the commit depend on the policy that judged: one that is put in force meanwhile judges
+    /// anew.
+    pub fn judged_by(&mut self, quorum: &Quorum) {
+        self.expects(&quorum.policy);
+    }
+
+    /// Puts an open approval for this call, as its first one.
+    pub fn open_approval(
+        &mut self,
+        vault: &Vault,
+        asked: Asked<'_>,
+        quorum: &Quorum,
+    ) -> Result<Approval, Error> {
+        let mut random = [0; 8];
+        vault
+            .rng()
+            .fill(&mut random)
+            .map_err(|_| Error::incident("the random number generator failed", "approvals"))?;
+        let wait_ms = u64::from(quorum.policy.record.approval_seconds).saturating_mul(1_000);
+        let caller = self.caller();
+        let approval = Approval {
+            id: id_of(quorum.now, random),
+            method: self.action().as_str().to_owned(),
+            resource: self.resource().to_owned(),
+            request: asked.request.to_vec(),
+            digest: *asked.digest,
+            requester: caller.name().to_owned(),
+            requester_person: caller.person().to_owned(),
+            votes: Vec::new(),
+            created: quorum.now,
+            expires: quorum.now.plus_ms(wait_ms.min(WAIT_MS_MAX)),
+            ending: None,
+        };
+        let bound = ApprovalOf {
+            request: vault.request_hash(caller, asked),
+            approval: approval.id.clone(),
+            purged: approval.purge_bucket(),
+        };
+        self.put(&Versioned::absent(bound))?;
+        self.put(&Versioned::absent(approval.clone()))?;
+        self.judged_by(quorum);
+        Ok(approval)
+    }
+
+    /// Consumes an approval in the commit of this call, and notes in the audit event who gave it;
+    /// `APPROVAL_REQUIRED` if its votes are not enough now.
+    pub fn execute_approved(
+        &mut self,
+        mut approval: Versioned<Approval>,
+        quorum: &Quorum,
+    ) -> Result<(), Error> {
+        if approval.record.state(quorum) != ApprovalState::Approved {
+            return Err(Error::Refused(Reason::ApprovalRequired));
+        }
+        let approvers = approval.record.approvers(quorum).into_iter().map(str::to_owned).collect();
+        approval.record.ending = Some(Ending::Executed);
+        self.put(&approval)?;
+        self.judged_by(quorum);
+        self.approved_by(approvers);
+        Ok(())
+    }
+}
+
+/// An id that comes before those of earlier moments: 48 bits of the time, turned round, then
+/// randomness.
+fn id_of(now: UnixMillis, random: [u8; 8]) -> String {
+    let left = LAST_MS.saturating_sub(now.0);
+    format!("a{left:012x}-{}", data_encoding::HEXLOWER.encode(&random))
+}
+
+/// The last millisecond that 48 bits can name, in the year 10889.
+const LAST_MS: u64 = 0xFFFF_FFFF_FFFF;
+
+/// Bytes as base64 (RFC 4648, 4): a request may be long.
+mod base64 {
+    use data_encoding::BASE64;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&BASE64.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(from)?;
+        BASE64.decode(text.as_bytes()).map_err(D::Error::custom)
+    }
+}
