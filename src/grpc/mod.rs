@@ -2,6 +2,7 @@
 
 mod activation;
 mod admit;
+mod approval;
 pub mod client;
 mod convert;
 mod denied;
@@ -34,8 +35,9 @@ pub const MESSAGE_LEN_BYTES_MAX: usize = 64 * 1024;
 pub const BATCH_LEN_BYTES_MAX: usize = 512 * 1024;
 
 /// The services by name, for health.
-pub const SERVICE_NAMES: [&str; 6] = [
+pub const SERVICE_NAMES: [&str; 7] = [
     "firstkey.v1.ActivationService",
+    "firstkey.v1.ApprovalService",
     "firstkey.v1.KeyService",
     "firstkey.v1.MacService",
     "firstkey.v1.PinService",
@@ -56,6 +58,7 @@ pub fn services(ending: CancellationToken) -> Routes {
         };
     }
     add!(activation_service_server, ActivationServiceServer, activation::ActivationApi);
+    add!(approval_service_server, ApprovalServiceServer, approval::ApprovalApi);
     add!(key_service_server, KeyServiceServer, key::KeyApi);
     add!(mac_service_server, MacServiceServer, mac::MacApi);
     add!(pin_service_server, PinServiceServer, pin::PinApi);

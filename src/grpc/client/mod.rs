@@ -11,6 +11,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::proto::activation_service_client::ActivationServiceClient;
+use super::proto::approval_service_client::ApprovalServiceClient;
 use super::proto::key_service_client::KeyServiceClient;
 use super::proto::mac_service_client::MacServiceClient;
 use super::proto::pin_service_client::PinServiceClient;
@@ -154,6 +155,12 @@ impl Client {
     #[must_use]
     pub fn keys(&self) -> KeyServiceClient<Channel> {
         KeyServiceClient::new(self.channel.clone())
+    }
+
+    /// `ApprovalService`.
+    #[must_use]
+    pub fn approvals(&self) -> ApprovalServiceClient<Channel> {
+        ApprovalServiceClient::new(self.channel.clone())
     }
 
     /// `TrustService`.
