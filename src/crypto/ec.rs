@@ -9,6 +9,7 @@ use ring::signature::{
 use zeroize::Zeroizing;
 
 use super::rng::RngFailed;
+use super::self_test::{break_down, falsify};
 
 /// A point of the curve, not the one at infinity: a public key.
 ///
@@ -81,12 +82,24 @@ pub struct EphemeralKey {
 }
 
 impl EphemeralKey {
-    /// Draws a key from the generator of the operating system, the only one the library takes.
+    /// Draws a key from the generator of the operating system, the only one the library takes, and
+    /// computes its public key twice (SP 800-56A revision 3, 5.6.2.1.4).
+    ///
+    /// # Errors
+    ///
+    /// Also when the two differ; nothing is served then any more.
     pub fn generate() -> Result<Self, RngFailed> {
         let private = EphemeralPrivateKey::generate(&ECDH_P256, &SystemRandom::new())
             .map(Box::new)
             .map_err(|_| RngFailed)?;
         let public = private.compute_public_key().map_err(|_| RngFailed)?;
+        let again = private.compute_public_key().map_err(|_| RngFailed)?;
+        let mut again = again.as_ref().to_vec();
+        falsify(EPHEMERAL_PAIR, &mut again);
+        if public.as_ref() != again {
+            break_down(EPHEMERAL_PAIR);
+            return Err(RngFailed);
+        }
         let public = Point::parse(public.as_ref()).map_err(|_| RngFailed)?;
         Ok(Self { private, public })
     }
@@ -105,6 +118,12 @@ impl EphemeralKey {
             .expect("a point is on the curve by construction, and its order is prime")
     }
 }
+
+/// The test of each new key pair for an agreement.
+pub const EPHEMERAL_PAIR: &str = "a key pair for ECDH";
+
+/// The test of each new key pair for signatures.
+pub const SIGNING_PAIR: &str = "a key pair for ECDSA";
 
 /// What two parties agreed on: the X coordinate of the common point. Wiped on drop.
 ///
@@ -154,12 +173,24 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Draws a key from the generator of the operating system, the only one the library takes.
+    /// Draws a key from the generator of the operating system, the only one the library takes, and
+    /// verifies a signature of it (FIPS 140-3 implementation guidance, 10.3.A).
+    ///
+    /// # Errors
+    ///
+    /// Also when that does not verify; nothing is served then any more.
     pub fn generate() -> Result<Self, RngFailed> {
         let document =
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
         let document = document.map_err(|_| RngFailed)?;
-        Self::from_pkcs8(document.as_ref()).map_err(|_| RngFailed)
+        let key = Self::from_pkcs8(document.as_ref()).map_err(|_| RngFailed)?;
+        let mut signature = key.sign(SIGNING_PAIR.as_bytes())?;
+        falsify(SIGNING_PAIR, &mut signature);
+        if verify(&key.public(), SIGNING_PAIR.as_bytes(), &signature).is_err() {
+            break_down(SIGNING_PAIR);
+            return Err(RngFailed);
+        }
+        Ok(key)
     }
 
     /// Takes a key as PKCS #8 version 1 with its public key (RFC 5958, RFC 5915), and proves

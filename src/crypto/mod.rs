@@ -11,6 +11,8 @@ pub mod certificate;
 pub mod cmac;
 pub mod digest;
 pub mod ec;
+#[cfg(feature = "fault-points")]
+pub mod fault_points;
 pub mod hmac;
 pub mod kdf;
 pub mod retail_mac;

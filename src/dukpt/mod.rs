@@ -18,6 +18,8 @@ mod counter;
 pub mod ksn;
 pub mod tdes;
 
+use crate::crypto::self_test::KnownAnswer;
+
 pub use aes::{AesInitialKey, KeyKind};
 pub use ksn::{AesInitialKeyId, AesKsn, KsnInvalid, TdesInitialKeyId, TdesKsn};
 pub use tdes::TdesInitialKey;
@@ -51,8 +53,33 @@ pub enum DerivationError {
     Strength,
 }
 
-/// Derives one known working key of each family.
-#[must_use]
-pub(crate) fn self_test() -> bool {
-    aes::self_test() && tdes::self_test()
+/// Known working keys of each family.
+pub const KNOWN_ANSWERS: [KnownAnswer; 3] = [
+    // ANSI X9.24-3:2017, supplement.
+    KnownAnswer {
+        algorithm: "DUKPT with AES-128",
+        expected: "AF8CB133A78F8DC2D1359F18527593FB",
+        holds: |expected| aes::holds(16, KeyKind::Aes128, expected),
+    },
+    KnownAnswer {
+        algorithm: "DUKPT with AES-256",
+        expected: "8C1AB7BEE973829E30242E0BBBDD4946D540C98FC1B5BDCF94790001A23FD502",
+        holds: |expected| aes::holds(32, KeyKind::Aes256, expected),
+    },
+    // ANSI X9.24-1:2009, annex A.4.
+    KnownAnswer {
+        algorithm: "DUKPT with TDES",
+        expected: "042666B49184CF5C68DE9628D0397B36",
+        holds: tdes::holds,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_is_right_and_every_bit_of_it_counts() {
+        crate::crypto::self_test::expect_each_to_bite(&KNOWN_ANSWERS);
+    }
 }

@@ -119,14 +119,20 @@ where
         // The one that was polled is the one that is ready.
         let mut inner = std::mem::replace(&mut self.inner, inner);
         Box::pin(async move {
-            if let Some(call) = Call::of(request.uri().path()) {
-                let peer = request.extensions().get::<Peer>().cloned();
-                match admission.admit(call, peer).await {
-                    Ok(admitted) => request.extensions_mut().insert(admitted),
-                    Err(error) => return Ok(refusal(&error)),
-                };
+            let Some(call) = Call::of(request.uri().path()) else {
+                return inner.call(request).await;
+            };
+            let peer = request.extensions().get::<Peer>().cloned();
+            match admission.admit(call, peer).await {
+                Ok(admitted) => request.extensions_mut().insert(admitted),
+                Err(error) => return Ok(refusal(&error)),
+            };
+            let answer = inner.call(request).await?;
+            // What was computed while a self-test failed does not leave either.
+            match admission.gate.enter() {
+                Ok(_) => Ok(answer),
+                Err(error) => Ok(refusal(&error.into())),
             }
-            inner.call(request).await
         })
     }
 }

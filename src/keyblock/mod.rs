@@ -16,10 +16,9 @@ use crate::key::Algorithm;
 pub use explain::{Explained, explain, usage_meaning};
 pub use header::{Header, HeaderInvalid, OptionalBlock};
 pub use wrap::{
-    KeyBlock, KeyBlockRejected, Unwrapped, WrapError, WrappingUsage, unwrap, wrap, wrap_key,
+    KNOWN_ANSWERS, KeyBlock, KeyBlockRejected, Unwrapped, WrapError, WrappingUsage, unwrap, wrap,
+    wrap_key,
 };
-
-pub(crate) use wrap::self_test;
 
 /// The codec with every version and given padding, for the vector runner alone.
 pub(crate) mod for_vectors {

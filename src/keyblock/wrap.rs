@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use super::codec::{self, Defect, LENGTH_LEN};
 use super::{Header, HeaderInvalid, Version, usage_meaning};
 use crate::crypto::rng::{Rng, RngFailed};
+use crate::crypto::self_test::KnownAnswer;
 use crate::key::usage::{KeyBlockProtection, KeyEncryption, Usage, WorkingKeyEncryption};
 use crate::key::{Algorithm, Key, Material};
 use crate::memory::with_wiped_stack;
@@ -182,27 +183,46 @@ fn padding_len(version: Version, algorithm: Algorithm) -> usize {
     clear_len - LENGTH_LEN - algorithm.len_bytes()
 }
 
-/// Opens the example of TR-31:2018, A.7.4.
-pub(crate) fn self_test() -> bool {
-    const KBPK: [u8; 32] = [
-        0x88, 0xE1, 0xAB, 0x2A, 0x2E, 0x3D, 0xD3, 0x8C, 0x1F, 0xA0, 0x39, 0xA5, 0x36, 0x50, 0x0C,
-        0xC8, 0xA8, 0x7A, 0xB9, 0xD6, 0x2D, 0xC9, 0x2C, 0x01, 0x05, 0x8F, 0xA7, 0x9F, 0x44, 0x65,
-        0x7D, 0xE6,
-    ];
-    const KEY: [u8; 16] = [
-        0x3F, 0x41, 0x9E, 0x1C, 0xB7, 0x07, 0x94, 0x42, 0xAA, 0x37, 0x47, 0x4C, 0x2E, 0xFB, 0xF8,
-        0xB8,
-    ];
-    const BLOCK: &str = concat!(
-        "D0112P0AE00E0000",
-        "B82679114F470F540165EDFBF7E250FCEA43F810D215F8D207E2E417C07156A2",
-        "7E8E31DA05F7425509593D03A457DC34",
-    );
-    Key::<KeyBlockProtection>::from_material(Algorithm::Aes256, Material::copied_from(&KBPK))
-        .is_ok_and(|kbpk| {
-            // A published key: exposed to be compared with what the standard prints.
-            unwrap(&kbpk, BLOCK).is_ok_and(|opened| opened.material.expose_bytes() == KEY)
-        })
+/// Known blocks of the two versions that the service opens, and the keys in them.
+pub const KNOWN_ANSWERS: [KnownAnswer; 2] = [
+    // ANSI X9.143:2022, 8.3.2.2.
+    KnownAnswer {
+        algorithm: "key block version B",
+        expected: "3F419E1CB7079442AA37474C2EFBF8B8",
+        holds: |expected| {
+            let kbpk = 0xDD75_15F2_BFC1_7F85_CE48_F3CA_25CB_21F6_u128.to_be_bytes();
+            let block = concat!(
+                "B0096P0TE00E0000",
+                "D7ED9E189BC6F715125B265B149DF8FE218A396785608923D6197378386A3759",
+                "308FC49A2AA891BA",
+            );
+            opens(Algorithm::Tdes2, &kbpk, block, expected)
+        },
+    },
+    // TR-31:2018, A.7.4.
+    KnownAnswer {
+        algorithm: "key block version D",
+        expected: "3F419E1CB7079442AA37474C2EFBF8B8",
+        holds: |expected| {
+            let kbpk = [
+                0x88E1_AB2A_2E3D_D38C_1FA0_39A5_3650_0CC8_u128.to_be_bytes(),
+                0xA87A_B9D6_2DC9_2C01_058F_A79F_4465_7DE6_u128.to_be_bytes(),
+            ];
+            let block = concat!(
+                "D0112P0AE00E0000",
+                "B82679114F470F540165EDFBF7E250FCEA43F810D215F8D207E2E417C07156A2",
+                "7E8E31DA05F7425509593D03A457DC34",
+            );
+            opens(Algorithm::Aes256, kbpk.as_flattened(), block, expected)
+        },
+    },
+];
+
+fn opens(algorithm: Algorithm, kbpk: &[u8], block: &str, expected: &[u8]) -> Option<bool> {
+    let kbpk = Material::copied_from(kbpk);
+    let kbpk = Key::<KeyBlockProtection>::from_material(algorithm, kbpk).ok()?;
+    // A published key: exposed to be compared with what the standard prints.
+    Some(unwrap(&kbpk, block).ok()?.material.expose_bytes() == expected)
 }
 
 #[cfg(test)]
@@ -337,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_its_own_answer() {
-        assert!(self_test());
+    fn every_answer_is_right_and_every_bit_of_it_counts() {
+        crate::crypto::self_test::expect_each_to_bite(&KNOWN_ANSWERS);
     }
 }

@@ -19,13 +19,16 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
 
 use crate::grpc::{self, Admission, Trust};
 use crate::vault::Gate;
 
 pub use self::listen::Listener;
-pub use self::self_test::{SelfTestsPassed, run_self_tests};
+pub use self::self_test::{
+    SELF_TEST_PERIOD_MAX, SelfTestFailed, SelfTestsPassed, run_self_tests, self_test_names,
+};
 pub use self::tls::{Material, Tls, TlsError};
 
 /// How to serve.
@@ -42,8 +45,8 @@ pub struct Settings {
     pub operations: Operations,
 }
 
-/// What those who run the service see of it; by default, what can be told without asking anybody.
-#[derive(Debug, Default)]
+/// What those who run the service see of it, and how often it is looked after.
+#[derive(Debug)]
 pub struct Operations {
     /// Where to answer over HTTP how the service is; nowhere if there is none.
     pub listener: Option<TcpListener>,
@@ -51,6 +54,20 @@ pub struct Operations {
     pub program_digest: Option<[u8; 32]>,
     /// The folder of the store, whose disk must not run full.
     pub folder: Option<PathBuf>,
+    /// The time from one run of the self-tests to the next: [`SELF_TEST_PERIOD_MAX`] at most.
+    pub self_test_period: Duration,
+}
+
+impl Default for Operations {
+    /// What can be told without asking anybody.
+    fn default() -> Self {
+        Self {
+            listener: None,
+            program_digest: None,
+            folder: None,
+            self_test_period: SELF_TEST_PERIOD_MAX,
+        }
+    }
 }
 
 /// Why serving ended.
@@ -104,6 +121,9 @@ pub async fn serve(
         begin.cancel();
         streaming.cancel();
     };
+    let period = settings.operations.self_test_period;
+    let testing =
+        AbortOnDropHandle::new(tokio::spawn(self_test::repeat(Arc::clone(&gate), period)));
     let connections = ReceiverStream::new(listen::accept_all(settings.listeners, &draining));
     let serving = router.serve_with_incoming_shutdown(connections, signal);
     tokio::pin!(serving);
@@ -115,6 +135,7 @@ pub async fn serve(
         ended = &mut serving => ended.map_err(ServeError::from),
         () = overdue => Err(ServeError::Drain),
     };
+    drop(testing);
     if let Ok(vault) = gate.enter()
         && let Err(error) = vault.flush().await
     {

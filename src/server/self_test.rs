@@ -1,29 +1,82 @@
-//! Known answers before the first answer: every primitive, and every piece built upon them.
+//! Known answers before the first answer, and again every day: every primitive, and every piece
+//! built upon them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::crypto::ec;
+use crate::crypto::rng::{self, SystemRng};
+use crate::crypto::self_test::{self, KnownAnswer};
+use crate::vault::{self, Action, Caller, Gate, Reason, Vault};
+use crate::{dukpt, keyblock, pin};
+
+pub use crate::crypto::self_test::SelfTestFailed;
 
 /// The proof that the self-tests passed: only [`run_self_tests`] makes it, and serving asks for it.
 #[derive(Debug)]
 pub struct SelfTestsPassed(());
 
-/// A known answer did not come out: nothing may be served.
-#[derive(Debug, thiserror::Error)]
-#[error("the self-test of {algorithm} failed")]
-pub struct SelfTestFailed {
-    /// What failed, in the words of its standard.
-    pub algorithm: &'static str,
+/// The longest time from one run to the next (SEC-62).
+pub const SELF_TEST_PERIOD_MAX: Duration = Duration::from_hours(24);
+
+/// Computes every known answer, and looks whether the random numbers are any.
+pub fn run_self_tests() -> Result<SelfTestsPassed, SelfTestFailed> {
+    known_answers().try_for_each(KnownAnswer::check)?;
+    rng::examine(&SystemRng::new())?;
+    Ok(SelfTestsPassed(()))
 }
 
-/// Computes every known answer.
-pub fn run_self_tests() -> Result<SelfTestsPassed, SelfTestFailed> {
-    crate::crypto::self_test::run()
-        .map_err(|failed| SelfTestFailed { algorithm: failed.algorithm })?;
-    for (algorithm, right) in [
-        ("DUKPT", crate::dukpt::self_test()),
-        ("key blocks", crate::keyblock::self_test()),
-        ("PIN blocks", crate::pin::self_test()),
-    ] {
-        if !right {
-            return Err(SelfTestFailed { algorithm });
+/// What is tested, each in the words of its standard: the known answers, the random numbers, and
+/// each key pair when it is made.
+pub fn self_test_names() -> impl Iterator<Item = &'static str> {
+    let known = known_answers().map(|known| known.algorithm);
+    known.chain([rng::RANDOM_NUMBERS, ec::EPHEMERAL_PAIR, ec::SIGNING_PAIR])
+}
+
+fn known_answers() -> impl Iterator<Item = &'static KnownAnswer> {
+    let primitives = self_test::KNOWN_ANSWERS.iter();
+    let built = dukpt::KNOWN_ANSWERS.iter().chain(&keyblock::KNOWN_ANSWERS);
+    primitives.chain(built).chain(&pin::KNOWN_ANSWERS)
+}
+
+/// Runs the self-tests again and again until one fails; that closes the gate.
+pub(super) async fn repeat(gate: Arc<Gate>, period: Duration) {
+    let period = period.min(SELF_TEST_PERIOD_MAX);
+    loop {
+        tokio::time::sleep(period).await;
+        // They compute for some milliseconds, which other calls need not wait for.
+        let result = tokio::task::spawn_blocking(run_self_tests).await;
+        let Ok(vault) = gate.enter() else { return };
+        match result {
+            Ok(Ok(SelfTestsPassed(()))) => {
+                gate.note_tested(vault.now());
+                tracing::info!("self-tests passed");
+                if let Err(error) = tell(&vault, None).await {
+                    tracing::error!(%error, "the self-tests were not audited");
+                }
+            }
+            Ok(Err(failed)) => return close(&gate, failed.algorithm).await,
+            Err(_) => return close(&gate, "the self-tests themselves").await,
         }
     }
-    Ok(SelfTestsPassed(()))
+}
+
+/// Closes the gate for good: nothing is served any more, and the vault is let go.
+pub(super) async fn close(gate: &Gate, algorithm: &'static str) {
+    tracing::error!(algorithm, "a self-test failed: nothing is served until the next start");
+    let Some(vault) = gate.fail(algorithm) else { return };
+    if let Err(error) = tell(&vault, Some(algorithm)).await {
+        tracing::error!(%error, "the failure was not audited");
+    }
+}
+
+/// Writes the result into the audit log.
+async fn tell(vault: &Vault, failed: Option<&str>) -> Result<(), vault::Error> {
+    let mut work = vault.begin(&Caller::service(), Action::RunSelfTests, "").await?;
+    let Some(algorithm) = failed else { return work.commit().await.map(|_| ()) };
+    work.detail("failed", algorithm);
+    match work.commit_refused(Reason::SelfTestFailed).await {
+        vault::Error::Refused(_) => Ok(()),
+        error => Err(error),
+    }
 }
