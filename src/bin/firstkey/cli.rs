@@ -62,8 +62,9 @@ pub(crate) struct Dev {
     pub(crate) keys: PathBuf,
 }
 
-/// Where the service is.
+/// Where the service is, and how both sides know each other.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Service")]
 pub(crate) struct Server {
     /// The service.
     #[arg(
@@ -73,6 +74,16 @@ pub(crate) struct Server {
         value_name = "URL"
     )]
     pub(crate) server: String,
+    /// The certificate of the authority that certifies the service, in PEM form. No other is
+    /// believed, and none of the system's.
+    #[arg(long, env = "FIRSTKEY_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Your certificate, in PEM form.
+    #[arg(long, env = "FIRSTKEY_CERT", value_name = "FILE", requires_all = ["ca", "key"])]
+    pub(crate) cert: Option<PathBuf>,
+    /// The private key of your certificate, in PEM form.
+    #[arg(long, env = "FIRSTKEY_KEY", value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

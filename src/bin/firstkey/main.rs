@@ -1,6 +1,7 @@
 //! `firstkey`, the tool: each subcommand is one call into the library or to a service.
 
 mod cli;
+mod connect;
 mod dev;
 mod exit;
 mod print;
@@ -57,7 +58,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     let reason = error.reason().unwrap_or_default();
     ExitCode::from(match reason {
         reason if reason.ends_with("_NOT_FOUND") => exit::NOT_FOUND,
-        "POLICY_DENIED" | "DEVICE_NOT_TRUSTED" => exit::DENIED,
+        "CALLER_UNKNOWN" | "POLICY_DENIED" | "DEVICE_NOT_TRUSTED" => exit::DENIED,
         "MAC_MISMATCH" | "PIN_BLOCK_REJECTED" | "KEY_BLOCK_REJECTED" => exit::UNSOUND,
         _ => exit::FAILED,
     })

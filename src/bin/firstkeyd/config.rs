@@ -14,7 +14,7 @@ use serde::Deserialize;
 /// The first word of every environment variable that this program reads.
 const ENVIRONMENT: &str = "FIRSTKEY_";
 /// What the tool reads, which may be set where the service is started too.
-const OF_THE_TOOL: &str = "FIRSTKEY_SERVER";
+const OF_THE_TOOL: [&str; 4] = ["FIRSTKEY_CA", "FIRSTKEY_CERT", "FIRSTKEY_KEY", "FIRSTKEY_SERVER"];
 
 /// The payment key service.
 #[derive(Debug, Parser)]
@@ -120,7 +120,8 @@ fn refuse_unknown_variables(names: impl Iterator<Item = std::ffi::OsString>) -> 
     let command = <Flags as clap::CommandFactory>::command();
     let known: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_env).collect();
     for name in names {
-        let ours = name.to_string_lossy().starts_with(ENVIRONMENT) && name != OF_THE_TOOL;
+        let ours = name.to_string_lossy().starts_with(ENVIRONMENT)
+            && !OF_THE_TOOL.iter().any(|of_the_tool| name == *of_the_tool);
         if ours && !known.contains(&name.as_os_str()) {
             bail!("the environment variable {} is no setting of firstkeyd", name.display());
         }

@@ -10,6 +10,7 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::peer::Plane;
 use super::proto::activation_service_client::ActivationServiceClient;
 use super::proto::approval_service_client::ApprovalServiceClient;
 use super::proto::key_service_client::KeyServiceClient;
@@ -23,10 +24,13 @@ pub use self::activate::{Driver, Told};
 pub use self::backend::{ImportCall, InspectedHeader, KeyCall, MacCall, PinCall};
 pub use self::line::{Line, Message, Reply, Replying, lost};
 
-/// A connection to a service.
+/// A connection to a service: to each plane, and where one serves for all, four times the same.
 #[derive(Clone, Debug)]
 pub struct Client {
-    channel: Channel,
+    activation: Channel,
+    admin: Channel,
+    data: Channel,
+    terminals: Channel,
 }
 
 /// How a client knows its service, and how the service knows the client. All of it is PEM.
@@ -137,10 +141,10 @@ impl Client {
     /// Connects to a development service, in plain text.
     pub async fn connect(url: &str) -> Result<Self, ClientError> {
         let endpoint = Endpoint::from_shared(url.to_owned())?;
-        Ok(Self { channel: endpoint.tcp_nodelay(true).connect().await? })
+        Ok(Self::over(endpoint.tcp_nodelay(true).connect().await?))
     }
 
-    /// Connects to a service by TLS; the URL says `https`.
+    /// Connects to a service by TLS; the URL says `https`. Each plane sees the same credentials.
     pub async fn connect_with(url: &str, credentials: &Credentials) -> Result<Self, ClientError> {
         let authority = Certificate::from_pem(&credentials.authority);
         let mut tls = ClientTlsConfig::new().ca_certificate(authority);
@@ -148,13 +152,34 @@ impl Client {
             tls = tls.identity(Identity::from_pem(certificate, key.as_slice()));
         }
         let endpoint = Endpoint::from_shared(url.to_owned())?.tls_config(tls)?;
-        Ok(Self { channel: endpoint.tcp_nodelay(true).connect().await? })
+        Ok(Self::over(endpoint.tcp_nodelay(true).connect().await?))
+    }
+
+    /// One client out of several, for who calls more than one plane: to each over its own
+    /// connection, as one certificate opens one plane.
+    #[must_use]
+    pub fn by_plane(of: impl Fn(Plane) -> Self) -> Self {
+        Self {
+            activation: of(Plane::Activation).activation,
+            admin: of(Plane::Admin).admin,
+            data: of(Plane::Data).data,
+            terminals: of(Plane::Terminals).terminals,
+        }
+    }
+
+    fn over(channel: Channel) -> Self {
+        Self {
+            activation: channel.clone(),
+            admin: channel.clone(),
+            data: channel.clone(),
+            terminals: channel,
+        }
     }
 
     /// `KeyService`.
     #[must_use]
     pub fn keys(&self) -> KeyServiceClient<Channel> {
-        KeyServiceClient::new(self.channel.clone())
+        KeyServiceClient::new(self.admin.clone())
     }
 
     /// `ApprovalService`.
@@ -166,31 +191,31 @@ impl Client {
     /// `TrustService`.
     #[must_use]
     pub fn trust(&self) -> TrustServiceClient<Channel> {
-        TrustServiceClient::new(self.channel.clone())
+        TrustServiceClient::new(self.admin.clone())
     }
 
     /// `TerminalService`.
     #[must_use]
     pub fn terminals(&self) -> TerminalServiceClient<Channel> {
-        TerminalServiceClient::new(self.channel.clone())
+        TerminalServiceClient::new(self.terminals.clone())
     }
 
     /// `ActivationService`.
     #[must_use]
     pub fn activation(&self) -> ActivationServiceClient<Channel> {
-        ActivationServiceClient::new(self.channel.clone())
+        ActivationServiceClient::new(self.activation.clone())
     }
 
     /// `PinService`.
     #[must_use]
     pub fn pins(&self) -> PinServiceClient<Channel> {
-        PinServiceClient::new(self.channel.clone())
+        PinServiceClient::new(self.data.clone())
     }
 
     /// `MacService`.
     #[must_use]
     pub fn macs(&self) -> MacServiceClient<Channel> {
-        MacServiceClient::new(self.channel.clone())
+        MacServiceClient::new(self.data.clone())
     }
 }
 

@@ -10,9 +10,9 @@ use firstkey::server::faults::{At, Fault, Outcome, Played, Scene, play};
 use firstkey::vault::Clock as _;
 use serde_json::{Value, json};
 
-use super::connect;
 use super::show::row;
 use crate::cli::{ALL, Output, Simulate};
+use crate::connect::connect;
 use crate::shared::{SystemClock, development};
 use crate::{exit, print};
 

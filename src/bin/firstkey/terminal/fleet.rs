@@ -10,9 +10,9 @@ use firstkey::server::fleet::{CallReport, Fleet, Order, Progress, Report};
 use firstkey::vault::Clock as _;
 use serde_json::json;
 
-use super::connect;
 use super::show::row;
 use crate::cli::{Output, Simulate};
+use crate::connect::connect;
 use crate::shared::{SystemClock, development};
 use crate::{exit, print};
 

@@ -9,7 +9,7 @@ mod simulate;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use firstkey::grpc::client::{Client, ClientError, request_id};
+use firstkey::grpc::client::{ClientError, request_id};
 use firstkey::grpc::proto;
 use serde_json::json;
 
@@ -18,6 +18,7 @@ use self::show::{
     terminal_row,
 };
 use crate::cli::{self, Code, List, Lookup, Named, Output, Rekey, Watch};
+use crate::connect::connect;
 use crate::print;
 
 pub(crate) async fn run(command: cli::Terminal, output: Output) -> anyhow::Result<ExitCode> {
@@ -144,8 +145,4 @@ async fn watch(arguments: Watch, output: Output) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-async fn connect(server: &cli::Server) -> anyhow::Result<Client> {
-    Ok(Client::connect(&server.server).await?)
 }

@@ -11,9 +11,9 @@ use firstkey::grpc::proto::create_terminal_result::Result as Registered;
 use firstkey::server::manifest::{self, Line};
 use serde_json::{Value, json};
 
-use super::connect;
 use super::show::{print_one, row, state_name};
 use crate::cli::{self, Output, Register};
+use crate::connect::connect;
 use crate::print;
 
 pub(super) async fn run(arguments: Register, output: Output) -> anyhow::Result<ExitCode> {

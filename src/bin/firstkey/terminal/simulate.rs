@@ -16,8 +16,8 @@ use firstkey::terminal::Terminal;
 use firstkey::vault::Clock as _;
 use serde_json::{Value, json};
 
-use super::connect;
 use crate::cli::{Device, Output, Simulate};
+use crate::connect::{connect, connect_as_terminal};
 use crate::print;
 use crate::shared::{SystemClock, development};
 
@@ -47,7 +47,7 @@ pub(super) async fn run(arguments: Simulate, output: Output) -> anyhow::Result<(
     };
     let rng = SystemRng::new();
     let mut driver = Driver {
-        line: &mut client.clone(),
+        line: &mut connect_as_terminal(&arguments.server).await?,
         terminal: &mut terminal,
         rng: &rng,
         now: &now,
