@@ -185,7 +185,7 @@ impl Client {
     /// `ApprovalService`.
     #[must_use]
     pub fn approvals(&self) -> ApprovalServiceClient<Channel> {
-        ApprovalServiceClient::new(self.channel.clone())
+        ApprovalServiceClient::new(self.admin.clone())
     }
 
     /// `TrustService`.
