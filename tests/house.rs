@@ -42,7 +42,7 @@ const CONFINED: &[(&[&str], &[&str], &str)] = &[
         &["grpc/", "server/", "vectors/", "bin/"],
         "generated types stay at the edge",
     ),
-    (&["axum", "http", "tower"], EDGE, "HTTP stays at the edge"),
+    (&["axum", "http", "http_body", "tower"], EDGE, "HTTP stays at the edge"),
     (&["rustls", "tokio_rustls"], &["server/"], "TLS ends in server"),
     (&["prometheus_client"], &["grpc/", "server/"], "what is counted is counted at the edge"),
     (&["governor"], &["vault/rate.rs", "server/"], "rates are kept in one place"),

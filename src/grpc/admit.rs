@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! path -> plane and action;  peer -> certificate -> principal of the policy -> caller
-//! gate open?  the peer's plane?  known?  the role's call?  then the service, with vault and caller
+//! gate open?  not too many?  the peer's plane?  known?  the role's call?
+//! then the service, with vault and caller, and a message that is bounded
 //! ```
 
 use std::future::Future;
@@ -15,8 +16,11 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::bounds::{bounded, explained, held};
 use super::denied::DenyList;
+use super::pace::{CallLimits, Pace, Who};
 use super::peer::{Peer, Plane, Shut};
+use super::places::Place;
 use super::status::from_error;
 use crate::command::Error;
 use crate::vault::{Action, Caller, Gate, Reason, Vault};
@@ -43,31 +47,53 @@ pub enum Trust {
 pub struct Admission {
     gate: Arc<Gate>,
     trust: Trust,
+    pace: Pace,
 }
 
 impl Admission {
     /// A door before a gate.
     #[must_use]
-    pub const fn new(gate: Arc<Gate>, trust: Trust) -> Self {
-        Self { gate, trust }
+    pub fn new(gate: Arc<Gate>, trust: Trust, limits: CallLimits) -> Self {
+        Self { gate, trust, pace: Pace::new(limits) }
     }
 
-    async fn admit(&self, call: Call, peer: Option<Peer>) -> Result<Admitted, Error> {
+    /// Lets a call in, with the place that is its own until it has been answered.
+    async fn admit(
+        &self,
+        call: Call,
+        peer: &Peer,
+    ) -> Result<(Admitted, Option<Place<Who>>), Error> {
         let vault = self.gate.enter()?;
-        let caller = match &self.trust {
-            Trust::ForDevOnly(caller) => caller.clone(),
-            Trust::Certificates(denied) => {
-                match peer.unwrap_or_default().enter(call.plane, denied, &vault) {
-                    Ok(caller) => caller,
-                    Err(shut) => {
-                        let Shut { caller, rule } = *shut;
-                        return Err(vault.turn_away(&caller, call.action, rule).await.into());
-                    }
-                }
+        let entered = match &self.trust {
+            Trust::ForDevOnly(caller) => Ok(caller.clone()),
+            Trust::Certificates(denied) => peer.enter(call.plane, denied, &vault),
+        };
+        // Before anything that costs more: who makes too many calls is not told who may make them.
+        let caller = entered.as_ref().unwrap_or_else(|shut| &shut.caller);
+        let place = match self.pace.begin(&vault, caller, peer.address) {
+            Ok(place) => place,
+            Err(error) => return Err(vault.refuse(caller, call.action, error).await.into()),
+        };
+        let caller = match entered {
+            Ok(caller) => caller,
+            Err(shut) => {
+                let Shut { caller, rule } = *shut;
+                return Err(vault.turn_away(&caller, call.action, rule).await.into());
             }
         };
         vault.authorise(&caller, call.action, "").await?;
-        Ok(Admitted { vault, caller })
+        Ok((Admitted { vault, caller }, place))
+    }
+
+    /// Lets a call pass that is not one of ours: it opens nothing, and costs little.
+    fn pass(&self, peer: &Peer) -> Result<(), Error> {
+        match (&self.trust, self.gate.enter()) {
+            (Trust::Certificates(_), Ok(vault)) => {
+                Ok(self.pace.take_unknown(vault.rates(), peer.address)?)
+            }
+            // Health is told by a service that failed, too.
+            (Trust::ForDevOnly(_), _) | (Trust::Certificates(_), Err(_)) => Ok(()),
+        }
     }
 }
 
@@ -119,18 +145,23 @@ where
         // The one that was polled is the one that is ready.
         let mut inner = std::mem::replace(&mut self.inner, inner);
         Box::pin(async move {
+            let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
             let Some(call) = Call::of(request.uri().path()) else {
-                return inner.call(request).await;
+                return match admission.pass(&peer) {
+                    Ok(()) => Ok(explained(inner.call(request).await?)),
+                    Err(error) => Ok(refusal(&error)),
+                };
             };
-            let peer = request.extensions().get::<Peer>().cloned();
-            match admission.admit(call, peer).await {
-                Ok(admitted) => request.extensions_mut().insert(admitted),
+            let (admitted, place) = match admission.admit(call, &peer).await {
+                Ok(admitted) => admitted,
                 Err(error) => return Ok(refusal(&error)),
             };
-            let answer = inner.call(request).await?;
+            request.extensions_mut().insert(admitted);
+            let request = bounded(request, admission.pace.message_time_max());
+            let answer = explained(inner.call(request).await?);
             // What was computed while a self-test failed does not leave either.
             match admission.gate.enter() {
-                Ok(_) => Ok(answer),
+                Ok(_) => Ok(answer.map(|body| held(body, place))),
                 Err(error) => Ok(refusal(&error.into())),
             }
         })

@@ -3,13 +3,16 @@
 mod activation;
 mod admit;
 mod approval;
+mod bounds;
 pub mod client;
 mod convert;
 mod denied;
 mod key;
 mod mac;
+mod pace;
 mod peer;
 mod pin;
+mod places;
 mod profile_update;
 mod respond;
 mod status;
@@ -25,7 +28,9 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 pub use self::admit::{Admission, Door, Trust};
 pub use self::denied::{Denied, DeniedInvalid, DenyList};
+pub use self::pace::{CallLimits, source_of};
 pub use self::peer::{Identity, Peer, Plane};
+pub use self::places::{Place, Places};
 pub use self::status::{DOMAIN, code};
 
 /// The longest message that is taken, in bytes.
@@ -33,6 +38,9 @@ pub const MESSAGE_LEN_BYTES_MAX: usize = 64 * 1024;
 
 /// The longest message of a batch, in bytes.
 pub const BATCH_LEN_BYTES_MAX: usize = 512 * 1024;
+
+/// The call whose message is a batch.
+const BATCH_PATH: &str = "/firstkey.v1.TerminalService/BatchCreateTerminals";
 
 /// The services by name, for health.
 pub const SERVICE_NAMES: [&str; 7] = [
@@ -69,8 +77,7 @@ pub fn services(ending: CancellationToken) -> Routes {
     // the service's own.
     let batches = proto::terminal_service_server::TerminalServiceServer::new(terminals)
         .max_decoding_message_size(BATCH_LEN_BYTES_MAX);
-    let path = "/firstkey.v1.TerminalService/BatchCreateTerminals";
-    routes.routes().into_axum_router().route_service(path, batches).into()
+    routes.routes().into_axum_router().route_service(BATCH_PATH, batches).into()
 }
 
 /// The reflection service: what services there are and of what form.

@@ -1,5 +1,6 @@
 //! Errors as `google.rpc.Status`: the one place where a reason becomes a gRPC code.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -41,7 +42,7 @@ pub(super) fn to_refusal(error: &Error) -> proto::Refusal {
 /// stands in the details, and only where a command put it there on purpose.
 pub(super) fn from_error(error: &Error) -> Status {
     let mut details = ErrorDetails::new();
-    let mut metadata = std::collections::HashMap::new();
+    let mut metadata = HashMap::new();
     for (key, value) in error.metadata() {
         metadata.insert(key.to_owned(), value);
     }
@@ -60,6 +61,13 @@ pub(super) fn from_error(error: &Error) -> Status {
         details.set_retry_info(Some(Duration::from_millis(ms)));
     }
     Status::with_error_details(code(reason), message(reason), details)
+}
+
+/// A message that is none, with the code that gRPC wants for it.
+pub(super) fn message_invalid(code: Code) -> Status {
+    let reason = Reason::MessageInvalid;
+    let details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, HashMap::new());
+    Status::with_error_details(code, message(reason), details)
 }
 
 /// The gRPC code of a reason.
@@ -127,7 +135,9 @@ const fn message(reason: Reason) -> &'static str {
         Reason::KsnReplayed => "the KSN's counter is spent or out of the window",
         Reason::MacMismatch => "the MAC does not verify",
         Reason::MerchantNotApproved => "the merchant is not approved",
-        Reason::MessageInvalid => "the message is too long, compressed or not of its type",
+        Reason::MessageInvalid => {
+            "no whole message of a known call: too long, late, compressed or of another type"
+        }
         Reason::PinBlockRejected => "the PIN block was rejected",
         Reason::PolicyDenied => "policy does not allow this call",
         Reason::RateLimited => "too many calls; come back later",

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
 
-use crate::grpc::{self, Admission, Trust};
+use crate::grpc::{self, Admission, CallLimits, Trust};
 use crate::vault::Gate;
 
 pub use self::listen::Listener;
@@ -104,7 +104,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(Duration::from_mins(1)))
         .http2_max_pending_accept_reset_streams(Some(32))
         .http2_max_header_list_size(16 * 1024)
-        .layer(Admission::new(Arc::clone(&gate), settings.trust))
+        .layer(Admission::new(Arc::clone(&gate), settings.trust, CallLimits::default()))
         .add_routes(services)
         .add_service(health)
         .add_optional_service(settings.reflection.then(grpc::reflection).flatten());

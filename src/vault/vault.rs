@@ -190,6 +190,11 @@ impl Vault {
         }
     }
 
+    /// Refuses a call that did not begin; it is audited. The answer is the error to return.
+    pub async fn refuse(&self, caller: &Caller, action: Action, error: Error) -> Error {
+        Work::new(self.shared.clone(), caller, action, String::new()).refuse(error).await
+    }
+
     /// Refuses a caller at the door, by a rule of the door's; it is audited.
     pub async fn turn_away(&self, caller: &Caller, action: Action, rule: &'static str) -> Error {
         let work = Work::new(self.shared.clone(), caller, action, String::new());

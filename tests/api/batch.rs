@@ -9,7 +9,7 @@ use firstkey::grpc::{BATCH_LEN_BYTES_MAX, MESSAGE_LEN_BYTES_MAX, Trust, proto};
 use firstkey::server::dev::{self, Pki};
 use firstkey::vault::store::MemoryStore;
 use firstkey::vault::{Action, Caller};
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 
 use crate::harness::{
     BEGIN_SECONDS, HOUR, Service, TestClock, answer, create_terminal_request, refusal, serial_of,
@@ -212,13 +212,13 @@ async fn a_batch_is_bounded_in_entries_and_bytes_and_no_other_call_gets_its_boun
 
     let mut long = registration("long");
     long.model = "m".repeat(BATCH_LEN_BYTES_MAX);
-    assert_eq!(refusal(send(&service.client, &[long]).await).code, Code::OutOfRange);
+    assert_eq!(refusal(send(&service.client, &[long]).await).reason, "MESSAGE_INVALID");
     let mut long = registration("long");
     long.model = "m".repeat(MESSAGE_LEN_BYTES_MAX);
     let told = outcomes(&service, std::slice::from_ref(&long)).await;
     assert_eq!(told_of(&told), ["FIELD_INVALID"]);
     let alone = refusal(service.client.terminals().create_terminal(long).await);
-    assert_eq!(alone.code, Code::OutOfRange, "one terminal needs no more than 64 KiB");
+    assert_eq!(alone.reason, "MESSAGE_INVALID", "one terminal needs no more than 64 KiB");
 }
 
 #[tokio::test]

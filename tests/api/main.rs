@@ -17,6 +17,7 @@ mod keys;
 mod known;
 mod ledger;
 mod lifecycle;
+mod limits;
 mod lookup;
 mod macs;
 mod master;

@@ -112,7 +112,7 @@ async fn reflection_is_answered_only_when_it_is_asked_for() {
     let signal = stop.clone().cancelled_owned();
     let serving = tokio::spawn(serve(gate, run_self_tests().unwrap(), settings, signal));
     let refused = status_of(listed_services(&url).await);
-    assert_eq!(refused.code(), Code::Unimplemented);
+    assert_eq!(refused.code(), Code::Unimplemented, "{refused}");
     let client = Client::connect(&url).await.unwrap();
     let request = GetKeyRequest { name: "keys/dev-mac".into() };
     answer(client.keys().get_key(request).await);

@@ -1,0 +1,176 @@
+//! How many calls are taken: of each caller, of each address that shows no certificate, at once.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::places::{Place, Places};
+use crate::vault::{self, Caller, Rates, Role, Vault};
+
+/// How many calls the service takes, and how long it waits for a message.
+///
+/// A rate is a bucket that is filled evenly: who was quiet may make the calls of a whole minute at
+/// once. A rate of 0 is no limit. The caller of a development service, which serves loopback alone
+/// and asks for no certificate, has none of these limits but the last.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CallLimits {
+    /// Calls of one caller in a minute, where the policy says nothing else of it.
+    pub per_minute: u32,
+    /// Calls of one caller at once, streams included.
+    pub at_once: usize,
+    /// Calls in a minute from one address without a certificate that the policy knows.
+    pub unknown_per_minute: u32,
+    /// Calls in a minute from all such addresses together.
+    pub unknown_per_minute_total: u32,
+    /// Calls at once from one such address.
+    pub unknown_at_once: usize,
+    /// Calls at once from all such addresses together.
+    pub unknown_at_once_total: usize,
+    /// How long the message of a call may take to arrive, in seconds.
+    pub message_seconds: u64,
+}
+
+impl Default for CallLimits {
+    fn default() -> Self {
+        Self {
+            // A switch at a thousand transactions a second, with a minute's worth in one burst.
+            per_minute: 60_000,
+            at_once: 1_024,
+            // An activation takes about ten calls: a hundred and twenty terminals in a minute
+            // behind one address.
+            unknown_per_minute: 1_200,
+            unknown_per_minute_total: 12_000,
+            unknown_at_once: 32,
+            unknown_at_once_total: 256,
+            message_seconds: 10,
+        }
+    }
+}
+
+/// Whose calls are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Who {
+    Address(Option<IpAddr>),
+    Caller(String),
+}
+
+/// Keeps callers to their limits.
+#[derive(Clone)]
+pub(super) struct Pace {
+    limits: CallLimits,
+    known: Arc<Places<Who>>,
+    unknown: Arc<Places<Who>>,
+}
+
+impl Pace {
+    pub(super) fn new(limits: CallLimits) -> Self {
+        let known = Places::new(limits.at_once, usize::MAX);
+        let unknown = Places::new(limits.unknown_at_once, limits.unknown_at_once_total);
+        Self { limits, known, unknown }
+    }
+
+    /// How long the message of a call may take to arrive.
+    pub(super) const fn message_time_max(&self) -> Duration {
+        Duration::from_secs(self.limits.message_seconds)
+    }
+
+    /// Lets a call begin, or refuses it because its caller makes too many. The place is the call's
+    /// until its answer has left.
+    pub(super) fn begin(
+        &self,
+        vault: &Vault,
+        caller: &Caller,
+        address: Option<IpAddr>,
+    ) -> Result<Option<Place<Who>>, vault::Error> {
+        let (places, who) = match caller.role() {
+            None => return Ok(None),
+            Some(Role::Stranger | Role::Terminal) => {
+                self.take_unknown(vault.rates(), address)?;
+                (&self.unknown, Who::Address(address.map(source_of)))
+            }
+            Some(_) => {
+                let policy = vault.policy();
+                let own = policy.principal(caller.name()).map_or(0, |one| one.calls_per_minute_max);
+                let per_minute = if own == 0 { self.limits.per_minute } else { own };
+                vault.rates().take(per_minute, &["caller", caller.name()])?;
+                (&self.known, Who::Caller(caller.name().to_owned()))
+            }
+        };
+        let busy = vault::Error::RateLimited { retry_after_ms: BUSY_RETRY_MS };
+        places.take(who).map(Some).ok_or(busy)
+    }
+
+    /// Takes a call out of the buckets of those who show no certificate that the policy knows.
+    pub(super) fn take_unknown(
+        &self,
+        rates: &Rates,
+        address: Option<IpAddr>,
+    ) -> Result<(), vault::Error> {
+        // The address first: who alone is too many takes nothing from all the others.
+        let source = address.map_or_else(String::new, |address| source_of(address).to_string());
+        rates.take(self.limits.unknown_per_minute, &["address", &source])?;
+        rates.take(self.limits.unknown_per_minute_total, &["addresses"])
+    }
+}
+
+/// When a call that found no place is worth trying again, in milliseconds.
+const BUSY_RETRY_MS: u64 = 1_000;
+
+/// The address that stands for whoever holds it: of IPv6, the network of 64 bits that one
+/// subscriber is given (RFC 4291, 2.5.1).
+#[must_use]
+pub fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscriber_of_many_addresses_is_one_source() {
+        for (address, source) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2::9", "2001:db8:1:2::"),
+        ] {
+            let address: IpAddr = address.parse().expect("an address");
+            assert_eq!(source_of(address).to_string(), source);
+        }
+    }
+
+    #[test]
+    fn who_alone_is_too_many_takes_nothing_from_the_others() {
+        let limits = CallLimits {
+            unknown_per_minute: 2,
+            unknown_per_minute_total: 3,
+            ..CallLimits::default()
+        };
+        let (pace, rates) = (Pace::new(limits), Rates::default());
+        let take = |address: &str| {
+            pace.take_unknown(&rates, Some(address.parse().expect("an address"))).is_ok()
+        };
+        let flood: Vec<bool> = (0..5).map(|_| take("192.0.2.1")).collect();
+        assert_eq!(flood, [true, true, false, false, false]);
+        assert!(take("192.0.2.2"));
+        assert!(!take("192.0.2.3"), "all together have had theirs");
+    }
+
+    #[test]
+    fn a_limit_that_nobody_knows_is_refused() {
+        let read: Result<CallLimits, _> = toml::from_str("per_minute = 5\nmessage_second = 3\n");
+        assert!(read.unwrap_err().to_string().contains("message_second"));
+        let read: CallLimits = toml::from_str("per_minute = 5").expect("one limit");
+        assert_eq!(read, CallLimits { per_minute: 5, ..CallLimits::default() });
+    }
+}

@@ -1,0 +1,200 @@
+//! The limits of calls over the API: messages that are none, and callers that make too many.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use firstkey::grpc::proto::{GetKeyRequest, InspectKeyBlockRequest, ListKeysRequest};
+use firstkey::grpc::{BATCH_LEN_BYTES_MAX, DOMAIN, MESSAGE_LEN_BYTES_MAX, Trust};
+use firstkey::server::dev::Pki;
+use firstkey::vault::store::MemoryStore;
+use firstkey::vault::{Action, Caller, Reason};
+use prost::Message as _;
+use tokio_stream::StreamExt as _;
+use tonic::client::GrpcService as _;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::harness::{BEGIN_SECONDS, Service, TestClock, answer};
+use crate::known::{expect_reason, status_of};
+
+const GET_KEY: &str = "/firstkey.v1.KeyService/GetKey";
+const BATCH: &str = "/firstkey.v1.TerminalService/BatchCreateTerminals";
+
+async fn channel(service: &Service) -> Channel {
+    let endpoint = Endpoint::from_shared(service.url.clone()).expect("an address");
+    endpoint.connect().await.expect("it serves")
+}
+
+/// Sends octets as they are, and reads the status of an answer that has no message.
+async fn send(
+    channel: &Channel,
+    path: &str,
+    encoding: Option<&str>,
+    body: impl Into<axum::body::Body>,
+) -> Status {
+    let mut request = http::Request::post(path)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(tonic::body::Body::new(body.into()))
+        .expect("a request");
+    if let Some(encoding) = encoding {
+        let value = encoding.parse().expect("a header's value");
+        request.headers_mut().insert("grpc-encoding", value);
+    }
+    let mut channel = channel.clone();
+    poll_fn(|context| channel.poll_ready(context)).await.expect("the connection serves");
+    let response = channel.call(request).await.expect("an answer");
+    Status::from_header_map(response.headers()).expect("a status without a message")
+}
+
+/// A message as it goes over the wire: whether it is compressed, its length, its octets.
+fn framed(flag: u8, len: usize, octets: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(len).expect("a length in four octets");
+    [&[flag], &len.to_be_bytes()[..], octets].concat()
+}
+
+fn whole(octets: &[u8]) -> Vec<u8> {
+    framed(0, octets.len(), octets)
+}
+
+fn reason(status: &Status) -> String {
+    let info = status.get_details_error_info().expect("a refusal tells its reason");
+    assert_eq!((info.domain.as_str(), info.metadata.len()), (DOMAIN, 0));
+    info.reason
+}
+
+#[tokio::test]
+async fn a_message_that_is_none_is_refused_with_its_reason() {
+    let service = Service::start().await;
+    let channel = channel(&service).await;
+    let name = GetKeyRequest { name: "keys/dev-mac".to_owned() }.encode_to_vec();
+    let long = vec![b'D'; BATCH_LEN_BYTES_MAX + 1];
+    let truncated = whole(&name)[..10].to_vec();
+    let twice = [whole(&name), vec![0; MESSAGE_LEN_BYTES_MAX]].concat();
+    for (what, path, body) in [
+        ("no message", GET_KEY, Vec::new()),
+        ("no whole prefix", GET_KEY, vec![0, 0, 0]),
+        ("cut short", GET_KEY, truncated),
+        ("not of its type", GET_KEY, whole(&[0xFF; 40])),
+        ("a text that is none", GET_KEY, whole(&[0x0A, 0x02, 0xC3, 0x28])),
+        ("an unknown flag", GET_KEY, framed(2, name.len(), &name)),
+        ("compressed, and not said how", GET_KEY, framed(1, name.len(), &name)),
+        ("too long", GET_KEY, whole(&long[..MESSAGE_LEN_BYTES_MAX + 1])),
+        ("too long by what it says", GET_KEY, framed(0, MESSAGE_LEN_BYTES_MAX + 1, &[])),
+        ("four gibibytes by what it says", BATCH, framed(0, 0xFFFF_FFFF, &[])),
+        ("too long a batch", BATCH, whole(&long)),
+        ("a message and more after it", GET_KEY, twice),
+    ] {
+        let status = send(&channel, path, None, body).await;
+        expect_reason(&status, "MESSAGE_INVALID");
+        assert_eq!(status.code(), Code::InvalidArgument, "{what}");
+    }
+    // The connection and the service go on, and nothing was done.
+    let request = GetKeyRequest { name: "keys/dev-mac".into() };
+    answer(service.client.keys().get_key(request).await);
+    service.vault.verify_chain().await.expect("the chain verifies");
+}
+
+#[tokio::test]
+async fn what_grpc_calls_unimplemented_stays_so_and_tells_its_reason() {
+    let service = Service::start().await;
+    let channel = channel(&service).await;
+    let name = GetKeyRequest { name: "keys/dev-mac".to_owned() }.encode_to_vec();
+    for encoding in ["gzip", "deflate", "zstd", "snappy"] {
+        let compressed = framed(1, name.len(), &name);
+        let status = send(&channel, GET_KEY, Some(encoding), compressed).await;
+        let told = (status.code(), reason(&status));
+        assert_eq!(told, (Code::Unimplemented, "MESSAGE_INVALID".to_owned()), "{encoding}");
+        // What the client may send instead, as gRPC wants it told.
+        let accepted = status.metadata().get("grpc-accept-encoding");
+        assert_eq!(accepted.map(|value| value.to_str().unwrap()), Some("identity"), "{encoding}");
+    }
+    for path in [
+        "/firstkey.v1.KeyService/TellKey",
+        "/firstkey.v1.DataService/Encrypt",
+        "/firstkey.v2.KeyService/GetKey",
+        "/firstkey.v1.KeyService/GetKey/",
+        "/",
+    ] {
+        let status = send(&channel, path, None, whole(&name)).await;
+        let told = (status.code(), reason(&status));
+        assert_eq!(told, (Code::Unimplemented, "MESSAGE_INVALID".to_owned()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_takes_too_long_is_given_up() {
+    let service = Service::start().await;
+    let channel = channel(&service).await;
+    let name = GetKeyRequest { name: "keys/dev-mac".to_owned() }.encode_to_vec();
+    // An octet in each second: the whole would take longer than the service waits.
+    let octets: Vec<Vec<u8>> = whole(&name).into_iter().map(|octet| vec![octet]).collect();
+    assert!(octets.len() > 12);
+    let slow = tokio_stream::iter(octets).throttle(Duration::from_secs(1));
+    let body = axum::body::Body::from_stream(slow.map(Ok::<_, Status>));
+    let began = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let status = send(&channel, GET_KEY, None, body).await;
+    let took = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap() - began;
+    expect_reason(&status, "MESSAGE_INVALID");
+    assert!((9..=14).contains(&took.as_secs()), "{took:?}");
+}
+
+#[tokio::test]
+async fn who_shows_no_certificate_makes_so_many_calls_and_the_refusals_are_counted() {
+    let clock = TestClock::begin();
+    let pki = Pki::generate(BEGIN_SECONDS).expect("authorities");
+    let stranger = Trust::ForDevOnly(Caller::stranger("spiffe://elsewhere/nobody", ""));
+    let store = Arc::new(MemoryStore::new());
+    let service = Service::start_with(store, None, clock, pki, stranger).await;
+    let mut keys = service.client.keys();
+    let mut calls = 0_u64;
+    let limited = loop {
+        calls += 1;
+        let status = status_of(keys.list_keys(ListKeysRequest::default()).await);
+        if status.code() == Code::ResourceExhausted {
+            break status;
+        }
+        expect_reason(&status, "CALLER_UNKNOWN");
+        assert!(calls < 20_000, "it is never too many");
+    };
+    // A minute's worth at once, and what the bucket gained meanwhile.
+    assert!(calls > 1_200, "{calls}");
+    expect_reason(&limited, "RATE_LIMITED");
+    let retry = limited.get_details_retry_info().expect("when to come back").retry_delay;
+    let retry = retry.expect("a time");
+    assert!(retry > Duration::ZERO && retry <= Duration::from_mins(1), "{retry:?}");
+    // Before the message is read: an invalid one is refused alike.
+    let invalid = InspectKeyBlockRequest { key_block: "?".into() };
+    let mut limited = 0;
+    for _ in 0..200 {
+        let status = status_of(keys.inspect_key_block(invalid.clone()).await);
+        // The bucket gains a call now and then.
+        match status.code() {
+            Code::ResourceExhausted => limited += 1,
+            _ => expect_reason(&status, "CALLER_UNKNOWN"),
+        }
+    }
+    assert!(limited > 0);
+    service.vault.flush().await.expect("the counts are written");
+    let mut counted = 0;
+    let mut sequence = 0;
+    loop {
+        let events = service.vault.events_after(sequence, 1_000).await.expect("events");
+        let Some(last) = events.last() else { break };
+        sequence = last.seq;
+        for event in events.iter().filter(|event| {
+            event.action == Action::InspectKeyBlock.as_str()
+                && event.reason.as_deref() == Some(Reason::RateLimited.as_str())
+        }) {
+            let repeated = event.detail.get("repeated").map_or(1, |count| count.parse().unwrap());
+            counted += repeated;
+        }
+    }
+    assert_eq!(counted, limited, "each refusal is in the audit log, in few events");
+    // One that may come back does: after the time it was told.
+    tokio::time::sleep(retry + Duration::from_millis(200)).await;
+    let status = status_of(keys.inspect_key_block(invalid).await);
+    expect_reason(&status, "CALLER_UNKNOWN");
+}
