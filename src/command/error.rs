@@ -13,6 +13,15 @@ pub enum Error {
         /// What is wrong with it; never its content.
         cause: &'static str,
     },
+    /// What the command is about may not be known to its caller: it is told what it would be told if
+    /// there were nothing of that name.
+    #[error("{}", .reason.as_str())]
+    Hidden {
+        /// The stable reason.
+        reason: Reason,
+        /// The rule of the policy, for the audit event alone.
+        rule: &'static str,
+    },
     /// A key serial number has a wrong length or counter.
     #[error("{path}: is no key serial number")]
     Ksn {
@@ -63,7 +72,7 @@ impl Error {
         match self {
             Self::Field { .. } => Reason::FieldInvalid,
             Self::Ksn { .. } => Reason::KsnInvalid,
-            Self::Refused { reason, .. } => *reason,
+            Self::Hidden { reason, .. } | Self::Refused { reason, .. } => *reason,
             Self::Vault(error) => error.reason(),
         }
     }
@@ -72,7 +81,7 @@ impl Error {
     #[must_use]
     pub fn metadata(&self) -> Vec<(&'static str, String)> {
         match self {
-            Self::Field { .. } | Self::Ksn { .. } => Vec::new(),
+            Self::Field { .. } | Self::Hidden { .. } | Self::Ksn { .. } => Vec::new(),
             Self::Refused { metadata, .. } => metadata.clone(),
             Self::Vault(error) => match error {
                 vault::Error::Internal { incident } => vec![("incident", incident.to_string())],
@@ -94,7 +103,11 @@ impl Error {
                 vault::Error::BudgetSpent { retry_after_ms }
                 | vault::Error::RateLimited { retry_after_ms },
             ) => Some(*retry_after_ms),
-            Self::Field { .. } | Self::Ksn { .. } | Self::Refused { .. } | Self::Vault(_) => None,
+            Self::Field { .. }
+            | Self::Hidden { .. }
+            | Self::Ksn { .. }
+            | Self::Refused { .. }
+            | Self::Vault(_) => None,
         }
     }
 }

@@ -48,7 +48,6 @@ pub async fn export_initial_key(
     retrying(|| async {
         let name = &export.base_derivation_key;
         let mut work = vault.begin(caller, action, resource(name)).await?;
-        vault.authorise(caller, action, &resource(&export.wrapping_key)).await?;
         work.detail("wrapping_key", resource(&export.wrapping_key));
         let keys = match find_keys(vault, export).await {
             Ok(keys) => keys,

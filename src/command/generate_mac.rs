@@ -1,7 +1,7 @@
 //! Makes the MAC of a message, under a static key or a transaction key.
 
 use super::mac_policy::{Asked, MacWorkingKey};
-use super::transaction_key::{Side, Wanted, check_named_terminal, resource_of, underivable};
+use super::transaction_key::{Side, Wanted, check_named_terminal, underivable};
 use super::{Direction, Error, Ksn, give_up, retrying};
 use crate::key::usage::Mac;
 use crate::mac::{MacAlgorithm, MacTag};
@@ -32,10 +32,10 @@ pub async fn generate_mac(
     request: &Request,
 ) -> Result<MacTag, Error> {
     retrying(|| async {
-        let name = request.key.name(vault).await?;
-        let resource = resource_of(name.as_deref());
-        let mut work = vault.begin(caller, Action::GenerateMac, resource).await?;
-        match compute(vault, &mut work, name.as_deref(), request).await {
+        let behind = request.key.behind(vault, caller).await?;
+        let (action, resource, keys) = (Action::GenerateMac, behind.resource(), [behind.used()]);
+        let mut work = vault.begin_with_keys(caller, action, resource, &keys).await?;
+        match compute((vault, caller), &mut work, behind.name(), request).await {
             Ok(mac) => {
                 work.commit().await?;
                 Ok(mac)
@@ -47,7 +47,7 @@ pub async fn generate_mac(
 }
 
 async fn compute(
-    vault: &Vault,
+    (vault, caller): (&Vault, &Caller),
     work: &mut Work,
     name: Option<&str>,
     request: &Request,
@@ -63,7 +63,7 @@ async fn compute(
     let made = match &request.key {
         MacWorkingKey::Dukpt(key, direction) => {
             let (side, purpose) = made_by(&key.ksn, *direction);
-            let key = Wanted { key, name, side, terminal }.find(vault, work).await?;
+            let key = Wanted { key, name, side, terminal }.find((vault, caller), work).await?;
             asked.check(key.attributes(), key.algorithm())?;
             let input = asked.input(vault, key.algorithm(), *direction);
             if key.claim(work, purpose, &input).await? == Claim::Spent {
@@ -74,12 +74,12 @@ async fn compute(
             key.generate_mac(*algorithm, message, *len_bytes)
         }
         MacWorkingKey::Slot(key) => {
-            let key = key.find::<Mac>((name, terminal), vault, work).await?;
+            let key = key.find::<Mac>((name, terminal), (vault, caller), work).await?;
             asked.check_static(key.usage(), key.attributes(), key.algorithm())?;
             key.key().generate_mac(*algorithm, message, *len_bytes)
         }
         MacWorkingKey::Static(name) => {
-            check_named_terminal(vault, work, terminal).await?;
+            check_named_terminal((vault, caller), work, terminal).await?;
             let key = vault.key::<Mac>(name, Operation::GenerateMac).await?;
             work.uses(&key);
             let record = key.record();

@@ -28,12 +28,13 @@ pub struct Owner {
     pub standing: KeyStanding,
 }
 
-/// Looks a key serial number up; `KEY_NOT_FOUND` where nobody here has its key set. Spends nothing.
+/// Looks a key serial number up; `KEY_NOT_FOUND` where nobody here has its key set, as far as the
+/// caller may know. Spends nothing.
 pub async fn lookup_ksn(vault: &Vault, caller: &Caller, ksn: &Ksn) -> Result<Found, Error> {
-    audited(vault, caller, Action::LookupKsn, "terminals", look_up(vault, ksn)).await
+    audited(vault, caller, Action::LookupKsn, "terminals", look_up(vault, caller, ksn)).await
 }
 
-async fn look_up(vault: &Vault, ksn: &Ksn) -> Result<Found, Error> {
+async fn look_up(vault: &Vault, caller: &Caller, ksn: &Ksn) -> Result<Found, Error> {
     let name = vault.key_of_set(&ksn.key_set_id()).await?;
     let name = name.ok_or(Error::refused(Reason::KeyNotFound))?;
     let bdk = vault.key_record(&name).await?.record;
@@ -42,6 +43,10 @@ async fn look_up(vault: &Vault, ksn: &Ksn) -> Result<Found, Error> {
         Some(terminal) => vault.get::<Terminal>(&terminal).await?.map(|found| found.record),
         None => None,
     };
+    let terminal = terminal.filter(|terminal| terminal.check_seen(vault, caller).is_ok());
+    if terminal.is_none() && !vault.policy().knows_key(caller, &name) {
+        return Err(Error::Hidden { reason: Reason::KeyNotFound, rule: "grant" });
+    }
     let verdict = judge(&bdk, terminal.as_ref(), &id, now);
     let owner = terminal.map(|terminal| Owner {
         state: terminal.state_at(now),

@@ -1,10 +1,11 @@
 //! What a key's attributes let be done with a MAC: algorithm, lengths, whose message it is.
 
+use super::transaction_key::Behind;
 use super::{Direction, DukptKey, Error, SlotKey, WorkingKey};
 use crate::agreement::label;
 use crate::key::Algorithm;
 use crate::mac::{MacAlgorithm, MacError};
-use crate::vault::{HashPurpose, KeyAttributes, KeyUsage, Reason, Vault};
+use crate::vault::{Caller, HashPurpose, KeyAttributes, KeyUsage, Reason, Vault};
 
 /// The key of a MAC: a transaction key has one for each direction.
 #[derive(Debug, Clone)]
@@ -32,12 +33,12 @@ impl MacWorkingKey {
         }
     }
 
-    /// The name of the stored key behind it; see [`DukptKey::name`] and [`SlotKey::name`].
-    pub(super) async fn name(&self, vault: &Vault) -> Result<Option<String>, Error> {
+    /// The stored key behind it; see [`DukptKey::behind`] and [`SlotKey::behind`].
+    pub(super) async fn behind(&self, vault: &Vault, caller: &Caller) -> Result<Behind, Error> {
         match self {
-            Self::Dukpt(key, _) => key.name(vault).await,
-            Self::Slot(key) => key.name(vault).await,
-            Self::Static(name) => Ok(Some(name.clone())),
+            Self::Dukpt(key, _) => key.behind(vault).await,
+            Self::Slot(key) => key.behind(vault, caller).await,
+            Self::Static(name) => Ok(Behind::key(name.clone())),
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod translate_pin;
 pub mod verify_mac;
 pub mod verify_mac_and_translate_pin;
 
+use std::collections::VecDeque;
 use std::future::Future;
 
 use serde::Serialize;
@@ -139,8 +140,11 @@ where
 }
 
 /// Refuses a call: the refusal goes into the audit log, the error to the caller.
-async fn refuse(work: Work, error: impl Into<Error>) -> Error {
+async fn refuse(mut work: Work, error: impl Into<Error>) -> Error {
     let error = error.into();
+    if let Error::Hidden { rule, .. } = &error {
+        work.detail("rule", *rule);
+    }
     match work.refuse(error.reason()).await {
         // What can not be audited is not answered otherwise either.
         worse @ vault::Error::Unavailable => worse.into(),
@@ -172,7 +176,9 @@ fn is_ours(error: &Error) -> bool {
             | vault::Error::RateLimited { .. }
             | vault::Error::Refused(_) => false,
         },
-        Error::Field { .. } | Error::Ksn { .. } | Error::Refused { .. } => false,
+        Error::Field { .. } | Error::Hidden { .. } | Error::Ksn { .. } | Error::Refused { .. } => {
+            false
+        }
     }
 }
 
@@ -198,5 +204,70 @@ impl<R: Record> Page<R> {
         rows.truncate(limit);
         let next = if more { rows.last().map(Record::id) } else { None };
         Ok(Self { rows, next })
+    }
+}
+
+/// How many records are read at once to fill a page.
+const READ_MAX: usize = 200;
+
+/// Goes through records in the order of their ids.
+struct Scan<'a, R> {
+    vault: &'a Vault,
+    /// Only those with this index.
+    index: Option<&'a str>,
+    /// The id after which to go on.
+    after: Option<String>,
+    read: VecDeque<R>,
+    is_end: bool,
+}
+
+impl<'a, R: Record> Scan<'a, R> {
+    fn new(vault: &'a Vault, index: Option<&'a str>, after: Option<&str>) -> Self {
+        let after = after.map(str::to_owned);
+        Self { vault, index, after, read: VecDeque::new(), is_end: false }
+    }
+
+    async fn next(&mut self) -> Result<Option<R>, Error> {
+        if self.read.is_empty() && !self.is_end {
+            let found = self.vault.list::<R>(self.index, self.after.as_deref(), READ_MAX).await?;
+            self.is_end = found.len() < READ_MAX;
+            self.after = found.last().map(|last| last.record.id());
+            self.read.extend(found.into_iter().map(|found| found.record));
+        }
+        Ok(self.read.pop_front())
+    }
+}
+
+/// A page that is being filled with what becomes of records. Those of which nothing becomes leave no
+/// gap: a page is full while there are more, and its end says nothing of a record that is not shown.
+struct Filling<T> {
+    rows: Vec<T>,
+    last: Option<String>,
+    limit: usize,
+}
+
+impl<T> Filling<T> {
+    const fn new(limit: usize) -> Self {
+        Self { rows: Vec::new(), last: None, limit }
+    }
+
+    /// Adds what became of a record, or tells that there is no room: then the page is done.
+    fn takes(&mut self, id: String, row: T) -> bool {
+        let has_room = self.rows.len() < self.limit;
+        if has_room {
+            self.rows.push(row);
+            self.last = Some(id);
+        }
+        has_room
+    }
+
+    /// The page, where one more row found no room.
+    fn full(self) -> Page<T> {
+        Page { rows: self.rows, next: self.last }
+    }
+
+    /// The page, where there are no more records.
+    fn end(self) -> Page<T> {
+        Page { rows: self.rows, next: None }
     }
 }

@@ -2,11 +2,11 @@
 
 use super::activation::derive_again;
 use super::activation::record::{Terminal, TerminalKey};
-use super::transaction_key::{Sender, check_in_service, read_terminal};
+use super::transaction_key::{Behind, Sender, check_in_service, read_terminal};
 use super::{Error, activation};
 use crate::key::usage::{StoredUsage, Usage};
 use crate::key::{Algorithm, Key};
-use crate::vault::{KeyAttributes, KeyUsage, Reason, Vault, Versioned, Work};
+use crate::vault::{Caller, KeyAttributes, KeyUsage, Reason, Vault, Versioned, Work};
 
 /// A static key of a registered terminal, as a call names it.
 #[derive(Debug, Clone)]
@@ -18,12 +18,16 @@ pub struct SlotKey {
 }
 
 impl SlotKey {
-    /// The name of the derivation key, for the policy and the audit event before anything else is
-    /// looked at; none for a terminal that nobody here knows, or that has no such key.
-    pub(super) async fn name(&self, vault: &Vault) -> Result<Option<String>, Error> {
+    /// The derivation key; nothing for a terminal that the caller does not know, or that has no such
+    /// key.
+    pub(super) async fn behind(&self, vault: &Vault, caller: &Caller) -> Result<Behind, Error> {
         let terminal = vault.get::<Terminal>(&self.terminal).await?;
-        let found = terminal.as_ref().and_then(|terminal| self.of(&terminal.record));
-        Ok(found.map(|key| key.key.derivation_key.clone()))
+        let seen = terminal.filter(|one| one.record.check_seen(vault, caller).is_ok());
+        let Some(terminal) = seen else {
+            return Ok(Behind::nothing(Reason::TerminalNotFound));
+        };
+        let found = self.of(&terminal.record).map(|key| key.key.derivation_key.clone());
+        Ok(Behind::found(found, Reason::KeyNotFound))
     }
 
     /// The key among those that the terminal last confirmed. Those before a re-key serve no more:
@@ -35,19 +39,19 @@ impl SlotKey {
 
     /// Derives the key for a terminal that is in service, and refuses what may not serve.
     ///
-    /// `name` is what [`Self::name`] found; `named` is the terminal, where the call names it once
+    /// `name` is what [`Self::behind`] found; `named` is the terminal, where the call names it once
     /// more: it must be the same.
     pub(super) async fn find<U: StoredUsage>(
         &self,
         (name, named): (Option<&str>, Option<&str>),
-        vault: &Vault,
+        (vault, caller): (&Vault, &Caller),
         work: &mut Work,
     ) -> Result<FoundSlotKey<U>, Error> {
         work.detail("slot", self.slot.to_string());
         if named.is_some_and(|named| named != self.terminal) {
             return Err(Error::refused(Reason::TerminalNotFound));
         }
-        let terminal = read_terminal(vault, work, &self.terminal).await?;
+        let terminal = read_terminal((vault, caller), work, &self.terminal).await?;
         check_in_service(&terminal.record)?;
         // The one that the caller was authorised for.
         let key = self.of(&terminal.record);

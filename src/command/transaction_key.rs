@@ -14,8 +14,8 @@ use crate::dukpt::{DerivationError, KeyKind};
 use crate::key::Algorithm;
 use crate::key::usage::BaseDerivation;
 use crate::vault::{
-    self, Claim, ClaimRequest, KeyAttributes, KeyRecord, Operation, Purpose, Reason, StoredKey,
-    UnixMillis, Vault, Versioned, Work,
+    self, Caller, Claim, ClaimRequest, KeyAttributes, KeyRecord, KeyUse, Operation, Purpose,
+    Reason, StoredKey, UnixMillis, Vault, Versioned, Work,
 };
 
 /// The key that a call names.
@@ -68,44 +68,77 @@ pub(super) struct TransactionKey {
     terminal: Option<Box<Versioned<Terminal>>>,
 }
 
+/// The id in `keys/{id}` of the stored key behind one that a call names: for the policy and the
+/// audit event before anything else is looked at. Where there is none, what the call is told then.
+pub(super) struct Behind(Result<String, Reason>);
+
+impl Behind {
+    /// A stored key, whether there is one of this name or not.
+    pub(super) const fn key(name: String) -> Self {
+        Self(Ok(name))
+    }
+
+    /// A stored key, if the call leads to one.
+    pub(super) fn found(name: Option<String>, otherwise: Reason) -> Self {
+        Self(name.ok_or(otherwise))
+    }
+
+    /// Nothing.
+    pub(super) const fn nothing(reason: Reason) -> Self {
+        Self(Err(reason))
+    }
+
+    /// The name.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.0.as_deref().ok()
+    }
+
+    /// The resource that a call is about.
+    pub(super) fn resource(&self) -> String {
+        // The hyphen stands for one that is not known (as in Google's improvement proposal 159).
+        manage_keys::resource(self.name().unwrap_or("-"))
+    }
+
+    /// The key as the policy is asked about it.
+    pub(super) fn used(&self) -> KeyUse<'_> {
+        KeyUse::of(self.0.as_deref().map_err(|reason| *reason))
+    }
+}
+
 impl WorkingKey {
-    /// The name of the stored key behind it; see [`DukptKey::name`] and [`SlotKey::name`].
-    pub(super) async fn name(&self, vault: &Vault) -> Result<Option<String>, Error> {
+    /// The stored key behind it; see [`DukptKey::behind`] and [`SlotKey::behind`].
+    pub(super) async fn behind(&self, vault: &Vault, caller: &Caller) -> Result<Behind, Error> {
         match self {
-            Self::Dukpt(key) => key.name(vault).await,
-            Self::Slot(key) => key.name(vault).await,
-            Self::Static(name) => Ok(Some(name.clone())),
+            Self::Dukpt(key) => key.behind(vault).await,
+            Self::Slot(key) => key.behind(vault, caller).await,
+            Self::Static(name) => Ok(Behind::key(name.clone())),
         }
     }
 }
 
 impl DukptKey {
-    /// The name of the base derivation key, for the policy and the audit event before anything else
-    /// is looked at; none for a key set that nobody here has.
-    pub(super) async fn name(&self, vault: &Vault) -> Result<Option<String>, Error> {
+    /// The base derivation key; nothing for a key set that nobody here has.
+    pub(super) async fn behind(&self, vault: &Vault) -> Result<Behind, Error> {
         match &self.base_derivation_key {
-            Some(name) => Ok(Some(name.clone())),
-            None => Ok(vault.key_of_set(&self.ksn.key_set_id()).await?),
+            Some(name) => Ok(Behind::key(name.clone())),
+            None => {
+                let name = vault.key_of_set(&self.ksn.key_set_id()).await?;
+                Ok(Behind::found(name, Reason::KeyNotFound))
+            }
         }
     }
-}
-
-/// The resource that a call is about.
-pub(super) fn resource_of(name: Option<&str>) -> String {
-    // The hyphen stands for one that is not known (as in Google's improvement proposal 159).
-    manage_keys::resource(name.unwrap_or("-"))
 }
 
 /// The terminal that a call with a static key names must be in service. It is what the caller says
 /// and nothing proves, so no budget hangs on it: an attacker would name another with each call, or
 /// close one that has nothing to do with it.
 pub(super) async fn check_named_terminal(
-    vault: &Vault,
+    (vault, caller): (&Vault, &Caller),
     work: &mut Work,
     named: Option<&str>,
 ) -> Result<(), Error> {
     let Some(id) = named else { return Ok(()) };
-    let terminal = read_terminal(vault, work, id).await?;
+    let terminal = read_terminal((vault, caller), work, id).await?;
     check_in_service(&terminal.record)
 }
 
@@ -113,7 +146,7 @@ pub(super) async fn check_named_terminal(
 pub(super) struct Wanted<'a> {
     /// The key as the call names it.
     pub(super) key: &'a DukptKey,
-    /// What [`DukptKey::name`] found.
+    /// What [`DukptKey::behind`] found.
     pub(super) name: Option<&'a str>,
     /// Which side of it the caller plays.
     pub(super) side: Side,
@@ -125,7 +158,7 @@ impl Wanted<'_> {
     /// Finds the base derivation key and the terminal of the KSN, and refuses what may not serve.
     pub(super) async fn find(
         self,
-        vault: &Vault,
+        (vault, caller): (&Vault, &Caller),
         work: &mut Work,
     ) -> Result<TransactionKey, Error> {
         let ksn = &self.key.ksn;
@@ -144,11 +177,12 @@ impl Wanted<'_> {
                 check_strangers(bdk.record())?;
                 None
             }
-            Some(_) if self.side == Side::Terminal => {
-                return Err(Error::refused(Reason::KeyUsageMismatch));
-            }
             Some(terminal) => {
-                let terminal = read_terminal(vault, work, &terminal).await?;
+                // Read first: of a terminal that the caller may not know nothing else is told.
+                let terminal = read_terminal((vault, caller), work, &terminal).await?;
+                if self.side == Side::Terminal {
+                    return Err(Error::refused(Reason::KeyUsageMismatch));
+                }
                 check_serves(&terminal.record, name, &id, vault.now())?;
                 Some(Box::new(terminal))
             }
@@ -288,10 +322,10 @@ fn check_key_set(bdk: &KeyRecord, ksn: &Ksn) -> Result<(), Error> {
     }
 }
 
-/// Reads a terminal. A call under its keys stands or falls with it: one that is suspended while the
-/// call is under way is not served by it.
+/// Reads a terminal that the caller may know of. A call under its keys stands or falls with it: one
+/// that is suspended while the call is under way is not served by it.
 pub(super) async fn read_terminal(
-    vault: &Vault,
+    (vault, caller): (&Vault, &Caller),
     work: &mut Work,
     id: &str,
 ) -> Result<Versioned<Terminal>, Error> {
@@ -299,6 +333,7 @@ pub(super) async fn read_terminal(
     let terminal = terminal.ok_or(Error::refused(Reason::TerminalNotFound))?;
     work.expects(&terminal);
     work.detail("terminal", terminal.record.name());
+    terminal.record.check_seen(vault, caller)?;
     Ok(terminal)
 }
 
@@ -361,11 +396,11 @@ mod tests {
         key: &DukptKey,
         terminal: Option<&str>,
     ) -> Result<TransactionKey, Error> {
-        let name = key.name(&bench.vault).await?;
+        let behind = key.behind(&bench.vault).await?;
         let action = Action::VerifyMac;
         let mut work = bench.vault.begin(&bench.caller, action, "keys/-").await?;
-        let wanted = Wanted { key, name: name.as_deref(), side: Side::Host, terminal };
-        wanted.find(&bench.vault, &mut work).await
+        let wanted = Wanted { key, name: behind.name(), side: Side::Host, terminal };
+        wanted.find((&bench.vault, &bench.caller), &mut work).await
     }
 
     #[tokio::test]

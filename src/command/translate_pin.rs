@@ -3,7 +3,7 @@
 use super::activation::record::Terminal;
 use super::slot_key::FoundSlotKey;
 use super::transaction_key::{
-    Sender, Side, TransactionKey, Wanted, check_named_terminal, resource_of, underivable,
+    Behind, Sender, Side, TransactionKey, Wanted, check_named_terminal, underivable,
 };
 use super::{Error, SlotKey, WorkingKey, activation, give_up, retrying};
 use crate::key::Key;
@@ -13,7 +13,7 @@ use crate::pin::{
     Translation,
 };
 use crate::vault::{
-    self, Action, Budget, Caller, HashPurpose, KeyAttributes, Operation, Purpose, Reason,
+    self, Action, Budget, Caller, HashPurpose, KeyAttributes, KeyUse, Operation, Purpose, Reason,
     StoredKey, Vault, Versioned, Work,
 };
 
@@ -53,12 +53,11 @@ pub async fn translate_pin(
     request: &Request,
 ) -> Result<EncryptedPinBlock, Error> {
     retrying(|| async {
-        let source = request.source.name(vault).await?;
-        let destination = request.destination.name(vault).await?;
-        let action = Action::TranslatePin;
-        let mut work = vault.begin(caller, action, resource_of(source.as_deref())).await?;
-        vault.authorise(caller, action, &resource_of(destination.as_deref())).await?;
-        let names = Names { source: source.as_deref(), destination: destination.as_deref() };
+        let (source, destination) = request.behind(vault, caller).await?;
+        let keys = request.uses((&source, &destination));
+        let (action, resource) = (Action::TranslatePin, source.resource());
+        let mut work = vault.begin_with_keys(caller, action, resource, &keys).await?;
+        let names = Names { source: source.name(), destination: destination.name() };
         match translate(vault, caller, &mut work, names, request).await {
             Ok(Outcome::Translated(block)) => {
                 // Nothing leaves before this line.
@@ -97,13 +96,14 @@ pub(super) struct Sides<'a> {
 impl<'a> Sides<'a> {
     /// Finds the keys, and refuses what formats, keys and attributes forbid.
     pub(super) async fn find(
-        vault: &Vault,
+        (vault, caller): (&Vault, &Caller),
         work: &mut Work,
         names: Names<'a>,
         request: &Request,
     ) -> Result<Self, Error> {
-        let destination = destination(vault, work, names.destination, request).await?;
-        let source = source(vault, work, names.source, request).await?;
+        let door = (vault, caller);
+        let destination = destination(door, work, names.destination, request).await?;
+        let source = source(door, work, names.source, request).await?;
         let sides = Self { names, source, destination };
         sides.translation(request).check().map_err(forbidden)?;
         let formats_in = &sides.source.attributes().pin_formats_in;
@@ -174,7 +174,7 @@ async fn translate(
     names: Names<'_>,
     request: &Request,
 ) -> Result<Outcome, Error> {
-    let sides = Sides::find(vault, work, names, request).await?;
+    let sides = Sides::find((vault, caller), work, names, request).await?;
     let outcome = sides.translate(vault, caller, work, request).await?;
     if let (Outcome::Translated(_), Some(terminal)) = (&outcome, sides.first_of()) {
         activation::first_transaction(work, terminal, "TranslatePin")?;
@@ -184,7 +184,7 @@ async fn translate(
 
 /// The side that a PIN block comes from.
 async fn source(
-    vault: &Vault,
+    door: (&Vault, &Caller),
     work: &mut Work,
     name: Option<&str>,
     request: &Request,
@@ -192,12 +192,12 @@ async fn source(
     let terminal = request.terminal.as_deref();
     match &request.source {
         WorkingKey::Dukpt(key) => {
-            PinKey::derived(Wanted { key, name, side: Side::Host, terminal }, vault, work).await
+            PinKey::derived(Wanted { key, name, side: Side::Host, terminal }, door, work).await
         }
-        WorkingKey::Slot(key) => key.find((name, terminal), vault, work).await.map(PinKey::OfSlot),
+        WorkingKey::Slot(key) => key.find((name, terminal), door, work).await.map(PinKey::OfSlot),
         WorkingKey::Static(name) => {
-            check_named_terminal(vault, work, terminal).await?;
-            PinKey::stored(name, Operation::Decrypt, vault, work).await
+            check_named_terminal(door, work, terminal).await?;
+            PinKey::stored(name, Operation::Decrypt, door.0, work).await
         }
     }
 }
@@ -205,7 +205,7 @@ async fn source(
 /// The side that a PIN block goes to. To make one is a terminal's part, so a transaction key here
 /// is that of a link to another host.
 async fn destination(
-    vault: &Vault,
+    door: (&Vault, &Caller),
     work: &mut Work,
     name: Option<&str>,
     request: &Request,
@@ -213,10 +213,10 @@ async fn destination(
     match &request.destination {
         WorkingKey::Dukpt(key) => {
             let (side, terminal) = (Side::Terminal, None);
-            PinKey::derived(Wanted { key, name, side, terminal }, vault, work).await
+            PinKey::derived(Wanted { key, name, side, terminal }, door, work).await
         }
         WorkingKey::Slot(_) => Err(Error::refused(Reason::KeyUsageMismatch)),
-        WorkingKey::Static(name) => PinKey::stored(name, Operation::Encrypt, vault, work).await,
+        WorkingKey::Static(name) => PinKey::stored(name, Operation::Encrypt, door.0, work).await,
     }
 }
 
@@ -228,8 +228,12 @@ enum PinKey {
 }
 
 impl PinKey {
-    async fn derived(wanted: Wanted<'_>, vault: &Vault, work: &mut Work) -> Result<Self, Error> {
-        let of = wanted.find(vault, work).await?;
+    async fn derived(
+        wanted: Wanted<'_>,
+        door: (&Vault, &Caller),
+        work: &mut Work,
+    ) -> Result<Self, Error> {
+        let of = wanted.find(door, work).await?;
         let (initial, kind) = of.derive()?;
         let key = initial.pin_key(kind).map_err(underivable)?;
         Ok(Self::Derived(of, key))
@@ -281,6 +285,26 @@ impl PinKey {
 }
 
 impl Request {
+    /// The stored keys behind source and destination.
+    pub(super) async fn behind(
+        &self,
+        vault: &Vault,
+        caller: &Caller,
+    ) -> Result<(Behind, Behind), Error> {
+        let source = self.source.behind(vault, caller).await?;
+        Ok((source, self.destination.behind(vault, caller).await?))
+    }
+
+    /// The keys as the policy is asked about them.
+    pub(super) fn uses<'a>(
+        &self,
+        (source, destination): (&'a Behind, &'a Behind),
+    ) -> [KeyUse<'a>; 2] {
+        let format_in = Some(self.source_format);
+        let format_out = Some(self.destination_format);
+        [KeyUse { format_in, ..source.used() }, KeyUse { format_out, ..destination.used() }]
+    }
+
     /// Everything that the result depends on.
     fn hash(&self, vault: &Vault, names: Names<'_>) -> [u8; 32] {
         let side = |key: &WorkingKey, format: PinBlockFormat| match key {

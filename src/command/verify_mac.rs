@@ -4,7 +4,7 @@ use super::activation::record::Terminal;
 use super::mac_policy::{Asked, MacWorkingKey};
 use super::slot_key::FoundSlotKey;
 use super::transaction_key::{
-    Sender, Side, TransactionKey, Wanted, check_named_terminal, resource_of, underivable,
+    Sender, Side, TransactionKey, Wanted, check_named_terminal, underivable,
 };
 use super::{Direction, Error, activation, give_up, retrying};
 use crate::key::usage::Mac;
@@ -38,10 +38,10 @@ pub struct Request {
 /// that is registered here it is refused with `KEY_USAGE_MISMATCH`.
 pub async fn verify_mac(vault: &Vault, caller: &Caller, request: &Request) -> Result<(), Error> {
     retrying(|| async {
-        let name = request.key.name(vault).await?;
-        let resource = resource_of(name.as_deref());
-        let mut work = vault.begin(caller, Action::VerifyMac, resource).await?;
-        match check(vault, caller, &mut work, name.as_deref(), request).await {
+        let behind = request.key.behind(vault, caller).await?;
+        let (action, resource, keys) = (Action::VerifyMac, behind.resource(), [behind.used()]);
+        let mut work = vault.begin_with_keys(caller, action, resource, &keys).await?;
+        match check(vault, caller, &mut work, behind.name(), request).await {
             Ok(Some(message)) => {
                 if let Some(terminal) = message.first_of() {
                     activation::first_transaction(&mut work, terminal, "VerifyMac")?;
@@ -109,7 +109,7 @@ pub(super) async fn check(
     match &request.key {
         MacWorkingKey::Dukpt(key, direction) => {
             let side = verified_by(*direction);
-            let key = Wanted { key, name, side, terminal }.find(vault, work).await?;
+            let key = Wanted { key, name, side, terminal }.find((vault, caller), work).await?;
             asked.check(key.attributes(), key.algorithm())?;
             reserve(work, caller, (name, Some(key.sender())), mac).await?;
             let input = asked.input(vault, key.algorithm(), *direction);
@@ -132,7 +132,7 @@ pub(super) async fn check(
             Ok(Some(Genuine { key: Some(SenderKey::Derived(key)), is_second }))
         }
         MacWorkingKey::Slot(key) => {
-            let key = key.find::<Mac>((name, terminal), vault, work).await?;
+            let key = key.find::<Mac>((name, terminal), (vault, caller), work).await?;
             asked.check_static(key.usage(), key.attributes(), key.algorithm())?;
             reserve(work, caller, (name, Some(key.sender())), mac).await?;
             let outcome = key.key().verify_mac(*algorithm, message, mac);
@@ -140,7 +140,7 @@ pub(super) async fn check(
             Ok(is_genuine(asked, outcome)?.then_some(genuine))
         }
         MacWorkingKey::Static(name) => {
-            check_named_terminal(vault, work, terminal).await?;
+            check_named_terminal((vault, caller), work, terminal).await?;
             let key = vault.key::<Mac>(name, Operation::VerifyMac).await?;
             work.uses(&key);
             let record = key.record();

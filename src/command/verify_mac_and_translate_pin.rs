@@ -2,7 +2,6 @@
 //! message of a terminal, in one commit.
 
 use super::mac_policy::MacWorkingKey;
-use super::transaction_key::resource_of;
 use super::translate_pin::{Names, Outcome, Sides};
 use super::verify_mac::{check, mismatch};
 use super::{
@@ -41,15 +40,13 @@ pub async fn verify_mac_and_translate_pin(
     request: &Request,
 ) -> Result<EncryptedPinBlock, Error> {
     retrying(|| async {
-        let of_mac = request.mac.key.name(vault).await?;
-        let source = request.pin.source.name(vault).await?;
-        let destination = request.pin.destination.name(vault).await?;
-        let mut work = vault.begin(caller, ACTION, resource_of(of_mac.as_deref())).await?;
-        for name in [&source, &destination] {
-            vault.authorise(caller, ACTION, &resource_of(name.as_deref())).await?;
-        }
-        let names = Names { source: source.as_deref(), destination: destination.as_deref() };
-        match judge(vault, caller, &mut work, (of_mac.as_deref(), names), request).await {
+        let of_mac = request.mac.key.behind(vault, caller).await?;
+        let (source, destination) = request.pin.behind(vault, caller).await?;
+        let [inbound, outbound] = request.pin.uses((&source, &destination));
+        let keys = [of_mac.used(), inbound, outbound];
+        let mut work = vault.begin_with_keys(caller, ACTION, of_mac.resource(), &keys).await?;
+        let names = Names { source: source.name(), destination: destination.name() };
+        match judge(vault, caller, &mut work, (of_mac.name(), names), request).await {
             Ok(Judged::Translated(block)) => {
                 // Nothing leaves before this line.
                 work.commit().await?;
@@ -84,7 +81,7 @@ async fn judge(
     (of_mac, names): (Option<&str>, Names<'_>),
     request: &Request,
 ) -> Result<Judged, Error> {
-    let sides = Sides::find(vault, work, names, &request.pin).await?;
+    let sides = Sides::find((vault, caller), work, names, &request.pin).await?;
     match &request.pin.source {
         // The one of the MAC, which may be another, is the event's `ksn`.
         WorkingKey::Dukpt(key) => {

@@ -81,7 +81,7 @@ impl Admission {
                 return Err(vault.turn_away(&caller, call.action, rule).await.into());
             }
         };
-        vault.authorise(&caller, call.action, "").await?;
+        vault.authorise(&caller, call.action).await?;
         Ok((Admitted { vault, caller }, place))
     }
 

@@ -302,9 +302,10 @@ mod tests {
     fn attributes_are_bounded_and_named() {
         let path = |given| match to_attributes(Some(given)) {
             Err(Error::Field { path, .. }) => path,
-            Err(Error::Ksn { .. } | Error::Refused { .. } | Error::Vault(_)) | Ok(_) => {
-                String::new()
-            }
+            Err(
+                Error::Hidden { .. } | Error::Ksn { .. } | Error::Refused { .. } | Error::Vault(_),
+            )
+            | Ok(_) => String::new(),
         };
         let none = proto::KeyAttributes::default;
         for (given, expected) in [

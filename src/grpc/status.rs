@@ -30,7 +30,7 @@ pub(super) fn to_refusal(error: &Error) -> proto::Refusal {
         field_violations: match error {
             Error::Field { path, cause } => vec![violation(path, cause)],
             Error::Ksn { path } => vec![violation(path, KSN_INVALID)],
-            Error::Refused { .. } | Error::Vault(_) => Vec::new(),
+            Error::Hidden { .. } | Error::Refused { .. } | Error::Vault(_) => Vec::new(),
         },
         metadata: metadata.map(|(name, value)| (name.to_owned(), value)).collect(),
     }
@@ -55,7 +55,7 @@ pub(super) fn from_error(error: &Error) -> Status {
         Error::Ksn { path } => {
             details.add_bad_request_violation(path.clone(), KSN_INVALID.to_owned());
         }
-        Error::Refused { .. } | Error::Vault(_) => {}
+        Error::Hidden { .. } | Error::Refused { .. } | Error::Vault(_) => {}
     }
     if let Some(ms) = error.retry_after_ms() {
         details.set_retry_info(Some(Duration::from_millis(ms)));

@@ -328,7 +328,8 @@ impl TerminalService for TerminalApi {
         serve("WatchTerminals", request, async |vault, caller, body| {
             let terminal = convert::optional_resource("terminal", "terminals", &body.terminal)?;
             watch::begin_to_watch(&vault, &caller, terminal.as_deref()).await?;
-            let watch = Watch::new(vault, body.after_sequence, terminal, self.ending.clone());
+            let watch =
+                Watch::new(vault, caller, body.after_sequence, terminal, self.ending.clone());
             let stream: Self::WatchTerminalsStream = Box::pin(watch.into_stream());
             Ok(stream)
         })

@@ -363,9 +363,13 @@ mod tests {
             };
             match new_profile("retail".into(), profile) {
                 Err(Error::Field { path, .. }) => path,
-                Err(Error::Ksn { .. } | Error::Refused { .. } | Error::Vault(_)) | Ok(_) => {
-                    String::new()
-                }
+                Err(
+                    Error::Hidden { .. }
+                    | Error::Ksn { .. }
+                    | Error::Refused { .. }
+                    | Error::Vault(_),
+                )
+                | Ok(_) => String::new(),
             }
         };
         let most = Limits::AMOUNT_MINOR_MAX;

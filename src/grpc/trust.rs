@@ -241,7 +241,10 @@ mod tests {
         assert!(to_chain(vec![vec![1]; 5]).is_err());
         match to_chain(vec![vec![1], vec![0; 4_097]]) {
             Err(Error::Field { path, .. }) => assert_eq!(path, "certificate_chain[1]"),
-            Err(Error::Ksn { .. } | Error::Refused { .. } | Error::Vault(_)) | Ok(_) => {
+            Err(
+                Error::Hidden { .. } | Error::Ksn { .. } | Error::Refused { .. } | Error::Vault(_),
+            )
+            | Ok(_) => {
                 panic!("a certificate that is too long was taken")
             }
         }

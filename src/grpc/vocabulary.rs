@@ -287,7 +287,9 @@ mod tests {
         };
         let path = |key| match to_working_key("source", key) {
             Err(Error::Field { path, .. } | Error::Ksn { path }) => path,
-            Err(Error::Refused { .. } | Error::Vault(_)) | Ok(_) => String::new(),
+            Err(Error::Hidden { .. } | Error::Refused { .. } | Error::Vault(_)) | Ok(_) => {
+                String::new()
+            }
         };
         let unspecified = proto::KeyAlgorithm::Unspecified;
         assert_eq!(path(None), "source");

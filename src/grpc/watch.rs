@@ -15,7 +15,7 @@ use super::proto;
 use super::status::from_error;
 use super::terminal_fields::from_state;
 use crate::command::activation::watch::{Transition, transitions_after};
-use crate::vault::Vault;
+use crate::vault::{Caller, Vault};
 
 /// How many transitions wait for a slow watcher.
 const QUEUE_LEN: usize = 16;
@@ -23,6 +23,7 @@ const QUEUE_LEN: usize = 16;
 /// One watcher: where it stands, and what it has not been told yet.
 pub(super) struct Watch {
     vault: Arc<Vault>,
+    caller: Caller,
     committed: Receiver<u64>,
     sequence: u64,
     terminal: Option<String>,
@@ -34,12 +35,13 @@ impl Watch {
     /// Watches from after a sequence on.
     pub(super) fn new(
         vault: Arc<Vault>,
+        caller: Caller,
         sequence: u64,
         terminal: Option<String>,
         ending: CancellationToken,
     ) -> Self {
         let committed = vault.committed();
-        Self { vault, committed, sequence, terminal, waiting: VecDeque::new(), ending }
+        Self { vault, caller, committed, sequence, terminal, waiting: VecDeque::new(), ending }
     }
 
     /// The stream of transitions. It ends when the service does, and with an error that tells the
@@ -68,7 +70,8 @@ impl Watch {
             let newest = *self.committed.borrow_and_update();
             if newest > self.sequence {
                 let terminal = self.terminal.as_deref();
-                match transitions_after(&self.vault, self.sequence, terminal).await {
+                let (vault, caller) = (&self.vault, &self.caller);
+                match transitions_after(vault, caller, self.sequence, terminal).await {
                     Ok((transitions, looked)) => {
                         self.waiting.extend(transitions);
                         self.sequence = looked;

@@ -1,7 +1,7 @@
 //! What every part of the vault shares: the store behind the seal, the clock, randomness.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
@@ -11,7 +11,7 @@ use super::claim::Claims;
 use super::clock::{Clock, UnixMillis};
 use super::error::Error;
 use super::ledger::Ledger;
-use super::policy::Policy;
+use super::policy::InForce;
 use super::rate::Rates;
 use super::record::{Kind, Record, Versioned};
 use super::reserve::Reserved;
@@ -30,7 +30,7 @@ pub(super) struct Core {
     /// The sequence of the newest durable event.
     pub(super) committed: watch::Sender<u64>,
     pub(super) rates: Rates,
-    policy: RwLock<Arc<Policy>>,
+    pub(super) policy: InForce,
     clock: Arc<dyn Clock>,
     /// The time of the newest event, in milliseconds.
     committed_time: AtomicU64,
@@ -53,7 +53,7 @@ impl Core {
             failures: Cache::new(),
             committed: watch::Sender::new(0),
             rates: Rates::default(),
-            policy: RwLock::new(Arc::new(Policy::none())),
+            policy: InForce::nobody(),
             clock,
             committed_time: AtomicU64::new(0),
         }
@@ -63,23 +63,6 @@ impl Core {
     /// not revive what has expired.
     pub(super) fn now(&self) -> UnixMillis {
         self.clock.now().max(UnixMillis(self.committed_time.load(Ordering::Relaxed)))
-    }
-
-    /// The policy in force.
-    pub(super) fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Reads the policy that the store holds and puts it in force.
-    pub(super) async fn load_policy(&self) -> Result<(), Error> {
-        if let Some(stored) = self.read::<Policy>(Policy::ID).await? {
-            let mut policy = self.policy.write().unwrap_or_else(PoisonError::into_inner);
-            // Two changes may be read in any order; the later one holds.
-            if stored.record.version >= policy.version {
-                *policy = Arc::new(stored.record);
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn note_committed(&self, seq: u64, time: UnixMillis) {

@@ -24,6 +24,7 @@ mod error;
 mod event;
 mod gate;
 mod idempotency;
+mod install;
 mod keys;
 mod ledger;
 mod policy;
@@ -53,13 +54,17 @@ pub use error::{Error, Incident};
 pub use event::{Event, EventDecision, EventKey};
 pub use gate::Gate;
 pub use idempotency::RequestId;
+pub use install::PolicyRefused;
 pub use keys::{
     DEVICE_CAP, ExportKey, Exportability, ExportedKey, ImportKey, KeyAttributes, KeyRecord,
     KeyState, KeyUsage, LedgerPolicy, MAC_LENGTH_MIN_BYTES, ModeOfUse, NewKey, Operation, Origin,
     PUBLISHED_CHECK_VALUES, SERVE_MS_MAX, StateChange, StoredKey, WrappingKey,
 };
 pub use ledger::{FAR_MAX, JUMP_MAX, Purpose, REPEAT_MS, WINDOW};
-pub use policy::{AuditMode, Denial, Grant, Policy, Principal, callers_of, may_call};
+pub use policy::{
+    Allowance, AuditMode, Denial, Explanation, FORMATS, GRANTED, Grant, KeyUse, Policy,
+    PolicyInvalid, Principal, Question, callers_of, format_word, may_call,
+};
 pub use rate::Rates;
 pub use reason::Reason;
 pub use record::{Kind, Record, Versioned};

@@ -19,7 +19,8 @@ use super::core::{Core, expected};
 use super::error::Error;
 use super::event::Event;
 use super::idempotency::{self, Answered, RequestId};
-use super::policy::{Denial, Policy};
+use super::install;
+use super::policy::{Allowance, Denial, KeyUse, Policy};
 use super::rate::Rates;
 use super::reason::Reason;
 use super::record::{Kind, Record, Versioned};
@@ -54,6 +55,9 @@ pub enum OpenError {
     /// The name of the node is not one.
     #[error("a node is named by lower-case letters, digits and hyphens, 63 at most")]
     NodeInvalid,
+    /// The policy was changed, or is older than one that was in force.
+    #[error("the policy in the store is not the one that was put in force last")]
+    PolicyBroken,
     /// The store was sealed under another master key, or in another realm.
     #[error("the store was sealed under another master key or in another realm")]
     SealedOtherwise,
@@ -95,7 +99,8 @@ impl Vault {
         let after = head.seq.saturating_sub(VERIFIED_AT_OPEN_MAX);
         let verified = audit::verify(&core, after).await.map_err(broken)?;
         core.note_committed(head.seq, head.time);
-        core.load_policy().await.map_err(broken)?;
+        install::know_policy(&core, head.seq).await.map_err(broken)?;
+        install::load_policy(&core).await.map_err(no_policy)?;
         let (queue, units) = mpsc::channel(QUEUE_MAX);
         let committer = tokio::spawn(committer::run(Arc::clone(&core), units));
         let refusals = Arc::new(Refusals::default());
@@ -142,22 +147,7 @@ impl Vault {
     /// The policy in force.
     #[must_use]
     pub fn policy(&self) -> Arc<Policy> {
-        self.shared.core.policy()
-    }
-
-    /// Puts a first policy in force, in a store that has none; tells whether it did. It is audited
-    /// as a call of the service's own.
-    pub async fn install_policy(&self, policy: Policy) -> Result<bool, Error> {
-        if self.shared.core.read::<Policy>(Policy::ID).await?.is_some() {
-            return Ok(false);
-        }
-        let caller = Caller::service();
-        let resource = Policy::ID.to_owned();
-        let mut work = Work::new(self.shared.clone(), &caller, Action::SetPolicy, resource);
-        work.put(&Versioned::absent(Policy { version: 1, ..policy }))?;
-        work.commit().await?;
-        self.shared.core.load_policy().await?;
-        Ok(true)
+        self.shared.core.policy.policy()
     }
 
     /// Begins a unit of work, if the policy allows the call; a denial is audited.
@@ -167,24 +157,41 @@ impl Vault {
         action: Action,
         resource: impl Into<String>,
     ) -> Result<Work, Error> {
-        let work = Work::new(self.shared.clone(), caller, action, resource.into());
-        match self.policy().decide(caller, action, work.resource(), work.now()) {
+        self.begin_with_keys(caller, action, resource, &[]).await
+    }
+
+    /// Begins a unit of work that uses keys, if the policy allows the call with them; a denial is
+    /// audited. A key that the caller may not know of is refused as if it were not there.
+    pub async fn begin_with_keys(
+        &self,
+        caller: &Caller,
+        action: Action,
+        resource: impl Into<String>,
+        keys: &[KeyUse<'_>],
+    ) -> Result<Work, Error> {
+        let policy = self.policy();
+        let work = Work::new(self.shared.clone(), caller, action, resource.into(), policy.version);
+        let allowed = policy.decide(caller, action).and_then(|()| {
+            let allowances = policy.decide_keys(caller, action, keys, work.now())?;
+            allowances.into_iter().try_for_each(|Allowance { key, calls_per_minute_max }| {
+                let taken = self.rates().take(calls_per_minute_max, &["key", caller.name(), key]);
+                taken.map_err(|error| Denial { error, rule: "grant.calls_per_minute_max" })
+            })
+        });
+        match allowed {
             Ok(()) => Ok(work),
             Err(denial) => Err(deny(work, denial).await),
         }
     }
 
-    /// Asks the policy about a further resource of a call; a denial is audited.
-    pub async fn authorise(
-        &self,
-        caller: &Caller,
-        action: Action,
-        resource: &str,
-    ) -> Result<(), Error> {
-        match self.policy().decide(caller, action, resource, self.now()) {
+    /// Lets a call in, if its caller's role may make it; a denial is audited.
+    pub async fn authorise(&self, caller: &Caller, action: Action) -> Result<(), Error> {
+        let policy = self.policy();
+        match policy.decide(caller, action) {
             Ok(()) => Ok(()),
             Err(denial) => {
-                let work = Work::new(self.shared.clone(), caller, action, resource.to_owned());
+                let shared = self.shared.clone();
+                let work = Work::new(shared, caller, action, String::new(), policy.version);
                 Err(deny(work, denial).await)
             }
         }
@@ -192,15 +199,23 @@ impl Vault {
 
     /// Refuses a call that did not begin; it is audited. The answer is the error to return.
     pub async fn refuse(&self, caller: &Caller, action: Action, error: Error) -> Error {
-        Work::new(self.shared.clone(), caller, action, String::new()).refuse(error).await
+        let version = self.policy().version;
+        let work = Work::new(self.shared.clone(), caller, action, String::new(), version);
+        work.refuse(error).await
+    }
+
+    /// Whether a call that goes on may go on: its caller's role may still make it.
+    pub fn check_still(&self, caller: &Caller, action: Action) -> Result<(), Error> {
+        self.policy().decide(caller, action).map_err(|denial| denial.error)
     }
 
     /// Refuses a caller at the door, by a rule of the door's; it is audited.
     pub async fn turn_away(&self, caller: &Caller, action: Action, rule: &'static str) -> Error {
-        let work = Work::new(self.shared.clone(), caller, action, String::new());
+        let version = self.policy().version;
+        let work = Work::new(self.shared.clone(), caller, action, String::new(), version);
         let stranger = caller.role() == Some(Role::Stranger);
         let reason = if stranger { Reason::CallerUnknown } else { Reason::PolicyDenied };
-        deny(work, Denial { reason, rule }).await
+        deny(work, Denial { error: reason.into(), rule }).await
     }
 
     /// Reads a record.
@@ -321,7 +336,7 @@ async fn prove_seal(core: &Core) -> Result<(), OpenError> {
 /// Refuses what the policy does not allow: the audit event tells by which rule, the caller is not.
 async fn deny(mut work: Work, denial: Denial) -> Error {
     work.detail("rule", denial.rule);
-    work.refuse(denial.reason).await
+    work.refuse(denial.error).await
 }
 
 fn broken(error: Error) -> OpenError {
@@ -333,6 +348,16 @@ fn broken(error: Error) -> OpenError {
         | Error::Internal { .. }
         | Error::RateLimited { .. }
         | Error::Refused(_) => OpenError::ChainBroken,
+    }
+}
+
+fn no_policy(error: Error) -> OpenError {
+    match broken(error) {
+        OpenError::Unavailable => OpenError::Unavailable,
+        OpenError::ChainBroken
+        | OpenError::NodeInvalid
+        | OpenError::PolicyBroken
+        | OpenError::SealedOtherwise => OpenError::PolicyBroken,
     }
 }
 
@@ -364,6 +389,7 @@ async fn keep_house(
         let (Some(queue), Some(core)) = (queue.upgrade(), core.upgrade()) else { return };
         // What fails here has been logged by the store, and is tried again at the next step.
         let _ = write_refusals(&queue, &refusals, core.now(), false).await;
+        let _ = install::load_policy(&core).await;
         if is_behind || step % PURGE_STEPS == 0 {
             let answers = purge::<Answered>(&core).await;
             let failures = purge::<Failures>(&core).await;

@@ -43,8 +43,14 @@ pub struct Work {
 }
 
 impl Work {
-    pub(super) fn new(shared: Shared, caller: &Caller, action: Action, resource: String) -> Self {
-        let policy = shared.core.policy().version;
+    /// A unit of work that the policy of a version has allowed, or denies.
+    pub(super) fn new(
+        shared: Shared,
+        caller: &Caller,
+        action: Action,
+        resource: String,
+        policy: u64,
+    ) -> Self {
         Self {
             shared,
             caller: caller.clone(),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::record::{Code, Terminal};
-use super::step::{Happened, advance, check, profile_of, read_terminal};
+use super::step::{Happened, advance, check, profile_of, seen_terminal};
 use crate::activation::code::CodeHolder;
 use crate::activation::{ActivationCode, Call, State};
 use crate::command::{Error, RequestId, give_up, recall, remember, repeated, retrying};
@@ -64,15 +64,15 @@ async fn issue(
     call: Call,
 ) -> Result<Issued, Error> {
     let mut work = vault.begin(caller, action, format!("terminals/{id}")).await?;
+    let mut terminal = match seen_terminal(vault, caller, id).await {
+        Ok(terminal) => terminal,
+        Err(error) => return Err(give_up(work, error).await),
+    };
     if let Some(before) = recall::<Remembered>(vault, caller, action, Some(request)).await? {
         let code = draw(vault, request, id, before.number).expose_grouped();
         let issued = Issued { terminal: before.terminal, code, expires: before.expires };
         return repeated(work, issued).await;
     }
-    let mut terminal = match read_terminal(vault, id).await {
-        Ok(terminal) => terminal,
-        Err(error) => return Err(give_up(work, error).await),
-    };
     let profile = profile_of(vault, &terminal.record).await?;
     if let Err(error) = check(&terminal.record, call, profile.code_required) {
         return Err(give_up(work, error).await);

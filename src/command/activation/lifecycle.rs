@@ -3,7 +3,7 @@
 use super::index::SerialIndex;
 use super::profile::Profile;
 use super::record::{Activation, MerchantStanding, Phase, Terminal};
-use super::step::{Happened, advance, check, enable_if_automatic, profile_of, read_terminal};
+use super::step::{Happened, advance, check, enable_if_automatic, profile_of, seen_terminal};
 use crate::activation::{Call, State};
 use crate::command::{
     Error, RequestId, give_up, manage_trust, recall, remember, repeated, retrying,
@@ -103,13 +103,13 @@ async fn change_once(
 ) -> Result<Terminal, Error> {
     let (action, call) = change.call();
     let mut work = vault.begin(caller, action, format!("terminals/{id}")).await?;
-    if let Some(answer) = recall(vault, caller, action, request).await? {
-        return repeated(work, answer).await;
-    }
-    let mut terminal = match read_terminal(vault, id).await {
+    let mut terminal = match seen_terminal(vault, caller, id).await {
         Ok(terminal) => terminal,
         Err(error) => return Err(give_up(work, error).await),
     };
+    if let Some(answer) = recall(vault, caller, action, request).await? {
+        return repeated(work, answer).await;
+    }
     let profile = profile_of(vault, &terminal.record).await?;
     let allowed = check(&terminal.record, call, profile.code_required)
         .and_then(|()| check_beyond_state(&terminal.record, &profile, change));

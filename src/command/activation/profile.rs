@@ -7,8 +7,8 @@ use crate::activation::parameters::{Currency, Limits};
 use crate::activation::terminal_key::{SLOTS, TERMINAL_KEYS_MAX, TerminalKeyUsage};
 use crate::agreement::Suite;
 use crate::command::{
-    Error, Page, RequestId, approvals, audited, give_up, recall, refuse, remember, repeated,
-    retrying,
+    Error, Filling, Page, RequestId, Scan, approvals, audited, give_up, recall, refuse, remember,
+    repeated, retrying,
 };
 use crate::key::Algorithm;
 use crate::key::usage::BaseDerivation;
@@ -386,18 +386,41 @@ async fn base_key(
 
 /// Returns a profile.
 pub async fn get_profile(vault: &Vault, caller: &Caller, id: &str) -> Result<Profile, Error> {
-    let resource = format!("profiles/{id}");
-    audited(vault, caller, Action::GetProfile, resource, read_profile(vault, id)).await
+    let found = async {
+        check_seen(vault, caller, id)?;
+        read_profile(vault, id).await
+    };
+    audited(vault, caller, Action::GetProfile, format!("profiles/{id}"), found).await
 }
 
-/// Lists profiles.
+/// Refuses a caller that may not know of a profile as if there were no such profile.
+pub(super) fn check_seen(vault: &Vault, caller: &Caller, id: &str) -> Result<(), Error> {
+    if vault.policy().sees_profile(caller, id) {
+        Ok(())
+    } else {
+        Err(Error::Hidden { reason: Reason::ResourceNotFound, rule: "profile" })
+    }
+}
+
+/// Lists the profiles that the caller may know of.
 pub async fn list_profiles(
     vault: &Vault,
     caller: &Caller,
     after: Option<&str>,
     limit: usize,
 ) -> Result<Page<Profile>, Error> {
-    let page = Page::read(vault, None, after, limit);
+    let page = async {
+        let policy = vault.policy();
+        let mut profiles = Scan::<Profile>::new(vault, None, after);
+        let mut page = Filling::new(limit);
+        while let Some(profile) = profiles.next().await? {
+            let is_seen = policy.sees_profile(caller, &profile.id);
+            if is_seen && !page.takes(profile.id.clone(), profile) {
+                return Ok(page.full());
+            }
+        }
+        Ok(page.end())
+    };
     audited(vault, caller, Action::ListProfiles, "profiles", page).await
 }
 

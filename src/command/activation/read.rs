@@ -2,10 +2,10 @@
 
 use super::index::KeyIndex;
 use super::record::{KeyStanding, Terminal, index_of};
-use super::step::read_terminal;
+use super::step::seen_terminal;
 use crate::activation::State;
-use crate::command::{Error, Page, audited};
-use crate::vault::{Action, Caller, KeyState, Record as _, UnixMillis, Vault};
+use crate::command::{Error, Filling, Page, Scan, audited};
+use crate::vault::{Action, Caller, KeyState, Record as _, Vault};
 
 /// A terminal as it stands when it is read.
 #[derive(Debug, Clone)]
@@ -28,11 +28,11 @@ pub struct Filter {
 
 /// Returns a terminal.
 pub async fn get_terminal(vault: &Vault, caller: &Caller, id: &str) -> Result<Reading, Error> {
-    let found = async { reading(vault, read_terminal(vault, id).await?.record).await };
+    let found = async { reading(vault, seen_terminal(vault, caller, id).await?.record).await };
     audited(vault, caller, Action::GetTerminal, format!("terminals/{id}"), found).await
 }
 
-/// Lists terminals; a page may hold fewer than its limit where a filter passes over some.
+/// Lists the terminals that the caller may know of.
 pub async fn list_terminals(
     vault: &Vault,
     caller: &Caller,
@@ -40,56 +40,83 @@ pub async fn list_terminals(
     after: Option<&str>,
     limit: usize,
 ) -> Result<Page<Reading>, Error> {
-    let page = page_of(vault, filter, after, limit);
+    let page = page_of(vault, caller, filter, after, limit);
     audited(vault, caller, Action::ListTerminals, "terminals", page).await
 }
 
 async fn page_of(
     vault: &Vault,
+    caller: &Caller,
     filter: &Filter,
     after: Option<&str>,
     limit: usize,
 ) -> Result<Page<Reading>, Error> {
-    let now = vault.now();
-    let state = filter.state;
-    let page = match &filter.base_derivation_key {
-        Some(bdk) => page_of_key(vault, bdk, after, limit, now).await?,
-        None => Page::<Terminal>::read(vault, state.map(index_of), after, limit).await?,
-    };
-    let mut rows = Vec::new();
-    for mut terminal in page.rows {
-        terminal.state = terminal.state_at(now);
-        if state.is_none_or(|state| terminal.state == state) {
-            rows.push(reading(vault, terminal).await?);
+    if let Some(bdk) = &filter.base_derivation_key {
+        return page_of_key(vault, caller, (bdk, filter), after, limit).await;
+    }
+    let mut terminals = Scan::<Terminal>::new(vault, filter.state.map(index_of), after);
+    let mut page = Filling::new(limit);
+    while let Some(terminal) = terminals.next().await? {
+        let id = terminal.id.clone();
+        if let Some(row) = shown(vault, caller, filter, terminal).await?
+            && !page.takes(id, row)
+        {
+            return Ok(page.full());
         }
     }
-    Ok(Page { rows, next: page.next })
+    Ok(page.end())
 }
 
 /// The terminals that a base derivation key serves, in the order of their initial key ids.
 async fn page_of_key(
     vault: &Vault,
-    bdk: &str,
+    caller: &Caller,
+    (bdk, filter): (&str, &Filter),
     after: Option<&str>,
     limit: usize,
-    now: UnixMillis,
-) -> Result<Page<Terminal>, Error> {
-    vault.key_record(bdk).await?;
+) -> Result<Page<Reading>, Error> {
+    // Who may not know of the key is not told whether there is one: its own terminals alone.
+    if vault.policy().knows_key(caller, bdk) {
+        vault.key_record(bdk).await?;
+    }
     let prefix = KeyIndex::prefix_of(bdk);
     let after = after.unwrap_or(&prefix);
     if !after.starts_with(&prefix) {
         return Err(Error::field("page_token", "is of another list"));
     }
-    let page = Page::<KeyIndex>::read(vault, None, Some(after), limit).await?;
-    let mut rows = Vec::new();
-    for key in page.rows.iter().filter(|key| key.id().starts_with(&prefix)) {
+    let now = vault.now();
+    let mut keys = Scan::<KeyIndex>::new(vault, None, Some(after));
+    let mut page = Filling::new(limit);
+    while let Some(key) = keys.next().await? {
+        if !key.id().starts_with(&prefix) {
+            break;
+        }
         let Some(found) = vault.get::<Terminal>(&key.terminal).await? else { continue };
         // The index has the keys of earlier activations too.
-        if found.record.standing_of(bdk, &key.initial_key_id, now) == KeyStanding::Serving {
-            rows.push(found.record);
+        let standing = found.record.standing_of(bdk, &key.initial_key_id, now);
+        if standing == KeyStanding::Serving
+            && let Some(row) = shown(vault, caller, filter, found.record).await?
+            && !page.takes(key.id(), row)
+        {
+            return Ok(page.full());
         }
     }
-    Ok(Page { rows, next: page.next.filter(|last| last.starts_with(&prefix)) })
+    Ok(page.end())
+}
+
+/// A terminal as it is listed, if it is wanted and the caller may know of it.
+async fn shown(
+    vault: &Vault,
+    caller: &Caller,
+    filter: &Filter,
+    mut terminal: Terminal,
+) -> Result<Option<Reading>, Error> {
+    terminal.state = terminal.state_at(vault.now());
+    let is_wanted = filter.state.is_none_or(|state| terminal.state == state);
+    if !is_wanted || terminal.check_seen(vault, caller).is_err() {
+        return Ok(None);
+    }
+    reading(vault, terminal).await.map(Some)
 }
 
 async fn reading(vault: &Vault, terminal: Terminal) -> Result<Reading, Error> {

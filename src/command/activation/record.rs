@@ -7,8 +7,9 @@ use super::Signed;
 use super::profile::ProfileKey;
 use crate::activation::{State, Step, Transcript};
 use crate::agreement::Suite;
+use crate::command::Error;
 use crate::crypto::digest::StateInvalid;
-use crate::vault::{Kind, Record, UnixMillis};
+use crate::vault::{Caller, Kind, Reason, Record, UnixMillis, Vault};
 
 /// How long the answer with the keys is kept for a terminal that lost it.
 const ANSWER_KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -224,6 +225,15 @@ pub struct TimelineEntry {
 }
 
 impl Terminal {
+    /// Refuses a caller that may not know of it as if there were no such terminal.
+    pub fn check_seen(&self, vault: &Vault, caller: &Caller) -> Result<(), Error> {
+        if vault.policy().sees_profile(caller, &self.profile) {
+            Ok(())
+        } else {
+            Err(Error::Hidden { reason: Reason::TerminalNotFound, rule: "profile" })
+        }
+    }
+
     /// Adds an entry to the timeline; the oldest leaves when it is full.
     pub fn record(&mut self, entry: TimelineEntry) {
         if self.timeline.len() == TIMELINE_LEN_MAX {

@@ -17,8 +17,8 @@ use crate::crypto::tdes;
 use crate::key::usage::KeyDerivation;
 use crate::key::{Key, Material};
 use crate::vault::{
-    self, Action, Caller, HashPurpose, Operation, Reason, Record as _, StoredKey, Vault, Versioned,
-    Work,
+    self, Action, Caller, HashPurpose, KeyUse, Operation, Reason, Record as _, StoredKey, Vault,
+    Versioned, Work,
 };
 
 /// A terminal that is to be registered; see [`Terminal`].
@@ -121,7 +121,15 @@ async fn create_once(
     new: &NewTerminal,
 ) -> Result<Terminal, Error> {
     let action = Action::CreateTerminal;
-    let mut work = vault.begin(caller, action, format!("terminals/{}", new.id)).await?;
+    let keys: Vec<KeyUse<'_>> = match &new.credential {
+        Credential::DeviceCertificate { .. } => Vec::new(),
+        Credential::MasterKey { key } => vec![KeyUse::of(Ok(key))],
+    };
+    let resource = format!("terminals/{}", new.id);
+    let mut work = vault.begin_with_keys(caller, action, resource, &keys).await?;
+    if let Err(error) = profile::check_seen(vault, caller, &new.profile) {
+        return Err(give_up(work, error).await);
+    }
     if let Some(answer) = recall(vault, caller, action, request).await? {
         return repeated(work, answer).await;
     }

@@ -6,7 +6,7 @@ use super::record::{MerchantStanding, Terminal, TimelineEntry};
 use crate::activation::states::Refusal;
 use crate::activation::{Call, State};
 use crate::command::{Error, give_up, manage_trust, refuse};
-use crate::vault::{self, Reason, Vault, Versioned, Work};
+use crate::vault::{self, Caller, Reason, Vault, Versioned, Work};
 
 /// The most transitions that one call makes: its own, and the automatic enabling after it.
 pub(super) const TRANSITIONS_MAX: u32 = 2;
@@ -40,6 +40,17 @@ pub(super) async fn read_terminal(vault: &Vault, id: &str) -> Result<Versioned<T
     let terminal = vault.get::<Terminal>(id).await?;
     let mut terminal = terminal.ok_or_else(|| Error::refused(Reason::TerminalNotFound))?;
     terminal.record.state = terminal.record.state_at(vault.now());
+    Ok(terminal)
+}
+
+/// The same, if the caller may know of it.
+pub(super) async fn seen_terminal(
+    vault: &Vault,
+    caller: &Caller,
+    id: &str,
+) -> Result<Versioned<Terminal>, Error> {
+    let terminal = read_terminal(vault, id).await?;
+    terminal.record.check_seen(vault, caller)?;
     Ok(terminal)
 }
 
@@ -146,6 +157,7 @@ pub(super) async fn fail(mut work: Work, mut terminal: Versioned<Terminal>, erro
     let reason = match &error {
         Error::Refused { reason, .. } | Error::Vault(vault::Error::Refused(reason)) => *reason,
         Error::Field { .. }
+        | Error::Hidden { .. }
         | Error::Ksn { .. }
         | Error::Vault(
             vault::Error::AttributeInvalid { .. }

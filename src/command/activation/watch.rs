@@ -1,5 +1,6 @@
 //! The stream of transitions, read from the audit events that hold them.
 
+use super::record::Terminal;
 use super::step::{TRANSITIONS_MAX, detail_name};
 use crate::activation::State;
 use crate::command::{Error, audited};
@@ -41,21 +42,33 @@ pub async fn begin_to_watch(
     audited(vault, caller, Action::WatchTerminals, resource, async { Ok(()) }).await
 }
 
-/// Reads the transitions after a sequence, and the sequence up to which it looked.
+/// Reads the transitions after a sequence that the caller may know of, and the sequence up to which
+/// it looked. A caller who may watch no more is refused.
 pub async fn transitions_after(
     vault: &Vault,
+    caller: &Caller,
     sequence: u64,
     terminal: Option<&str>,
 ) -> Result<(Vec<Transition>, u64), Error> {
+    vault.check_still(caller, Action::WatchTerminals)?;
     let events = vault.events_after(sequence, READ_MAX).await?;
     let looked = events.last().map_or(sequence, |event| event.seq);
     let wanted = terminal.map(|id| format!("terminals/{id}"));
-    let transitions = events
-        .iter()
-        .flat_map(transitions)
-        .filter(|found| wanted.as_ref().is_none_or(|name| *name == found.terminal))
-        .collect();
-    Ok((transitions, looked))
+    let mut seen = Vec::new();
+    for found in events.iter().flat_map(transitions) {
+        let is_wanted = wanted.as_ref().is_none_or(|name| *name == found.terminal);
+        if is_wanted && is_seen(vault, caller, &found.terminal).await? {
+            seen.push(found);
+        }
+    }
+    Ok((seen, looked))
+}
+
+/// Whether a caller may know of a terminal, by its name.
+async fn is_seen(vault: &Vault, caller: &Caller, name: &str) -> Result<bool, Error> {
+    let Some(id) = name.strip_prefix("terminals/") else { return Ok(false) };
+    let terminal = vault.get::<Terminal>(id).await?;
+    Ok(terminal.is_some_and(|found| found.record.check_seen(vault, caller).is_ok()))
 }
 
 /// The transitions in an event, in their order.

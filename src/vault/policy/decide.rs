@@ -1,39 +1,218 @@
 //! The decision, and why it came out so.
+//!
+//! What a caller may not know of is refused as if it were not there. Nothing of that depends on
+//! what the store holds: a key that no grant names to the caller is unknown to it, whether there is
+//! one of that name or not.
 
 use super::super::caller::{Action, Caller, Role};
 use super::super::clock::UnixMillis;
+use super::super::error::Error;
 use super::super::reason::Reason;
-use super::{Policy, may_call};
+use super::{Grant, KEYS, PROFILES, Policy, covers, format_word, may_call};
+use crate::pin::PinBlockFormat;
 
 /// A call that the policy does not allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
     /// What the caller is told.
-    pub reason: Reason,
+    pub error: Error,
     /// Which rule it was, for the audit event; the caller is not told.
     pub rule: &'static str,
 }
 
+impl Denial {
+    const fn new(reason: Reason, rule: &'static str) -> Self {
+        Self { error: Error::Refused(reason), rule }
+    }
+}
+
+/// A key that a call is to use.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyUse<'a> {
+    /// The id in `keys/{id}`; where the call leads to no key, what the caller is told then.
+    pub key: Result<&'a str, Reason>,
+    /// The format of the PIN block that comes in under it.
+    pub format_in: Option<PinBlockFormat>,
+    /// The format of the PIN block that goes out under it.
+    pub format_out: Option<PinBlockFormat>,
+}
+
+impl<'a> KeyUse<'a> {
+    /// A key that no PIN block comes or goes under.
+    #[must_use]
+    pub const fn of(key: Result<&'a str, Reason>) -> Self {
+        Self { key, format_in: None, format_out: None }
+    }
+}
+
+/// A key that a caller may use in a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance<'a> {
+    /// The id in `keys/{id}`.
+    pub key: &'a str,
+    /// The most calls with it in a minute; 0 for no limit.
+    pub calls_per_minute_max: u32,
+}
+
 impl Policy {
-    /// Decides whether a caller may make a call, and about which resource.
-    pub fn decide(
-        &self,
-        caller: &Caller,
-        action: Action,
-        _resource: &str,
-        _now: UnixMillis,
-    ) -> Result<(), Denial> {
+    /// Decides whether a caller is somebody, and whether its role may make a call at all.
+    pub fn decide(&self, caller: &Caller, action: Action) -> Result<(), Denial> {
         let Some(role) = caller.role() else { return Ok(()) };
         if !matches!(role, Role::Terminal | Role::Service) {
             let principal = self.principal(caller.name());
             let known = principal.is_some_and(|principal| principal.role == role);
             if !known {
-                return Err(Denial { reason: Reason::CallerUnknown, rule: "principal" });
+                return Err(Denial::new(Reason::CallerUnknown, "principal"));
             }
         }
         if !may_call(role, action) {
-            return Err(Denial { reason: Reason::PolicyDenied, rule: "role" });
+            return Err(Denial::new(Reason::PolicyDenied, "role"));
         }
         Ok(())
     }
+
+    /// Decides whether a caller may use these keys together in a call that its role may make.
+    ///
+    /// First each key has to be known to the caller, then each has to be granted for this: so what
+    /// is told of one key does not depend on another that the caller may not know of.
+    pub fn decide_keys<'a>(
+        &self,
+        caller: &Caller,
+        action: Action,
+        keys: &[KeyUse<'a>],
+        now: UnixMillis,
+    ) -> Result<Vec<Allowance<'a>>, Denial> {
+        if !needs_grants(caller) {
+            return Ok(Vec::new());
+        }
+        let mut known = Vec::with_capacity(keys.len());
+        for asked in keys {
+            let key = asked.key.map_err(|reason| Denial::new(reason, "resource"))?;
+            if !self.knows_key(caller, key) {
+                return Err(Denial::new(Reason::KeyNotFound, Lack::Key.rule()));
+            }
+            known.push((key, asked));
+        }
+        let ids: Vec<&str> = known.iter().map(|(key, _)| *key).collect();
+        let allowed = known.into_iter().map(|(key, asked)| {
+            let asked = Asked { action, key, with: asked, partners: &ids, now };
+            let granted = self.granted(caller.name(), &asked);
+            let denied = |lack: Lack| Denial::new(Reason::PolicyDenied, lack.rule());
+            granted
+                .map(|per_minute| Allowance { key, calls_per_minute_max: per_minute })
+                .map_err(denied)
+        });
+        allowed.collect()
+    }
+
+    /// Whether a caller may know of a key: some grant names both. Only backends need one.
+    #[must_use]
+    pub fn knows_key(&self, caller: &Caller, key: &str) -> bool {
+        let mut grants = self.grants.iter();
+        !needs_grants(caller) || grants.any(|grant| grant.names(caller.name(), key))
+    }
+
+    /// Whether a caller may know of a profile and its terminals. Only backends are told them apart.
+    #[must_use]
+    pub fn sees_profile(&self, caller: &Caller, profile: &str) -> bool {
+        !needs_grants(caller)
+            || self.principal(caller.name()).is_some_and(|principal| {
+                principal.role == Role::Backend
+                    && principal.profiles.iter().any(|one| covers(one, PROFILES, profile))
+            })
+    }
+
+    /// The rate of the grant that allows a use: the most generous one; else what the grant that
+    /// came nearest lacks.
+    pub(super) fn granted(&self, principal: &str, asked: &Asked<'_>) -> Result<u32, Lack> {
+        let mut outcome = Err(Lack::Key);
+        for grant in self.grants.iter().filter(|grant| grant.names(principal, asked.key)) {
+            outcome = match (outcome, grant.check(asked)) {
+                (Ok(0), _) | (_, Ok(0)) => Ok(0),
+                (Ok(one), Ok(other)) => Ok(one.max(other)),
+                (Ok(rate), Err(_)) | (Err(_), Ok(rate)) => Ok(rate),
+                (Err(one), Err(other)) => Err(one.max(other)),
+            };
+        }
+        outcome
+    }
+}
+
+/// One key of a call, as grants are asked about it.
+pub(super) struct Asked<'a> {
+    pub(super) action: Action,
+    /// The id in `keys/{id}`.
+    pub(super) key: &'a str,
+    pub(super) with: &'a KeyUse<'a>,
+    /// All keys of the call.
+    pub(super) partners: &'a [&'a str],
+    pub(super) now: UnixMillis,
+}
+
+/// What a grant lacks to allow a use, in the order in which it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lack {
+    /// It names another caller or another key.
+    Key,
+    /// It is for other calls.
+    Call,
+    /// It does not hold yet, or no more.
+    Time,
+    /// It is for other PIN block formats.
+    Format,
+    /// It is not for use with the other keys of the call.
+    Partner,
+}
+
+impl Lack {
+    /// The rule's name in the audit event.
+    pub(super) const fn rule(self) -> &'static str {
+        match self {
+            Self::Key => "grant",
+            Self::Call => "grant.calls",
+            Self::Time => "grant.time",
+            Self::Format => "grant.pin_formats",
+            Self::Partner => "grant.partner_keys",
+        }
+    }
+}
+
+impl Grant {
+    /// Whether it says anything about a principal and a key.
+    pub(super) fn names(&self, principal: &str, key: &str) -> bool {
+        covers(&self.key, KEYS, key) && self.principals.iter().any(|one| covers(one, "", principal))
+    }
+
+    /// The rate under which it allows a use of a key that it names.
+    pub(super) fn check(&self, asked: &Asked<'_>) -> Result<u32, Lack> {
+        let takes = |words: &[String], format: Option<PinBlockFormat>| {
+            let mut words = words.iter();
+            words.len() == 0
+                || format.is_none_or(|format| words.any(|word| word == format_word(format)))
+        };
+        let mut partners = asked.partners.iter().filter(|partner| **partner != asked.key);
+        if !self.calls.iter().any(|call| call == asked.action.as_str()) {
+            Err(Lack::Call)
+        } else if self.not_before.is_some_and(|moment| asked.now < moment)
+            || self.not_after.is_some_and(|moment| asked.now > moment)
+        {
+            Err(Lack::Time)
+        } else if !takes(&self.pin_formats_in, asked.with.format_in)
+            || !takes(&self.pin_formats_out, asked.with.format_out)
+        {
+            Err(Lack::Format)
+        } else if !self.partner_keys.is_empty()
+            && !partners.all(|key| self.partner_keys.iter().any(|one| covers(one, KEYS, key)))
+        {
+            Err(Lack::Partner)
+        } else {
+            Ok(self.calls_per_minute_max)
+        }
+    }
+}
+
+/// Whether keys and profiles are opened to a caller one by one: to backends alone. What the other
+/// roles may do at all, they may do with every resource.
+fn needs_grants(caller: &Caller) -> bool {
+    caller.role() == Some(Role::Backend)
 }

@@ -5,21 +5,32 @@
 //! are answered with what is wrong; to the third, a caller who may not know of a resource is told
 //! what it would be told if there were none.
 
+mod check;
 mod decide;
+mod explain;
+mod in_force;
+mod moment;
 mod roles;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
 use super::caller::Role;
 use super::clock::UnixMillis;
 use super::record::{Kind, Record};
+use crate::crypto::digest;
+use crate::pin::PinBlockFormat;
 
-pub use self::decide::Denial;
+pub use self::check::{GRANTED, PolicyInvalid};
+pub use self::decide::{Allowance, Denial, KeyUse};
+pub use self::explain::{Explanation, Question};
+pub(super) use self::in_force::InForce;
 pub use self::roles::{callers_of, may_call};
 
 /// The whole policy: one sealed record, replaced as a whole.
 ///
-/// The same text stands in a policy file (TOML) and in `firstkey.v1.Policy`.
+/// A policy file (TOML) has these members by their names; `firstkey.v1.Policy` says the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
@@ -82,14 +93,14 @@ pub struct Grant {
     /// use for the same call.
     #[serde(default)]
     pub partner_keys: Vec<String>,
-    /// The most calls of one principal with one key in a minute; 0 for none of its own.
+    /// The most calls of one principal with one key in a minute; 0 for no limit of its own.
     #[serde(default)]
     pub calls_per_minute_max: u32,
     /// Not before this moment.
-    #[serde(default)]
+    #[serde(default, with = "moment", skip_serializing_if = "Option::is_none")]
     pub not_before: Option<UnixMillis>,
     /// Not after this moment.
-    #[serde(default)]
+    #[serde(default, with = "moment", skip_serializing_if = "Option::is_none")]
     pub not_after: Option<UnixMillis>,
 }
 
@@ -119,6 +130,9 @@ impl Policy {
     /// The one id.
     pub(super) const ID: &'static str = "current";
 
+    /// The name of the policy in audit events.
+    pub const RESOURCE: &'static str = "policy";
+
     /// The policy of a store in which nobody has set one: nobody may do anything.
     #[must_use]
     pub const fn none() -> Self {
@@ -137,7 +151,45 @@ impl Policy {
     pub fn principal(&self, name: &str) -> Option<&Principal> {
         self.principals.iter().find(|principal| principal.name == name)
     }
+
+    /// SHA-256 of the document, in lower case hexadecimals.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let document = serde_json::to_vec(self).expect("strings and numbers have a JSON form");
+        data_encoding::HEXLOWER.encode(&digest::sha256(&[&document]))
+    }
 }
+
+/// What the names of keys begin with.
+const KEYS: &str = "keys/";
+/// What the names of profiles begin with.
+const PROFILES: &str = "profiles/";
+
+/// Whether a pattern of a collection covers an id in it: the same name, or its beginning before a
+/// `*` at the end.
+fn covers(pattern: &str, collection: &str, id: &str) -> bool {
+    let Some(pattern) = pattern.strip_prefix(collection) else { return false };
+    match pattern.strip_suffix('*') {
+        Some(beginning) => id.starts_with(beginning),
+        None => id == pattern,
+    }
+}
+
+/// The word for a PIN block format in a policy.
+#[must_use]
+pub const fn format_word(format: PinBlockFormat) -> &'static str {
+    match format {
+        PinBlockFormat::Iso0 => "ISO_0",
+        PinBlockFormat::Iso1 => "ISO_1",
+        PinBlockFormat::Iso2 => "ISO_2",
+        PinBlockFormat::Iso3 => "ISO_3",
+        PinBlockFormat::Iso4 => "ISO_4",
+    }
+}
+
+/// The PIN block formats that a service translates: format 2 never leaves a chip card.
+pub const FORMATS: [PinBlockFormat; 4] =
+    [PinBlockFormat::Iso0, PinBlockFormat::Iso1, PinBlockFormat::Iso3, PinBlockFormat::Iso4];
 
 const fn a_day() -> u32 {
     24 * 60 * 60

@@ -1,0 +1,211 @@
+//! Whether a document is a policy: its bounds, its names, and that it locks nobody out for good.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::super::caller::{Action, Role};
+use super::super::seal::Realm;
+use super::{AuditMode, FORMATS, Grant, KEYS, PROFILES, Policy, Principal, format_word};
+
+/// The calls that grants open, each with the keys that it uses.
+pub const GRANTED: [Action; 5] = [
+    Action::CreateTerminal,
+    Action::GenerateMac,
+    Action::TranslatePin,
+    Action::VerifyMac,
+    Action::VerifyMacAndTranslatePin,
+];
+
+/// What is wrong with a document that is to be the policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {cause}")]
+pub struct PolicyInvalid {
+    /// The field, such as `grants[2].key`.
+    pub path: String,
+    /// What is wrong with it.
+    pub cause: &'static str,
+}
+
+const PRINCIPALS_MAX: usize = 1_000;
+const GRANTS_MAX: usize = 5_000;
+/// How many patterns, calls or formats stand in one list.
+const LIST_MAX: usize = 100;
+const NAME_LEN_MAX: usize = 255;
+const ID_LEN_MAX: usize = 63;
+
+impl Policy {
+    /// Checks a policy that is to be put in force in a realm.
+    pub fn check(&self, realm: Realm) -> Result<(), PolicyInvalid> {
+        let is_live = realm == Realm::Live;
+        ensure(self.votes_required <= 10, "votes_required", "is 10 at most")?;
+        let is_dual = self.votes_required > 0 || !is_live;
+        ensure(
+            is_dual,
+            "votes_required",
+            "is at least 1: dual control is waived in realm dev alone",
+        )?;
+        let seconds = (60..=86_400).contains(&self.approval_seconds);
+        ensure(seconds, "approval_seconds", "is 60 to 86,400")?;
+        if let AuditMode::Summary { seconds } = self.audit {
+            ensure((1..=60).contains(&seconds), "summary_seconds", "is 1 to 60")?;
+        }
+        self.check_principals()?;
+        ensure(self.grants.len() <= GRANTS_MAX, "grants", "are 5,000 at most")?;
+        let backends: HashSet<&str> = self.of_role(Role::Backend).map(|one| &*one.name).collect();
+        for (index, grant) in self.grants.iter().enumerate() {
+            grant.check_form(&backends).map_err(|invalid| invalid.of("grants", index))?;
+        }
+        let officers: BTreeSet<&str> =
+            self.of_role(Role::Officer).map(|one| &*one.person).collect();
+        // One asks and so many others approve; with fewer nobody could ever mend the policy.
+        let needed = usize::try_from(self.votes_required).map_or(usize::MAX, |votes| votes + 1);
+        let can_change = !is_live || officers.len() >= needed;
+        ensure(
+            can_change,
+            "principals",
+            "have too few officers to approve what one of them asks for",
+        )
+    }
+
+    fn check_principals(&self) -> Result<(), PolicyInvalid> {
+        ensure(self.principals.len() <= PRINCIPALS_MAX, "principals", "are 1,000 at most")?;
+        let mut names = HashSet::new();
+        let mut persons: BTreeMap<&str, Role> = BTreeMap::new();
+        for (index, principal) in self.principals.iter().enumerate() {
+            let checked = principal.check_form().and_then(|()| {
+                ensure(names.insert(&*principal.name), "name", "stands there twice")?;
+                let role = principal.role;
+                // No person has two roles, so none has two that exclude each other (SEC-90).
+                let one = principal.person.is_empty()
+                    || *persons.entry(&principal.person).or_insert(role) == role;
+                ensure(one, "role", "is another than the same person has elsewhere")
+            });
+            checked.map_err(|invalid| invalid.of("principals", index))?;
+        }
+        Ok(())
+    }
+
+    fn of_role(&self, role: Role) -> impl Iterator<Item = &Principal> {
+        self.principals.iter().filter(move |principal| principal.role == role)
+    }
+}
+
+impl Principal {
+    fn check_form(&self) -> Result<(), PolicyInvalid> {
+        ensure(
+            is_uri(&self.name),
+            "name",
+            "is no URI of at most 255 ASCII characters, without `*`",
+        )?;
+        match self.role {
+            Role::Auditor | Role::Custodian | Role::Officer | Role::Operator => {
+                let cause =
+                    "is 1 to 63 of `a` to `z`, `0` to `9`, `.` and `-`: the role is a person's";
+                ensure(is_person(&self.person), "person", cause)?;
+            }
+            Role::Backend | Role::TerminalRelay => {
+                ensure(self.person.is_empty(), "person", "is empty: the role is a machine's")?;
+            }
+            Role::Service | Role::Stranger | Role::Terminal => {
+                return Err(PolicyInvalid::new("role", "is none that a policy gives"));
+            }
+        }
+        let sees = self.role == Role::Backend || self.profiles.is_empty();
+        ensure(sees, "profiles", "are for backends")?;
+        check_patterns("profiles", &self.profiles, |one| is_pattern(one, PROFILES))
+    }
+}
+
+impl Grant {
+    fn check_form(&self, backends: &HashSet<&str>) -> Result<(), PolicyInvalid> {
+        ensure(is_pattern(&self.key, KEYS), "key", NO_KEY)?;
+        ensure(!self.principals.is_empty(), "principals", "are at least one")?;
+        // A pattern may stand for who comes later; a name that is no backend's is a slip.
+        let is_backend = |name: &str| match name.strip_suffix('*') {
+            Some(beginning) => beginning.is_empty() || is_uri(beginning),
+            None => backends.contains(name),
+        };
+        check_list("principals", &self.principals, is_backend, "is the name of no backend")?;
+        ensure(!self.calls.is_empty(), "calls", "are at least one")?;
+        let is_call = |name: &str| GRANTED.iter().any(|action| action.as_str() == name);
+        check_list("calls", &self.calls, is_call, "is no call that uses keys which are granted")?;
+        let is_format = |word: &str| FORMATS.iter().any(|format| format_word(*format) == word);
+        for (path, formats) in
+            [("pin_formats_in", &self.pin_formats_in), ("pin_formats_out", &self.pin_formats_out)]
+        {
+            check_list(path, formats, is_format, "is no PIN block format")?;
+        }
+        check_patterns("partner_keys", &self.partner_keys, |one| is_pattern(one, KEYS))?;
+        let lasts = self.not_before.zip(self.not_after).is_none_or(|(from, to)| from <= to);
+        ensure(lasts, "not_after", "is before `not_before`")
+    }
+}
+
+const NO_KEY: &str = "is no name of its collection, and no beginning of one before a `*`";
+
+impl PolicyInvalid {
+    fn new(path: impl Into<String>, cause: &'static str) -> Self {
+        Self { path: path.into(), cause }
+    }
+
+    /// The same fault, seen from the document.
+    fn of(self, list: &str, index: usize) -> Self {
+        Self { path: format!("{list}[{index}].{}", self.path), ..self }
+    }
+}
+
+fn ensure(holds: bool, path: &str, cause: &'static str) -> Result<(), PolicyInvalid> {
+    if holds { Ok(()) } else { Err(PolicyInvalid::new(path, cause)) }
+}
+
+fn check_patterns(
+    path: &str,
+    patterns: &[String],
+    is_right: impl Fn(&str) -> bool,
+) -> Result<(), PolicyInvalid> {
+    check_list(path, patterns, is_right, NO_KEY)
+}
+
+fn check_list(
+    path: &str,
+    list: &[String],
+    is_right: impl Fn(&str) -> bool,
+    cause: &'static str,
+) -> Result<(), PolicyInvalid> {
+    ensure(list.len() <= LIST_MAX, path, "has more than 100 members")?;
+    match list.iter().position(|one| !is_right(one)) {
+        Some(index) => Err(PolicyInvalid::new(format!("{path}[{index}]"), cause)),
+        None => Ok(()),
+    }
+}
+
+/// Whether this may be the URI name of a certificate (RFC 3986, 3.1: a scheme, a colon, the rest).
+fn is_uri(name: &str) -> bool {
+    let Some((scheme, rest)) = name.split_once(':') else { return false };
+    let of_scheme = |octet: u8| octet.is_ascii_alphanumeric() || b"+-.".contains(&octet);
+    scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(of_scheme)
+        && !rest.is_empty()
+        && name.len() <= NAME_LEN_MAX
+        && name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b'*')
+}
+
+fn is_person(person: &str) -> bool {
+    let of_person = |octet: u8| {
+        octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'.' || octet == b'-'
+    };
+    (1..=ID_LEN_MAX).contains(&person.len()) && person.bytes().all(of_person)
+}
+
+/// Whether this names something of a collection, or the beginning of names before a `*`.
+fn is_pattern(pattern: &str, collection: &str) -> bool {
+    let Some(name) = pattern.strip_prefix(collection) else { return false };
+    let of_id = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-';
+    let (id, is_open) = match name.strip_suffix('*') {
+        Some(beginning) => (beginning, true),
+        None => (name, false),
+    };
+    id.len() <= ID_LEN_MAX
+        && id.bytes().all(of_id)
+        && (is_open && id.is_empty() || id.starts_with(|first: char| first.is_ascii_lowercase()))
+        && (is_open || !id.ends_with('-'))
+}

@@ -1,0 +1,134 @@
+//! The same decision in words, for officers and auditors who ask why.
+
+use super::super::caller::{Action, Caller, Role};
+use super::super::clock::UnixMillis;
+use super::decide::{Asked, Lack};
+use super::moment;
+use super::{GRANTED, Grant, KeyUse, Policy, callers_of};
+
+/// What the policy is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The name of a principal.
+    pub principal: &'a str,
+    /// The call.
+    pub action: Action,
+    /// The keys of the call, as far as they are asked about.
+    pub keys: &'a [KeyUse<'a>],
+    /// The id in `profiles/{id}` of the profile, or of the terminal's profile.
+    pub profile: Option<&'a str>,
+}
+
+/// What the policy answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// Whether it allows the call now.
+    pub allowed: bool,
+    /// The rules that were asked, in their order, each with its answer; the last one decided.
+    pub because: Vec<String>,
+}
+
+impl Policy {
+    /// Explains what a call would be answered, as far as the policy decides it.
+    #[must_use]
+    pub fn explain(&self, question: &Question<'_>, now: UnixMillis) -> Explanation {
+        let mut because = Vec::new();
+        let allowed = self.explain_to(question, now, &mut because).is_some();
+        Explanation { allowed, because }
+    }
+
+    /// Tells each rule that is asked; none at the first that refuses.
+    fn explain_to(
+        &self,
+        question: &Question<'_>,
+        now: UnixMillis,
+        because: &mut Vec<String>,
+    ) -> Option<()> {
+        let Question { principal: name, action, keys, profile } = *question;
+        let Some(principal) = self.principal(name) else {
+            because.push(format!("no principal is named {name}: the caller is nobody"));
+            return None;
+        };
+        let role = principal.role;
+        because.push(format!("{name} has the role {}", role.as_str()));
+        let caller = Caller::new(name, &principal.person, role, "");
+        let roles: Vec<&str> = callers_of(action).iter().map(|role| role.as_str()).collect();
+        let (call, roles) = (action.as_str(), roles.join(", "));
+        if self.decide(&caller, action).is_err() {
+            because.push(format!("{call} is for {roles} alone"));
+            return None;
+        }
+        because.push(format!("{call} is for {roles}"));
+        if role != Role::Backend {
+            because.push("the role may make it with every resource".to_owned());
+            return Some(());
+        }
+        if let Some(profile) = profile {
+            let sees = self.sees_profile(&caller, profile);
+            let word = if sees { "is" } else { "is not" };
+            because.push(format!("profiles/{profile} {word} among the profiles of {name}"));
+            sees.then_some(())?;
+        }
+        if GRANTED.contains(&action) && keys.is_empty() && action != Action::CreateTerminal {
+            because.push("it needs a grant for each of its keys, and none was named".to_owned());
+            return None;
+        }
+        self.explain_keys(&caller, action, keys, now, because)
+    }
+
+    fn explain_keys(
+        &self,
+        caller: &Caller,
+        action: Action,
+        keys: &[KeyUse<'_>],
+        now: UnixMillis,
+        because: &mut Vec<String>,
+    ) -> Option<()> {
+        let named: Vec<(&str, &KeyUse<'_>)> =
+            keys.iter().filter_map(|asked| Some((asked.key.ok()?, asked))).collect();
+        if let Some((key, _)) = named.iter().find(|(key, _)| !self.knows_key(caller, key)) {
+            because.push(format!(
+                "no grant names the caller and keys/{key}: it is told that there is no such key"
+            ));
+            return None;
+        }
+        let ids: Vec<&str> = named.iter().map(|(key, _)| *key).collect();
+        for (key, with) in named {
+            let asked = Asked { action, key, with, partners: &ids, now };
+            let grants = self.grants.iter().enumerate();
+            let naming = grants.filter(|(_, grant)| grant.names(caller.name(), key));
+            let (allowing, lacking): (Vec<_>, Vec<_>) =
+                naming.partition(|(_, grant)| grant.check(&asked).is_ok());
+            // What decided stands last.
+            for (index, grant) in lacking.into_iter().chain(allowing) {
+                because.push(format!("grants[{index}], for keys/{key}: {}", answer(grant, &asked)));
+            }
+            self.granted(caller.name(), &asked).ok()?;
+        }
+        Some(())
+    }
+}
+
+/// What one grant says to a use of its key.
+fn answer(grant: &Grant, asked: &Asked<'_>) -> String {
+    match grant.check(asked) {
+        Ok(0) => "allows it".to_owned(),
+        Ok(rate) => format!("allows it, {rate} times a minute"),
+        Err(Lack::Key) => "names another caller or key".to_owned(),
+        Err(Lack::Call) => format!("is for {} alone", grant.calls.join(", ")),
+        Err(Lack::Time) => {
+            let from = grant.not_before.map(|from| format!(" from {}", moment::text(from)));
+            let to = grant.not_after.map(|to| format!(" until {}", moment::text(to)));
+            format!("holds{}{} alone", from.unwrap_or_default(), to.unwrap_or_default())
+        }
+        Err(Lack::Format) => {
+            let listed = |words: &[String]| match words {
+                [] => "all".to_owned(),
+                words => words.join(", "),
+            };
+            let (come, go) = (listed(&grant.pin_formats_in), listed(&grant.pin_formats_out));
+            format!("lets in {come}, and lets out {go}")
+        }
+        Err(Lack::Partner) => format!("is for use with {} alone", grant.partner_keys.join(", ")),
+    }
+}
