@@ -13,8 +13,8 @@ pub enum Error {
         /// What is wrong with it; never its content.
         cause: &'static str,
     },
-    /// What the command is about may not be known to its caller: it is told what it would be told if
-    /// there were nothing of that name.
+    /// What the command is about may not be known to its caller, who is told what it would be told
+    /// if there were nothing of that name.
     #[error("{}", .reason.as_str())]
     Hidden {
         /// The stable reason.

@@ -4,7 +4,9 @@ use super::activation::record::{KeyStanding, Terminal};
 use super::transaction_key::{check_serves, check_strangers, terminal_of};
 use super::{Error, Ksn, audited};
 use crate::activation::State;
-use crate::vault::{Action, Caller, KeyRecord, Operation, Reason, UnixMillis, Vault};
+use crate::vault::{
+    Action, Caller, Denial, KeyRecord, KeyUse, Operation, Reason, UnixMillis, Vault,
+};
 
 /// Whose a key serial number is.
 #[derive(Debug)]
@@ -44,8 +46,10 @@ async fn look_up(vault: &Vault, caller: &Caller, ksn: &Ksn) -> Result<Found, Err
         None => None,
     };
     let terminal = terminal.filter(|terminal| terminal.check_seen(vault, caller).is_ok());
-    if terminal.is_none() && !vault.policy().knows_key(caller, &name) {
-        return Err(Error::Hidden { reason: Reason::KeyNotFound, rule: "grant" });
+    if terminal.is_none() {
+        let key = [KeyUse::of(Ok(&name))];
+        let granted = vault.policy().decide_keys(caller, Action::LookupKsn, &key, now);
+        granted.map_err(|Denial { error, rule }| Error::Hidden { reason: error.reason(), rule })?;
     }
     let verdict = judge(&bdk, terminal.as_ref(), &id, now);
     let owner = terminal.map(|terminal| Owner {

@@ -238,8 +238,9 @@ impl<'a, R: Record> Scan<'a, R> {
     }
 }
 
-/// A page that is being filled with what becomes of records. Those of which nothing becomes leave no
-/// gap: a page is full while there are more, and its end says nothing of a record that is not shown.
+/// A page that is being filled with what becomes of records. Those of which nothing becomes leave
+/// no gap: a page is full while there are more, and its end says nothing of a record that is not
+/// shown.
 struct Filling<T> {
     rows: Vec<T>,
     last: Option<String>,

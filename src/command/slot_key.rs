@@ -18,8 +18,8 @@ pub struct SlotKey {
 }
 
 impl SlotKey {
-    /// The derivation key; nothing for a terminal that the caller does not know, or that has no such
-    /// key.
+    /// The derivation key; nothing for a terminal that the caller does not know, or that has no
+    /// such key.
     pub(super) async fn behind(&self, vault: &Vault, caller: &Caller) -> Result<Behind, Error> {
         let terminal = vault.get::<Terminal>(&self.terminal).await?;
         let seen = terminal.filter(|one| one.record.check_seen(vault, caller).is_ok());

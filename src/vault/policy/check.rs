@@ -6,10 +6,13 @@ use super::super::caller::{Action, Role};
 use super::super::seal::Realm;
 use super::{AuditMode, FORMATS, Grant, KEYS, PROFILES, Policy, Principal, format_word};
 
-/// The calls that grants open, each with the keys that it uses.
-pub const GRANTED: [Action; 5] = [
+/// The calls that grants speak of: of backends those that use keys, or tell of one; and an
+/// officer's export of initial keys, which a grant approves beforehand.
+pub const GRANTED: [Action; 7] = [
     Action::CreateTerminal,
+    Action::ExportInitialKey,
     Action::GenerateMac,
+    Action::LookupKsn,
     Action::TranslatePin,
     Action::VerifyMac,
     Action::VerifyMacAndTranslatePin,
@@ -50,9 +53,10 @@ impl Policy {
         }
         self.check_principals()?;
         ensure(self.grants.len() <= GRANTS_MAX, "grants", "are 5,000 at most")?;
-        let backends: HashSet<&str> = self.of_role(Role::Backend).map(|one| &*one.name).collect();
+        let granted = self.of_role(Role::Backend).chain(self.of_role(Role::Officer));
+        let granted: HashSet<&str> = granted.map(|one| &*one.name).collect();
         for (index, grant) in self.grants.iter().enumerate() {
-            grant.check_form(&backends).map_err(|invalid| invalid.of("grants", index))?;
+            grant.check_form(&granted).map_err(|invalid| invalid.of("grants", index))?;
         }
         let officers: BTreeSet<&str> =
             self.of_role(Role::Officer).map(|one| &*one.person).collect();
@@ -116,18 +120,23 @@ impl Principal {
 }
 
 impl Grant {
-    fn check_form(&self, backends: &HashSet<&str>) -> Result<(), PolicyInvalid> {
+    fn check_form(&self, granted: &HashSet<&str>) -> Result<(), PolicyInvalid> {
         ensure(is_pattern(&self.key, KEYS), "key", NO_KEY)?;
         ensure(!self.principals.is_empty(), "principals", "are at least one")?;
-        // A pattern may stand for who comes later; a name that is no backend's is a slip.
-        let is_backend = |name: &str| match name.strip_suffix('*') {
+        // A pattern may stand for who comes later; a name that is nobody's is a slip.
+        let is_granted = |name: &str| match name.strip_suffix('*') {
             Some(beginning) => beginning.is_empty() || is_uri(beginning),
-            None => backends.contains(name),
+            None => granted.contains(name),
         };
-        check_list("principals", &self.principals, is_backend, "is the name of no backend")?;
+        check_list(
+            "principals",
+            &self.principals,
+            is_granted,
+            "is no backend's name, nor an officer's",
+        )?;
         ensure(!self.calls.is_empty(), "calls", "are at least one")?;
         let is_call = |name: &str| GRANTED.iter().any(|action| action.as_str() == name);
-        check_list("calls", &self.calls, is_call, "is no call that uses keys which are granted")?;
+        check_list("calls", &self.calls, is_call, "is no call that grants speak of")?;
         let is_format = |word: &str| FORMATS.iter().any(|format| format_word(*format) == word);
         for (path, formats) in
             [("pin_formats_in", &self.pin_formats_in), ("pin_formats_out", &self.pin_formats_out)]
