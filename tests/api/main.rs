@@ -28,6 +28,7 @@ mod profiles;
 mod published;
 mod reasons;
 mod relay;
+mod separation;
 mod server;
 mod slot_keys;
 mod states;

@@ -75,7 +75,7 @@ impl Service {
         assert!(self.update(request).await.is_ok(), "{profile} takes {key}");
     }
 
-    async fn get_profile(&self, id: &str) -> proto::Profile {
+    pub(crate) async fn get_profile(&self, id: &str) -> proto::Profile {
         let request = proto::GetProfileRequest { name: format!("profiles/{id}") };
         answer(self.client.terminals().get_profile(request).await).profile.expect("a profile")
     }
