@@ -45,7 +45,7 @@ struct Service {
 impl Service {
     fn start(data: &str) -> Self {
         let mut child = Command::new(FIRSTKEYD)
-            .args(["--dev", "--listen", "127.0.0.1:0", "--data", data])
+            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data", data])
             .current_dir(ROOT)
             .stderr(Stdio::piped())
             .spawn()

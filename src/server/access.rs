@@ -84,7 +84,7 @@ impl Access {
 
     /// Certifies a service for its host names and addresses.
     pub fn issue_server(&self, hosts: &[&str], validity: Validity) -> Result<Issued, IssueFailed> {
-        issue(|key| self.server.issue_server(&key.public(), hosts, validity))
+        issue_server(&self.server, hosts, validity)
     }
 
     /// Certifies a caller of a plane.
@@ -97,6 +97,15 @@ impl Access {
         let authority = self.planes.get(&plane).ok_or(IssueFailed)?;
         issue_client(authority, uri_name, validity)
     }
+}
+
+/// Certifies a service for its host names and addresses.
+pub fn issue_server(
+    authority: &Authority,
+    hosts: &[&str],
+    validity: Validity,
+) -> Result<Issued, IssueFailed> {
+    issue(|key| authority.issue_server(&key.public(), hosts, validity))
 }
 
 /// Certifies a caller by the authority of its plane.

@@ -84,8 +84,8 @@ impl Tls {
     /// Puts other certificates in force on several listeners: on all of them, or on none.
     pub fn replace(listeners: &[Arc<Self>], material: &Material) -> Result<(), TlsError> {
         let make = |tls: &Arc<Self>| Current::make(&tls.planes, material, &tls.clock);
-        let made: Vec<Current> = listeners.iter().map(make).collect::<Result<_, _>>()?;
-        for (tls, current) in listeners.iter().zip(made) {
+        let all: Vec<Current> = listeners.iter().map(make).collect::<Result<_, _>>()?;
+        for (tls, current) in listeners.iter().zip(all) {
             *tls.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(current);
         }
         Ok(())

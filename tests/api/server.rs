@@ -131,7 +131,7 @@ struct Process {
 fn firstkeyd(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firstkeyd"));
     command
-        .arg("--data")
+        .args(["serve", "--data"])
         .arg(folder.join("data"))
         .args(["--dev-keys", concat!(env!("CARGO_MANIFEST_DIR"), "/keys-dev")])
         .stdin(Stdio::null())
@@ -164,7 +164,7 @@ impl Process {
             let lines = self.log.lock().unwrap();
             let parsed = lines.iter().filter_map(|line| serde_json::from_str(line).ok());
             let serving = parsed.into_iter().find(|line: &serde_json::Value| {
-                line["message"] == "serving" && line["target"] == "firstkeyd"
+                line["message"] == "serving" && line["target"] == "firstkeyd::serve"
             });
             if let Some(line) = serving {
                 return line["address"].as_str().unwrap().to_owned();
@@ -278,8 +278,12 @@ fn it_does_not_start_when_it_is_not_safe_or_not_understood() {
         assert!(!output.status.success(), "{arguments:?}: {text}");
         assert!(text.contains(told), "{arguments:?}: {text}");
     };
-    refused(&["--listen", "127.0.0.1:0"], None, "only with --dev");
-    refused(&["--listen", "127.0.0.1:0"], Some(("FIRSTKEY_DEV", "false")), "only with --dev");
+    refused(&["--listen", "127.0.0.1:0"], None, "no means to authenticate");
+    refused(
+        &["--listen", "127.0.0.1:0"],
+        Some(("FIRSTKEY_DEV", "false")),
+        "no means to authenticate",
+    );
     refused(&["--dev", "--listen", "0.0.0.0:0"], None, "loopback only");
     refused(&["--dev", "--listen", "[::]:0"], None, "loopback only");
     refused(&["--dev"], Some(("FIRSTKEY_LISTEN", "192.0.2.1:7443")), "loopback only");
@@ -287,7 +291,7 @@ fn it_does_not_start_when_it_is_not_safe_or_not_understood() {
     refused(&["--dev", "--listne", "127.0.0.1:0"], None, "--listne");
     refused(&["--config", unknown.to_str().unwrap()], None, "lissten");
     refused(&["--config", broken.to_str().unwrap()], None, "broken.toml");
-    refused(&["--config", live.to_str().unwrap()], None, "only with --dev");
+    refused(&["--config", live.to_str().unwrap()], None, "no means to authenticate");
     refused(&["--config", "/nowhere.toml"], None, "/nowhere.toml");
     refused(&["--dev", "--drain-seconds", "601"], None, "600");
     refused(&["--dev", "--log", "[[[", "--listen", "127.0.0.1:0"], None, "[[[");

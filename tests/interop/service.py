@@ -28,12 +28,13 @@ class Authority(NamedTuple):
 
 
 class Service:
-    """`firstkeyd --dev` on a free port of loopback, with a fresh store."""
+    """`firstkeyd serve --dev` on a free port of loopback, with a fresh store."""
 
     def __init__(self) -> None:
         self._data = Path(tempfile.mkdtemp(prefix="firstkey-interop-"))
         atexit.register(shutil.rmtree, self._data, ignore_errors=True)
-        command = [BUILD / "debug" / "firstkeyd", "--dev", "--listen", "127.0.0.1:0"]
+        command = [BUILD / "debug" / "firstkeyd", "serve", "--dev", "--listen",
+                   "127.0.0.1:0"]
         self._process = subprocess.Popen([*command, "--data", self._data], cwd=ROOT,
                                          stderr=subprocess.PIPE, text=True)
         atexit.register(self._stop)

@@ -22,7 +22,7 @@ impl Service {
     /// Starts it over a folder and waits until it serves.
     pub(crate) fn start(data: &Path, address: &str) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
-            .args(["--dev", "--dev-keys"])
+            .args(["serve", "--dev", "--dev-keys"])
             .arg(project().join("keys-dev"))
             .arg("--data")
             .arg(data)

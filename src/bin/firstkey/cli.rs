@@ -43,7 +43,9 @@ pub(crate) enum Command {
 
 /// `firstkey dev`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  firstkey dev\n  firstkey dev --once --json")]
+#[command(
+    after_help = "Examples:\n  firstkey dev\n  firstkey dev --once --json\n  firstkey dev --tls --data ./data"
+)]
 pub(crate) struct Dev {
     /// Leave after the demonstration, with status 0 when all of it succeeded.
     #[arg(long)]
@@ -54,6 +56,10 @@ pub(crate) struct Dev {
     /// Keep the store here. Otherwise it lives in a fresh temporary folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Serve TLS: certificates for every role are made below the data folder, and callers are told
+    /// apart by them.
+    #[arg(long)]
+    pub(crate) tls: bool,
     /// The port on loopback; 0 takes a free one.
     #[arg(long, default_value_t = 7443, value_name = "PORT")]
     pub(crate) port: u16,

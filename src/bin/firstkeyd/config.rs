@@ -1,78 +1,101 @@
 //! The service's settings: flags before `FIRSTKEY_` environment before a TOML file before defaults.
-//!
-//! A setting that nobody knows is refused wherever it stands: a misspelt limit must not pass for
-//! the default.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use clap::Parser;
+use firstkey::grpc::Plane;
 use serde::Deserialize;
+
+use crate::cli::Flags;
+use crate::shared::access::Files;
 
 /// The first word of every environment variable that this program reads.
 const ENVIRONMENT: &str = "FIRSTKEY_";
 /// What the tool reads, which may be set where the service is started too.
 const OF_THE_TOOL: [&str; 4] = ["FIRSTKEY_CA", "FIRSTKEY_CERT", "FIRSTKEY_KEY", "FIRSTKEY_SERVER"];
 
-/// The payment key service.
-#[derive(Debug, Parser)]
-#[command(name = "firstkeyd", version, about, long_about = None)]
-#[command(after_help = "Examples:
-  firstkeyd --dev --data ./data
-  FIRSTKEY_LISTEN=127.0.0.1:7443 firstkeyd --dev --config firstkeyd.toml")]
-pub(crate) struct Flags {
-    /// A TOML file with the settings below, by their long names.
-    #[arg(long, env = "FIRSTKEY_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// The address to serve on. Development: loopback only. [default: 127.0.0.1:7443]
-    #[arg(long, env = "FIRSTKEY_LISTEN", value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
-    /// The folder of the embedded store, made if it is not there.
-    #[arg(long, env = "FIRSTKEY_DATA", value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Serve for development: published keys, plain text on loopback. Never for real PINs.
-    #[arg(long, env = "FIRSTKEY_DEV", num_args = 0..=1, default_missing_value = "true")]
-    dev: Option<bool>,
-    /// The folder of the development keys. [default: keys-dev]
-    #[arg(long, env = "FIRSTKEY_DEV_KEYS", value_name = "DIR")]
-    dev_keys: Option<PathBuf>,
-    /// What to log, e.g. `info` or `firstkey=debug`. [default: info]
-    #[arg(long, env = "FIRSTKEY_LOG", value_name = "FILTER")]
-    log: Option<String>,
-    /// How long calls in flight may take to end after SIGTERM, in seconds. [default: 20]
-    #[arg(long, env = "FIRSTKEY_DRAIN_SECONDS", value_name = "SECONDS")]
-    drain_seconds: Option<u64>,
-}
-
-/// The same settings in a file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    listen: Option<SocketAddr>,
-    data: Option<PathBuf>,
-    dev: Option<bool>,
-    dev_keys: Option<PathBuf>,
-    log: Option<String>,
-    drain_seconds: Option<u64>,
-}
-
 /// What the service runs with.
 #[derive(Debug)]
 pub(crate) struct Config {
-    pub(crate) listen: SocketAddr,
     pub(crate) data: PathBuf,
-    pub(crate) dev_keys: PathBuf,
     pub(crate) log: String,
     pub(crate) drain: Duration,
+    pub(crate) mode: Mode,
+}
+
+/// For development, or in earnest.
+#[derive(Debug)]
+pub(crate) enum Mode {
+    Development(Development),
+    Live(Live),
+}
+
+/// A development service.
+#[derive(Debug)]
+pub(crate) struct Development {
+    pub(crate) listen: SocketAddr,
+    pub(crate) keys: PathBuf,
+    pub(crate) tls: bool,
+}
+
+/// A service in earnest: whom it believes, and where its own secrets lie.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) node: String,
+    pub(crate) listeners: Vec<(SocketAddr, Vec<Plane>)>,
+    pub(crate) files: Files,
+    pub(crate) denied: Option<PathBuf>,
+    pub(crate) policy: Option<PathBuf>,
+    pub(crate) master_key: PathBuf,
+}
+
+/// The settings in a file. Paths count from the file's folder.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    data: Option<PathBuf>,
+    log: Option<String>,
+    drain_seconds: Option<u64>,
+
+    dev: Option<bool>,
+    dev_keys: Option<PathBuf>,
+    dev_tls: Option<bool>,
+    listen: Option<SocketAddr>,
+
+    node: Option<String>,
+    #[serde(default)]
+    listener: Vec<ListenerTable>,
+    tls: Option<TlsTable>,
+    #[serde(default)]
+    authorities: BTreeMap<String, PathBuf>,
+    denied: Option<PathBuf>,
+    policy: Option<PathBuf>,
+    master_key: Option<PathBuf>,
+}
+
+/// `[[listener]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListenerTable {
+    address: SocketAddr,
+    planes: Vec<String>,
+}
+
+/// `[tls]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsTable {
+    certificate: PathBuf,
+    key: PathBuf,
 }
 
 impl Config {
     /// Joins flags, environment and file; refuses what it does not know and what is not safe.
-    pub(crate) fn read() -> anyhow::Result<Self> {
+    pub(crate) fn read(flags: Flags) -> anyhow::Result<Self> {
         refuse_unknown_variables(std::env::vars_os().map(|(name, _)| name))?;
-        let flags = Flags::parse();
         let file = match &flags.config {
             Some(path) => read_file(path)?,
             None => File::default(),
@@ -81,43 +104,119 @@ impl Config {
     }
 
     fn join(flags: Flags, file: File) -> anyhow::Result<Self> {
-        let dev = flags.dev.or(file.dev).unwrap_or(false);
-        // Outside development the service needs TLS, client certificates and a seal. Until they
-        // are there, refusing is the one honest answer.
+        let drain_seconds = flags.drain_seconds.or(file.drain_seconds).unwrap_or(20);
+        ensure!(drain_seconds <= 600, "drain-seconds is at most 600");
+        let data = flags.data.clone().or_else(|| file.data.clone());
+        let log = flags.log.clone().or_else(|| file.log.clone());
+        let mode = if flags.dev.or(file.dev).unwrap_or(false) {
+            Mode::Development(Development::join(flags, file)?)
+        } else {
+            Mode::Live(Live::join(&flags, file)?)
+        };
+        let Some(data) = data else {
+            bail!("name the folder of the store: --data DIR or FIRSTKEY_DATA");
+        };
+        Ok(Self {
+            data,
+            log: log.unwrap_or_else(|| "info".to_owned()),
+            drain: Duration::from_secs(drain_seconds),
+            mode,
+        })
+    }
+}
+
+impl Development {
+    fn join(flags: Flags, file: File) -> anyhow::Result<Self> {
+        let is_live = file.node.is_some()
+            || !file.listener.is_empty()
+            || file.tls.is_some()
+            || !file.authorities.is_empty()
+            || file.denied.is_some()
+            || file.policy.is_some()
+            || file.master_key.is_some();
         ensure!(
-            dev,
-            "there are no means to authenticate callers: this version serves only with --dev, \
-             with published keys and without TLS, for trying it out"
+            !is_live,
+            "the file is of a service in earnest (node, listener, tls, authorities, denied, policy \
+             or master_key): take --dev away, or start --dev without it"
         );
         let listen = flags.listen.or(file.listen).unwrap_or(([127, 0, 0, 1], 7443).into());
         ensure!(
             listen.ip().is_loopback(),
-            "development serves in plain text and so on loopback only, not on {listen}"
+            "development serves published keys and so on loopback only, not on {listen}"
         );
-        let Some(data) = flags.data.or(file.data) else {
-            bail!("name the folder of the store: --data DIR or FIRSTKEY_DATA");
-        };
-        let drain_seconds = flags.drain_seconds.or(file.drain_seconds).unwrap_or(20);
-        ensure!(drain_seconds <= 600, "drain-seconds is at most 600");
         Ok(Self {
             listen,
-            data,
-            dev_keys: flags.dev_keys.or(file.dev_keys).unwrap_or_else(|| "keys-dev".into()),
-            log: flags.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
-            drain: Duration::from_secs(drain_seconds),
+            keys: flags.dev_keys.or(file.dev_keys).unwrap_or_else(|| "keys-dev".into()),
+            tls: flags.dev_tls.or(file.dev_tls).unwrap_or(false),
         })
     }
+}
+
+impl Live {
+    fn join(flags: &Flags, file: File) -> anyhow::Result<Self> {
+        let Some(tls) = file.tls else {
+            bail!(
+                "there are no means to authenticate callers: name a configuration with [tls] and \
+                 [authorities] by --config (`firstkeyd init DIR` makes one), or try things out with \
+                 --dev"
+            );
+        };
+        let is_dev = flags.listen.or(file.listen).is_some()
+            || flags.dev_keys.is_some()
+            || file.dev_keys.is_some()
+            || flags.dev_tls.or(file.dev_tls).is_some();
+        ensure!(
+            !is_dev,
+            "listen, dev_keys and dev_tls are for development: a service in earnest names its \
+             addresses as [[listener]]"
+        );
+        ensure!(
+            !file.listener.is_empty(),
+            "name at least one [[listener]] with address and planes"
+        );
+        let mut listeners = Vec::new();
+        for table in file.listener {
+            let planes = table.planes.iter().map(|word| plane(word)).collect::<Result<_, _>>()?;
+            listeners.push((table.address, planes));
+        }
+        let mut authorities = BTreeMap::new();
+        for (word, path) in file.authorities {
+            authorities.insert(plane(&word)?, path);
+        }
+        let files = Files { certificate: tls.certificate, key: tls.key, authorities };
+        let node = file.node.context("name this replica: node = \"node-1\"")?;
+        let master_key =
+            file.master_key.context("name the file of the master key: master_key = FILE")?;
+        let (denied, policy) = (file.denied, file.policy);
+        Ok(Self { node, listeners, files, denied, policy, master_key })
+    }
+}
+
+/// A plane by its word.
+pub(crate) fn plane(word: &str) -> anyhow::Result<Plane> {
+    let found = Plane::ALL.into_iter().find(|plane| plane.as_str() == word);
+    found.with_context(|| format!("{word} is no plane: activation, admin, data or terminals"))
 }
 
 fn read_file(path: &Path) -> anyhow::Result<File> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("can not read the configuration {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("in the configuration {}", path.display()))
+    let mut file: File = toml::from_str(&text)
+        .with_context(|| format!("in the configuration {}", path.display()))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let tls = file.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
+    [&mut file.data, &mut file.dev_keys, &mut file.denied, &mut file.policy, &mut file.master_key]
+        .into_iter()
+        .flatten()
+        .chain(tls)
+        .chain(file.authorities.values_mut())
+        .for_each(|path| *path = folder.join(&*path));
+    Ok(file)
 }
 
 /// Refuses a `FIRSTKEY_` variable that no flag reads.
 fn refuse_unknown_variables(names: impl Iterator<Item = std::ffi::OsString>) -> anyhow::Result<()> {
-    let command = <Flags as clap::CommandFactory>::command();
+    let command = <Flags as clap::Args>::augment_args(clap::Command::new("serve"));
     let known: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_env).collect();
     for name in names {
         let ours = name.to_string_lossy().starts_with(ENVIRONMENT)
@@ -131,11 +230,39 @@ fn refuse_unknown_variables(names: impl Iterator<Item = std::ffi::OsString>) -> 
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::cli::{Cli, Command};
 
     fn flags(arguments: &[&str]) -> Flags {
-        Flags::parse_from([&["firstkeyd"], arguments].concat())
+        let line = [&["firstkeyd", "serve"], arguments].concat();
+        let Command::Serve(flags) = Cli::parse_from(line).command else {
+            panic!("another command");
+        };
+        flags
     }
+
+    /// What is wrong with these settings.
+    fn told(arguments: &[&str], file: &str) -> String {
+        let file = toml::from_str(file).expect("well-formed settings");
+        format!("{:#}", Config::join(flags(arguments), file).unwrap_err())
+    }
+
+    const LIVE: &str = r#"
+        data = "data"
+        node = "node-1"
+        master_key = "master.key"
+        [[listener]]
+        address = "0.0.0.0:7443"
+        planes = ["admin", "data"]
+        [tls]
+        certificate = "server.crt"
+        key = "server.key"
+        [authorities]
+        admin = "admin.crt"
+        data = "data.crt"
+    "#;
 
     #[test]
     fn a_flag_wins_over_the_file() {
@@ -149,15 +276,40 @@ mod tests {
     #[test]
     fn an_unknown_setting_is_refused() {
         assert!(toml::from_str::<File>("devv = true").is_err());
+        assert!(toml::from_str::<File>("[tls]\ncertificate = \"a\"\nkey = \"b\"\nca = 1").is_err());
         assert!(refuse_unknown_variables(["FIRSTKEY_LISTEM".into()].into_iter()).is_err());
         assert!(refuse_unknown_variables(["FIRSTKEY_LISTEN".into()].into_iter()).is_ok());
+        assert!(refuse_unknown_variables(["FIRSTKEY_CERT".into()].into_iter()).is_ok());
+        assert!(told(&[], &LIVE.replace("\"data\"]", "\"dta\"]")).contains("dta is no plane"));
     }
 
     #[test]
-    fn nothing_but_development_starts_and_that_on_loopback() {
-        assert!(Config::join(flags(&["--data", "d"]), File::default()).is_err());
-        let open = flags(&["--dev", "--data", "d", "--listen", "0.0.0.0:7443"]);
-        assert!(Config::join(open, File::default()).is_err());
+    fn nothing_starts_without_the_means_to_authenticate() {
+        assert!(told(&["--data", "d"], "").contains("no means to authenticate"));
+        let open = told(&["--dev", "--data", "d", "--listen", "0.0.0.0:7443"], "");
+        assert!(open.contains("loopback only"));
         assert!(Config::join(flags(&["--dev", "--data", "d"]), File::default()).is_ok());
+        assert!(Config::join(flags(&[]), toml::from_str(LIVE).unwrap()).is_ok());
+        assert!(told(&["--dev"], LIVE).contains("of a service in earnest"));
+        assert!(told(&["--listen", "127.0.0.1:1"], LIVE).contains("for development"));
+        assert!(told(&["--tls"], LIVE).contains("for development"));
+        let no_listener = LIVE.replace("[[listener]]", "[other]");
+        assert!(toml::from_str::<File>(&no_listener).is_err());
+        assert!(told(&[], &LIVE.replace("node = \"node-1\"", "")).contains("node"));
+        assert!(told(&[], &LIVE.replace("master_key = \"master.key\"", "")).contains("master"));
+    }
+
+    #[test]
+    fn paths_count_from_the_folder_of_the_file() {
+        let name = format!("firstkeyd-config-{}", uuid::Uuid::new_v4());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, LIVE).unwrap();
+        let file = read_file(&path);
+        std::fs::remove_file(&path).unwrap();
+        let config = Config::join(flags(&[]), file.unwrap()).unwrap();
+        assert_eq!(config.data, std::env::temp_dir().join("data"));
+        let Mode::Live(live) = config.mode else { panic!("it is live") };
+        assert_eq!(live.files.key, std::env::temp_dir().join("server.key"));
+        assert_eq!(live.files.authorities[&Plane::Admin], std::env::temp_dir().join("admin.crt"));
     }
 }

@@ -1,51 +1,35 @@
-//! `firstkeyd`, the service: reads its settings, wires the parts, serves until it is told to stop.
+//! `firstkeyd`, the service, and what it takes to set one up.
 
+mod certificate;
+mod cli;
 mod config;
+mod init;
+mod live;
 mod logging;
+mod serve;
 
 #[path = "../shared/mod.rs"]
 mod shared;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use firstkey::server;
-use firstkey::vault::Gate;
+use clap::Parser as _;
 
-use crate::config::Config;
-use crate::shared::development;
+use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let hardening = firstkey::memory::harden_process();
-    let config = match Config::read() {
-        Ok(config) => config,
-        Err(error) => return shared::fail(&error),
+    // Before anything is read; what the system refuses, the service writes to its log.
+    let _ = firstkey::memory::harden_process();
+    let done = match Cli::parse().command {
+        Command::Serve(flags) => serve::run(flags),
+        Command::Init(init) => init::run(&init),
+        Command::Certificate(certificate) => certificate::run(&certificate),
     };
-    if let Err(error) = logging::begin(&config.log) {
-        return shared::fail(&error);
-    }
-    tracing::info!(?hardening, "process hardened");
-    match shared::runtime().and_then(|runtime| runtime.block_on(serve(config))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => shared::fail(&error),
-    }
+    done.unwrap_or_else(|error| shared::fail(&error))
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
-    let stop = shared::stop_signal()?;
-    let listener = tokio::net::TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("can not serve on {}", config.listen))?;
-    let address = listener.local_addr()?;
-    let passed = server::run_self_tests()?;
-    tracing::info!("self-tests passed");
-    let service = development::open(&config.data, &config.dev_keys).await?;
-    tracing::warn!(
-        "DEVELOPMENT: published keys, plain text, no authentication; never for real PINs"
-    );
-    tracing::info!(%address, "serving");
-    let settings = development::settings(listener, config.drain)?;
-    server::serve(Gate::open(service.vault), passed, settings, stop).await?;
-    tracing::info!("stopped; every acknowledged call is durable");
-    Ok(())
+/// Says on standard output what was done. A reader that went away is no fault of ours.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }

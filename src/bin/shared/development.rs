@@ -3,24 +3,28 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use firstkey::crypto::certificate::authority::Authority;
 use firstkey::crypto::rng::SystemRng;
-use firstkey::grpc::Trust;
+use firstkey::grpc::{DenyList, Plane, Trust};
+use firstkey::server::access::Access;
 use firstkey::server::dev::{self, Keys, Pki};
-use firstkey::server::{Listener, Operations, Settings};
+use firstkey::server::{Listener, Operations, Settings, Tls};
 use firstkey::vault::store::SqliteStore;
 use firstkey::vault::{Caller, Clock as _, Opening, Vault};
 use tokio::net::TcpListener;
 
-use super::SystemClock;
+use super::{SystemClock, access};
 
-/// Where the authorities stand below the data folder.
+/// Where the authorities of devices and of the service stand below the data folder.
 pub(crate) const PKI: &str = "dev-pki";
+
+/// Where the certificates of callers stand below the data folder.
+const ACCESS: &str = "dev-tls";
 
 /// The name of the one replica that a development service has.
 const NODE: &str = "dev";
@@ -30,6 +34,8 @@ pub(crate) struct Service {
     pub(crate) vault: Arc<Vault>,
     #[allow(dead_code, reason = "only the tool's own demonstration needs the authorities again")]
     pub(crate) pki: Pki,
+    /// Where its certificates lie, laid out as [`access`] says.
+    pub(crate) access_folder: PathBuf,
 }
 
 /// Opens the store, loads the development keys, makes the authorities or takes those there are.
@@ -37,6 +43,8 @@ pub(crate) async fn open(data: &Path, keys: &Path) -> anyhow::Result<Service> {
     let keys = read_keys(keys)?;
     make_folder(data)?;
     let pki = open_pki(&data.join(PKI))?;
+    let access_folder = data.join(ACCESS);
+    open_access(&access_folder)?;
     let store = SqliteStore::open(&data.join("store"))
         .with_context(|| format!("can not open the store below {}", data.display()))?;
     let opening = Opening {
@@ -49,17 +57,55 @@ pub(crate) async fn open(data: &Path, keys: &Path) -> anyhow::Result<Service> {
     };
     let vault = Arc::new(Vault::open(opening).await.context("can not open the vault")?);
     dev::prepare(&vault, &keys, &pki).await.context("can not prepare for development")?;
-    Ok(Service { vault, pki })
+    Ok(Service { vault, pki, access_folder })
+}
+
+/// How callers come in to a development service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Whoever is on this machine may do everything.
+    PlainText,
+    /// By TLS, with certificates for each role and the development policy.
+    Tls,
 }
 
 /// How a development service is served.
-pub(crate) fn settings(socket: TcpListener, drain: Duration) -> anyhow::Result<Settings> {
+pub(crate) async fn settings(
+    service: &Service,
+    socket: TcpListener,
+    way: Way,
+    drain: Duration,
+) -> anyhow::Result<Settings> {
+    let (listener, trust) = match way {
+        Way::PlainText => {
+            let trust = Trust::ForDevOnly(Caller::for_dev_only("dev"));
+            (Listener::plain_for_dev_only(socket)?, trust)
+        }
+        Way::Tls => {
+            service.vault.install_policy(dev::policy()).await?;
+            let material = access::Files::below(&service.access_folder).read()?;
+            let tls = Tls::new(Plane::ALL.to_vec(), &material, Arc::new(SystemClock))?;
+            (Listener::tls(socket, Arc::new(tls)), Trust::Certificates(DenyList::default()))
+        }
+    };
     Ok(Settings {
-        listeners: vec![Listener::plain_for_dev_only(socket)?],
-        trust: Trust::ForDevOnly(Caller::for_dev_only("dev")),
+        listeners: vec![listener],
+        trust,
         reflection: true,
         drain,
         operations: Operations::default(),
+    })
+}
+
+/// Makes the certificates of a development service at the first time: its own, and one for each
+/// role and plane.
+fn open_access(folder: &Path) -> anyhow::Result<()> {
+    made_whole(folder, |beside| {
+        let validity = dev::validity(SystemClock.now().seconds());
+        let access = Access::generate("DEV-ONLY", validity)?;
+        let hosts = ["localhost", "127.0.0.1"];
+        let names = access::Names { hosts: &hosts, trust_domain: dev::TRUST_DOMAIN, validity };
+        access::write(beside, &access, &names)
     })
 }
 
@@ -77,19 +123,27 @@ pub(crate) fn read_keys(folder: &Path) -> anyhow::Result<Keys> {
 
 /// The authorities of a development service, made at the first time.
 pub(crate) fn open_pki(folder: &Path) -> anyhow::Result<Pki> {
-    if !folder.exists() {
+    made_whole(folder, |beside| {
         let pki = Pki::generate(SystemClock.now().seconds())?;
-        // Made beside its place and moved there whole: an interruption leaves all of it or nothing.
-        let beside = folder.with_extension("new");
-        if beside.exists() {
-            fs::remove_dir_all(&beside)?;
-        }
-        make_folder(&beside)?;
-        write_authority(&beside, "acquirer", &pki.acquirer)?;
-        write_authority(&beside, "vendor", &pki.vendor)?;
-        fs::rename(&beside, folder)?;
-    }
+        write_authority(beside, "acquirer", &pki.acquirer)?;
+        write_authority(beside, "vendor", &pki.vendor)
+    })?;
     read_pki(folder)
+}
+
+/// Makes a folder that is not there yet: beside its place, and moved there whole, so that an
+/// interruption leaves all of it or nothing.
+fn made_whole(folder: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    if folder.exists() {
+        return Ok(());
+    }
+    let beside = folder.with_extension("new");
+    if beside.exists() {
+        fs::remove_dir_all(&beside)?;
+    }
+    make_folder(&beside)?;
+    fill(&beside)?;
+    Ok(fs::rename(&beside, folder)?)
 }
 
 /// The authorities that stand in a folder.

@@ -1,5 +1,6 @@
 //! What both binaries need of the outside: signals, the clock, logging, the development folders.
 
+pub(crate) mod access;
 pub(crate) mod development;
 
 use std::future::Future;

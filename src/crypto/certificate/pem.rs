@@ -44,14 +44,14 @@ fn to_pem(label: &str, der: &[u8]) -> Zeroizing<String> {
     let text = Zeroizing::new(data_encoding::BASE64.encode(der));
     // Its room is set aside at once, so that no half of a key is left behind by a move.
     let mut pem = Zeroizing::new(String::with_capacity(2 * text.len() + 128));
-    pem.push_str(&format!("-----BEGIN {label}-----\n"));
+    pem.extend(["-----BEGIN ", label, "-----\n"]);
     for (index, character) in text.chars().enumerate() {
         if index > 0 && index % LINE_LEN == 0 {
             pem.push('\n');
         }
         pem.push(character);
     }
-    pem.push_str(&format!("\n-----END {label}-----\n"));
+    pem.extend(["\n-----END ", label, "-----\n"]);
     pem
 }
 

@@ -1,0 +1,150 @@
+//! A service in earnest: its files, its vault, its listeners, and what SIGHUP reads again.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use firstkey::crypto::rng::SystemRng;
+use firstkey::grpc::{Denied, DenyList};
+use firstkey::memory::SecretPage;
+use firstkey::server::{Listener, Material, Tls};
+use firstkey::vault::store::SqliteStore;
+use firstkey::vault::{MasterKey, Opening, Policy, Realm, Vault};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
+
+use crate::config::Live;
+use crate::shared::development::make_folder;
+use crate::shared::{SystemClock, access};
+
+/// Opens the store under the master key, and puts the first policy in force where there is none.
+pub(crate) async fn open_vault(data: &Path, live: &Live) -> anyhow::Result<Arc<Vault>> {
+    let master_key = read_master_key(&live.master_key)?;
+    let policy = live.policy.as_deref().map(read_policy).transpose()?;
+    make_folder(data)?;
+    let store = SqliteStore::open(&data.join("store"))
+        .with_context(|| format!("can not open the store below {}", data.display()))?;
+    let opening = Opening {
+        store: Arc::new(store),
+        master_key,
+        realm: Realm::Live,
+        clock: Arc::new(SystemClock),
+        rng: Arc::new(SystemRng::new()),
+        node: live.node.clone(),
+    };
+    let vault = Arc::new(Vault::open(opening).await.context("can not open the vault")?);
+    if let Some(policy) = policy
+        && vault.install_policy(policy).await.context("can not put the policy in force")?
+    {
+        tracing::info!("the first policy is in force; from now on it changes by SetPolicy");
+    }
+    ensure!(
+        vault.policy().version > 0,
+        "the store holds no policy, so nobody would be let in: name a file by policy = FILE"
+    );
+    tracing::warn!(
+        "the master key lies in a file: keep it from whoever may not open the store, and out of \
+         the store's backups"
+    );
+    Ok(vault)
+}
+
+/// The listeners, and what can be read again for them.
+pub(crate) struct Doors {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) denied: DenyList,
+    pub(crate) tls: Vec<Arc<Tls>>,
+}
+
+/// Reads certificates and the deny list, and binds every listener.
+pub(crate) async fn open_doors(live: &Live) -> anyhow::Result<Doors> {
+    let denied = DenyList::default();
+    denied.replace(read_denied(live)?);
+    let material = read_material(live)?;
+    let (mut listeners, mut addresses, mut tls) = (Vec::new(), Vec::new(), Vec::new());
+    for (address, planes) in &live.listeners {
+        let one = Tls::new(planes.clone(), &material, Arc::new(SystemClock))
+            .with_context(|| format!("listener {address}"))?;
+        let one = Arc::new(one);
+        let socket = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("can not serve on {address}"))?;
+        addresses.push(socket.local_addr()?);
+        listeners.push(Listener::tls(socket, Arc::clone(&one)));
+        tls.push(one);
+    }
+    Ok(Doors { listeners, addresses, denied, tls })
+}
+
+/// Reads certificates and the deny list again at each SIGHUP. What is open stays open; where
+/// something is wrong, all of it stays as it was.
+pub(crate) fn reload_on_hangup(
+    live: Live,
+    denied: DenyList,
+    tls: Vec<Arc<Tls>>,
+) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup()).context("can not wait for SIGHUP")?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match reload(&live, &denied, &tls) {
+                Ok(()) => tracing::info!("reloaded certificates, authorities and the deny list"),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::error!(error, "not reloaded: everything stays as it was");
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+fn reload(live: &Live, denied: &DenyList, tls: &[Arc<Tls>]) -> anyhow::Result<()> {
+    let list = read_denied(live)?;
+    Tls::replace(tls, &read_material(live)?)?;
+    denied.replace(list);
+    Ok(())
+}
+
+fn read_material(live: &Live) -> anyhow::Result<Material> {
+    refuse_shared(&live.files.key)?;
+    live.files.read()
+}
+
+fn read_denied(live: &Live) -> anyhow::Result<Denied> {
+    let Some(path) = &live.denied else { return Ok(Denied::default()) };
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("can not read the deny list {}", path.display()))?;
+    Denied::parse(&text).with_context(|| format!("in the deny list {}", path.display()))
+}
+
+fn read_policy(path: &Path) -> anyhow::Result<Policy> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("can not read the policy {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("in the policy {}", path.display()))
+}
+
+fn read_master_key(path: &Path) -> anyhow::Result<MasterKey> {
+    refuse_shared(path)?;
+    let bytes = Zeroizing::new(access::read(path)?);
+    let mut key = <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).map_err(|_| {
+        anyhow::anyhow!("the master key {} is not a file of 32 bytes", path.display())
+    })?;
+    Ok(MasterKey::new(SecretPage::taken_from(&mut key)?))
+}
+
+/// Refuses a file with a key that others than its owner may touch. Who reads such a file is its
+/// owner, or root.
+fn refuse_shared(path: &Path) -> anyhow::Result<()> {
+    let found = fs::metadata(path).with_context(|| format!("can not read {}", path.display()))?;
+    ensure!(
+        found.mode() & 0o077 == 0,
+        "{} may be read by others than its owner: chmod 600 it, and take what is in it for known",
+        path.display()
+    );
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! `firstkeyd serve`: wires the parts, and serves until it is told to stop.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use firstkey::grpc::Trust;
+use firstkey::memory::harden_process;
+use firstkey::server::{self, Operations, Settings};
+use firstkey::vault::{Gate, Vault};
+use tokio::net::TcpListener;
+
+use crate::cli::Flags;
+use crate::config::{Config, Development, Live, Mode};
+use crate::shared::development::{self, Way};
+use crate::{live, logging, shared};
+
+pub(crate) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
+    let config = Config::read(flags)?;
+    logging::begin(&config.log)?;
+    tracing::info!(hardening = ?harden_process(), "process hardened");
+    shared::runtime()?.block_on(serve(config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let stop = shared::stop_signal()?;
+    let Config { data, drain, mode, .. } = config;
+    let passed = server::run_self_tests()?;
+    tracing::info!("self-tests passed");
+    let (settings, vault) = match mode {
+        Mode::Development(dev) => for_development(&data, &dev, drain).await?,
+        Mode::Live(live) => in_earnest(&data, live, drain).await?,
+    };
+    server::serve(Gate::open(vault), passed, settings, stop).await?;
+    tracing::info!("stopped; every acknowledged call is durable");
+    Ok(())
+}
+
+async fn in_earnest(
+    data: &Path,
+    live: Live,
+    drain: Duration,
+) -> anyhow::Result<(Settings, Arc<Vault>)> {
+    // Whatever is wrong with the files is found before the store is touched.
+    let doors = live::open_doors(&live).await?;
+    let vault = live::open_vault(data, &live).await?;
+    live::reload_on_hangup(live, doors.denied.clone(), doors.tls)?;
+    for address in doors.addresses {
+        tracing::info!(%address, "serving");
+    }
+    let settings = Settings {
+        listeners: doors.listeners,
+        trust: Trust::Certificates(doors.denied),
+        reflection: false,
+        drain,
+        operations: Operations::default(),
+    };
+    Ok((settings, vault))
+}
+
+async fn for_development(
+    data: &Path,
+    dev: &Development,
+    drain: Duration,
+) -> anyhow::Result<(Settings, Arc<Vault>)> {
+    let socket = TcpListener::bind(dev.listen)
+        .await
+        .with_context(|| format!("can not serve on {}", dev.listen))?;
+    let address = socket.local_addr()?;
+    let way = if dev.tls { Way::Tls } else { Way::PlainText };
+    let service = development::open(data, &dev.keys).await?;
+    let settings = development::settings(&service, socket, way, drain).await?;
+    match way {
+        Way::Tls => tracing::warn!("DEVELOPMENT: published keys; never for real PINs"),
+        Way::PlainText => tracing::warn!(
+            "DEVELOPMENT: published keys, plain text, no authentication; never for real PINs"
+        ),
+    }
+    tracing::info!(%address, "serving");
+    Ok((settings, service.vault))
+}
