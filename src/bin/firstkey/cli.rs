@@ -43,9 +43,10 @@ pub(crate) enum Command {
 
 /// `firstkey dev`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  firstkey dev\n  firstkey dev --once --json\n  firstkey dev --tls --data ./data"
-)]
+#[command(after_help = "Examples:
+  firstkey dev
+  firstkey dev --once --json
+  firstkey dev --tls --data ./data")]
 pub(crate) struct Dev {
     /// Leave after the demonstration, with status 0 when all of it succeeded.
     #[arg(long)]

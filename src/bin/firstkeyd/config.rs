@@ -170,10 +170,7 @@ impl Live {
             "listen, dev_keys and dev_tls are for development: a service in earnest names its \
              addresses as [[listener]]"
         );
-        ensure!(
-            !file.listener.is_empty(),
-            "name at least one [[listener]] with address and planes"
-        );
+        ensure!(!file.listener.is_empty(), "name one [[listener]] or more");
         let mut listeners = Vec::new();
         for table in file.listener {
             let planes = table.planes.iter().map(|word| plane(word)).collect::<Result<_, _>>()?;
