@@ -27,6 +27,7 @@ mod pins;
 mod profiles;
 mod published;
 mod reasons;
+mod rejected;
 mod relay;
 mod separation;
 mod server;
