@@ -98,7 +98,7 @@ fn from_shown(shown: Shown) -> proto::Approval {
     let Shown { approval, state, votes_required } = shown;
     let (rejected_by, cause) = match approval.ending {
         Some(Ending::Rejected { by, cause }) => (by, cause),
-        Some(Ending::Executed) | None => (String::new(), String::new()),
+        Some(Ending::Executed { .. }) | None => (String::new(), String::new()),
     };
     let votes = approval.votes.into_iter().map(|vote| proto::ApprovalVote {
         person: vote.person,

@@ -13,6 +13,7 @@ use super::budget::hour_bucket;
 use super::caller::{Action, Caller, Role};
 use super::clock::UnixMillis;
 use super::error::Error;
+use super::idempotency;
 use super::policy::{Policy, Principal};
 use super::reason::Reason;
 use super::record::{Kind, Record, Versioned};
@@ -72,7 +73,10 @@ pub struct Vote {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Ending {
     /// The call was done.
-    Executed,
+    Executed {
+        /// When.
+        time: UnixMillis,
+    },
     /// Somebody rejected it.
     Rejected {
         /// Who, by name.
@@ -216,7 +220,7 @@ impl Approval {
     #[must_use]
     pub fn state(&self, quorum: &Quorum) -> ApprovalState {
         match &self.ending {
-            Some(Ending::Executed) => ApprovalState::Executed,
+            Some(Ending::Executed { .. }) => ApprovalState::Executed,
             Some(Ending::Rejected { .. }) => ApprovalState::Rejected,
             None if quorum.now >= self.expires => ApprovalState::Expired,
             None => {
@@ -224,6 +228,16 @@ impl Approval {
                 let enough = u32::try_from(votes).is_ok_and(|n| n >= quorum.votes_required());
                 if enough { ApprovalState::Approved } else { ApprovalState::Pending }
             }
+        }
+    }
+
+    /// Whether the answer of the call that was done is still kept. Who asks for the same and finds
+    /// it done came at the same time, and has only to look for the answer again.
+    #[must_use]
+    pub fn is_answered(&self, quorum: &Quorum) -> bool {
+        match &self.ending {
+            Some(Ending::Executed { time }) => quorum.now < time.plus_ms(idempotency::KEPT_MS),
+            Some(Ending::Rejected { .. }) | None => false,
         }
     }
 
@@ -416,7 +430,7 @@ impl Work {
             return Err(Error::Refused(Reason::ApprovalRequired));
         }
         let approvers = approval.record.approvers(quorum).into_iter().map(str::to_owned).collect();
-        approval.record.ending = Some(Ending::Executed);
+        approval.record.ending = Some(Ending::Executed { time: quorum.now });
         self.put(&approval)?;
         self.judged_by(quorum);
         self.approved_by(approvers);
@@ -447,5 +461,237 @@ mod base64 {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(from)?;
         BASE64.decode(text.as_bytes()).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::vault::testing::{Bench, caller};
+    use crate::vault::vault::{Purged, purge_expired};
+
+    /// Names of officers, each with the person behind it: two have two certificates.
+    const OFFICERS: [(&str, &str); 5] =
+        [("req", "rita"), ("req-2", "rita"), ("a", "ann"), ("a-2", "ann"), ("b", "bob")];
+
+    fn principal(place: usize, role: Role) -> Principal {
+        let (name, person) = OFFICERS[place];
+        Principal {
+            name: name.to_owned(),
+            person: person.to_owned(),
+            role,
+            profiles: Vec::new(),
+            calls_per_minute_max: 0,
+        }
+    }
+
+    fn approval() -> Approval {
+        Approval {
+            id: "a0".into(),
+            method: "ExportKey".into(),
+            resource: "keys/x".into(),
+            request: vec![1],
+            digest: [1; 32],
+            requester: "req".into(),
+            requester_person: "rita".into(),
+            votes: Vec::new(),
+            created: UnixMillis(0),
+            expires: UnixMillis(10),
+            ending: None,
+        }
+    }
+
+    fn quorum(realm: Realm, votes_required: u32, principals: Vec<Principal>) -> Quorum {
+        let policy = Policy { votes_required, principals, ..Policy::none() };
+        Quorum { policy: Versioned::absent(policy), realm, now: UnixMillis(1) }
+    }
+
+    fn officers() -> Vec<Principal> {
+        (0..OFFICERS.len()).map(|place| principal(place, Role::Officer)).collect()
+    }
+
+    fn officer(place: usize) -> Caller {
+        let (name, person) = OFFICERS[place];
+        Caller::new(name, person, Role::Officer, "")
+    }
+
+    /// The world around one approval: what an adversary may do with it, in any order.
+    #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+    struct World {
+        /// Who is an officer now.
+        officers: [bool; 5],
+        /// Who has pressed the button while an officer, whatever came of it.
+        pressed: [bool; 5],
+        required: u32,
+        late: bool,
+        rejected: bool,
+        executed: bool,
+    }
+
+    impl World {
+        fn quorum(&self) -> Quorum {
+            let role = |is_officer| if is_officer { Role::Officer } else { Role::Auditor };
+            let principals =
+                (0..5).map(|place| principal(place, role(self.officers[place]))).collect();
+            let mut quorum = quorum(Realm::Live, self.required, principals);
+            quorum.now = UnixMillis(if self.late { 10 } else { 1 });
+            quorum
+        }
+
+        /// The rule in its shortest form: places 2 and 3 are one person, 4 another, and the rest
+        /// asked.
+        fn may_execute(&self) -> bool {
+            let stands = |place: usize| self.pressed[place] && self.officers[place];
+            let persons = u32::from(stands(2) || stands(3)) + u32::from(stands(4));
+            persons >= self.required.max(1) && !self.late && !self.rejected && !self.executed
+        }
+
+        fn is_open(&self) -> bool {
+            !self.late && !self.rejected && !self.executed
+        }
+    }
+
+    /// Does step `number` in the world and to the approval; none when there is no such step.
+    fn step(number: usize, world: &mut World, approval: &mut Approval) -> Option<()> {
+        match number {
+            0..5 => {
+                let voted = approval.vote(&officer(number), &[1; 32], &world.quorum());
+                if voted.is_ok() {
+                    assert!(number > 1, "the requester's person has no vote");
+                    assert!(world.is_open() && world.officers[number], "{world:?}");
+                }
+                // Where one person's other vote stands, this one adds nothing and is not taken.
+                world.pressed[number] |= voted.is_ok();
+            }
+            5..10 => world.officers[number - 5] = !world.officers[number - 5],
+            10..13 => world.required = u32::try_from(number - 10).unwrap(),
+            13 => world.late = true,
+            14 => {
+                let ended = approval.reject(&officer(4), "no".into(), &world.quorum());
+                assert_eq!(ended.is_ok(), world.is_open());
+                world.rejected |= ended.is_ok();
+            }
+            15 => {
+                let may = approval.state(&world.quorum()) == ApprovalState::Approved;
+                assert_eq!(may, world.may_execute(), "{world:?}\n{approval:?}");
+                if may {
+                    approval.ending = Some(Ending::Executed { time: UnixMillis(1) });
+                    world.executed = true;
+                }
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    #[test]
+    fn every_order_of_votes_changes_of_the_policy_and_time_agrees_with_the_rule() {
+        let begin = World {
+            officers: [true; 5],
+            pressed: [false; 5],
+            required: 2,
+            late: false,
+            rejected: false,
+            executed: false,
+        };
+        let mut seen = HashSet::from([begin.clone()]);
+        let mut edge = vec![(begin, approval())];
+        let mut executed = 0;
+        while let Some((world, approval)) = edge.pop() {
+            for number in 0.. {
+                let (mut world, mut approval) = (world.clone(), approval.clone());
+                if step(number, &mut world, &mut approval).is_none() {
+                    break;
+                }
+                if seen.insert(world.clone()) {
+                    executed += usize::from(world.executed);
+                    // Judged in every world that can be reached, not only where it is asked.
+                    let approved = approval.state(&world.quorum()) == ApprovalState::Approved;
+                    assert_eq!(approved, world.may_execute(), "{world:?}\n{approval:?}");
+                    edge.push((world, approval));
+                }
+            }
+        }
+        assert!(seen.len() > 2_000 && executed > 100, "{} {executed}", seen.len());
+    }
+
+    #[test]
+    fn a_vote_says_why_it_is_not_taken() {
+        let mut approval = approval();
+        let quorum = quorum(Realm::Live, 2, officers());
+        let mut vote = |place, digest| approval.vote(&officer(place), &[digest; 32], &quorum);
+        assert_eq!(vote(2, 2), Err(NotTaken::DigestDiffers));
+        assert_eq!(vote(0, 1), Err(NotTaken::OwnRequest));
+        assert_eq!(vote(1, 1), Err(NotTaken::OwnRequest));
+        assert_eq!(vote(2, 1), Ok(()));
+        assert_eq!(vote(2, 1), Err(NotTaken::VotedAlready));
+        assert_eq!(vote(3, 1), Err(NotTaken::VotedAlready));
+        let stranger = Caller::new("c", "cid", Role::Officer, "");
+        assert_eq!(approval.vote(&stranger, &[1; 32], &quorum), Err(NotTaken::NotAnOfficer));
+        assert_eq!(approval.reject(&officer(0), "mine".into(), &quorum), Ok(()));
+        let late = approval.vote(&officer(4), &[1; 32], &quorum);
+        assert_eq!(late, Err(NotTaken::Closed));
+    }
+
+    #[test]
+    fn a_certificate_that_goes_to_another_person_takes_no_vote_along() {
+        let mut approval = approval();
+        let before = quorum(Realm::Live, 1, officers());
+        approval.vote(&officer(4), &[1; 32], &before).unwrap();
+        assert_eq!(approval.state(&before), ApprovalState::Approved);
+        for (place, person) in [(4, "eve"), (0, "bob")] {
+            // Bob's name is Eve's now, or Bob has become who asked.
+            let mut principals = officers();
+            principals[place].person = person.to_owned();
+            let after = quorum(Realm::Live, 1, principals);
+            assert_eq!(approval.state(&after), ApprovalState::Pending, "{person}");
+        }
+    }
+
+    #[test]
+    fn only_development_waives() {
+        let officer = officer(0);
+        for (realm, required, of_officer, of_everybody, votes) in [
+            (Realm::Dev, 0, true, true, 0),
+            (Realm::Dev, 1, false, true, 1),
+            (Realm::Live, 0, false, false, 1),
+            (Realm::Live, 2, false, false, 2),
+        ] {
+            let quorum = quorum(realm, required, officers());
+            assert_eq!(quorum.is_waived_for(&officer), of_officer, "{realm:?} {required}");
+            assert_eq!(quorum.is_waived_for(&caller()), of_everybody, "{realm:?} {required}");
+            assert_eq!(quorum.votes_required(), votes);
+        }
+    }
+
+    #[test]
+    fn the_latest_comes_first() {
+        let id = |ms| id_of(UnixMillis(ms), [0xFF; 8]);
+        assert!(id(1_900_000_000_001) < id(1_900_000_000_000));
+        assert_eq!(id(0).len(), id(LAST_MS).len());
+    }
+
+    #[tokio::test]
+    async fn an_approval_is_kept_for_90_days_after_its_time() {
+        let bench = Bench::new().await;
+        let asked = Asked { request: &[0xFF, 0], digest: &[1; 32] };
+        let mut work = bench.begin(Action::ExportKey).await;
+        let quorum = bench.vault.quorum().await.unwrap();
+        let open = work.open_approval(&bench.vault, asked, &quorum).unwrap();
+        let refused = work.commit_refused(Reason::ApprovalRequired).await;
+        assert_eq!(refused, Error::Refused(Reason::ApprovalRequired));
+        let found = async || bench.vault.approval_of(&caller(), asked).await.unwrap();
+        assert_eq!(found().await.unwrap().record, open);
+        let other = Asked { digest: &[2; 32], ..asked };
+        assert!(bench.vault.approval_of(&caller(), other).await.unwrap().is_none());
+        for (hours, is_there) in [(91 * 24, true), (2, false)] {
+            bench.clock.forward(hours * 60 * 60 * 1_000);
+            assert_eq!(purge_expired(&bench.vault.shared.core).await, Purged::All);
+            assert_eq!(found().await.is_some(), is_there, "after {hours} hours more");
+            let left = bench.vault.get::<Approval>(&open.id).await.unwrap();
+            assert_eq!(left.is_some(), is_there);
+        }
     }
 }

@@ -391,15 +391,21 @@ async fn keep_house(
         let _ = write_refusals(&queue, &refusals, core.now(), false).await;
         let _ = install::load_policy(&core).await;
         if is_behind || step % PURGE_STEPS == 0 {
-            let answers = purge::<Answered>(&core).await;
-            let failures = purge::<Failures>(&core).await;
-            // What leads to an approval goes before it.
-            let bound = purge::<ApprovalOf>(&core).await;
-            let approvals = purge::<Approval>(&core).await;
-            let purged = [answers, failures, bound, approvals];
-            is_behind = purged.contains(&Ok(Purged::More));
+            is_behind = purge_expired(&core).await == Purged::More;
         }
     }
+}
+
+/// Deletes what has expired, of every kind that does.
+pub(super) async fn purge_expired(core: &Core) -> Purged {
+    let answers = purge::<Answered>(core).await;
+    let failures = purge::<Failures>(core).await;
+    // What leads to an approval goes before it.
+    let bound = purge::<ApprovalOf>(core).await;
+    let approvals = purge::<Approval>(core).await;
+    // What fails has been logged by the store, and is tried again at the next step.
+    let is_behind = [answers, failures, bound, approvals].contains(&Ok(Purged::More));
+    if is_behind { Purged::More } else { Purged::All }
 }
 
 async fn write_refusals(
@@ -428,7 +434,7 @@ async fn write_refusals(
 
 /// What a purge has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purged {
+pub(super) enum Purged {
     All,
     More,
 }

@@ -32,7 +32,8 @@ use crate::key::usage::Usage;
 #[must_use = "a unit of work does nothing until it is committed or refused"]
 pub struct Work {
     shared: Shared,
-    caller: Caller,
+    /// Boxed, as the futures of all calls hold it.
+    caller: Box<Caller>,
     action: Action,
     draft: Draft,
     writes: Vec<Write>,
@@ -53,7 +54,7 @@ impl Work {
     ) -> Self {
         Self {
             shared,
-            caller: caller.clone(),
+            caller: Box::new(caller.clone()),
             action,
             draft: Draft::new(caller, action, resource, policy),
             writes: Vec::new(),
@@ -71,7 +72,7 @@ impl Work {
 
     /// Who calls.
     #[must_use]
-    pub const fn caller(&self) -> &Caller {
+    pub fn caller(&self) -> &Caller {
         &self.caller
     }
 

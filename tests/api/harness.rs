@@ -32,7 +32,7 @@ use firstkey::terminal::{
     Certified, Credential, Device, Payment, Purchase, Terminal, TerminalError,
 };
 use firstkey::vault::store::{MemoryStore, SqliteStore, Store};
-use firstkey::vault::{Caller, Clock, Gate, Opening, UnixMillis, Vault};
+use firstkey::vault::{Caller, Clock, Gate, Opening, Realm, UnixMillis, Vault};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -130,6 +130,17 @@ impl Service {
         Self::start_with(store, folder, clock, pki, everybody()).await
     }
 
+    /// An empty service of realm live, over `SQLite` in a folder of its own. Here the caller of
+    /// plain text is one who may ask for everything, and waits for approval like everybody.
+    pub(crate) async fn start_live() -> Self {
+        let folder = TempFolder::new();
+        let store = SqliteStore::open(&folder.path().join("store")).expect("a store");
+        let pki = Pki::generate(BEGIN_SECONDS).expect("authorities");
+        let store: Arc<dyn Store> = Arc::new(store);
+        let opened = (store, Some(folder), TestClock::begin(), pki);
+        Self::start_in(Realm::Live, opened, everybody()).await
+    }
+
     /// Over a given store, at a given time, with given authorities, telling callers apart
     /// in a given way.
     pub(crate) async fn start_with(
@@ -139,17 +150,28 @@ impl Service {
         pki: Pki,
         trust: Trust,
     ) -> Self {
+        Self::start_in(dev::REALM, (store, folder, clock, pki), trust).await
+    }
+
+    /// The same in a given realm; only a development service is prepared.
+    pub(crate) async fn start_in(
+        realm: Realm,
+        (store, folder, clock, pki): (Arc<dyn Store>, Option<TempFolder>, Arc<TestClock>, Pki),
+        trust: Trust,
+    ) -> Self {
         let keys = development_keys();
         let opening = Opening {
             store,
             master_key: keys.seal().expect("the development master key"),
-            realm: dev::REALM,
+            realm,
             clock: clock.clone(),
             rng: Arc::new(SystemRng::new()),
             node: "test".to_owned(),
         };
         let vault = Arc::new(Vault::open(opening).await.expect("the vault opens"));
-        dev::prepare(&vault, &keys, &pki).await.expect("the service is prepared");
+        if realm == dev::REALM {
+            dev::prepare(&vault, &keys, &pki).await.expect("the service is prepared");
+        }
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let proof = run_self_tests().expect("the self-tests pass");

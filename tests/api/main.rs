@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
 mod activation;
+mod approval_tool;
+mod approvals;
 mod backend;
 mod batch;
 mod codes;
@@ -20,6 +22,7 @@ mod lifecycle;
 mod limits;
 mod lookup;
 mod macs;
+mod marks;
 mod master;
 mod mended;
 mod payloads;

@@ -78,6 +78,10 @@ pub(super) async fn require(
             Ok(work)
         }
         ApprovalState::Pending => Err(refuse(work, required(&approval, &quorum)).await),
+        // It was done at the same time: tried again, the call finds its answer.
+        ApprovalState::Executed if approval.is_answered(&quorum) => {
+            Err(vault::Error::Conflict.into())
+        }
         ApprovalState::Executed | ApprovalState::Expired | ApprovalState::Rejected => {
             Err(refuse(work, not_taken(&approval, NotTaken::Closed, &quorum)).await)
         }

@@ -9,6 +9,7 @@ use firstkey::crypto::certificate::certificate_to_pem;
 use firstkey::grpc::client::{Client, ClientError, Credentials};
 use firstkey::grpc::{DenyList, Plane, Trust};
 use firstkey::server::access::{Access, HOLDERS, Issued};
+use firstkey::server::dev::Pki;
 use firstkey::server::{Listener, Material, Operations, Settings, Tls, dev, run_self_tests, serve};
 use firstkey::vault::{Gate, Policy};
 use tokio::net::TcpListener;
@@ -16,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::{BEGIN_SECONDS, Service};
+use super::{BEGIN_SECONDS, Service, TempFolder, TestClock};
 
 /// Holds by the clock of the tests and by that of the system, which the client goes by.
 pub(crate) const DECADES: Validity =
@@ -125,13 +126,13 @@ impl TlsService {
         Credentials { authority: authority(&self.access), identity }
     }
 
-    /// Ends the service, as a signal does.
-    pub(crate) async fn stop(self) {
+    /// Ends the service, as a signal does, and gives back what it served from.
+    pub(crate) async fn stop(self) -> (Option<TempFolder>, Pki, Arc<TestClock>) {
         let Self { plain, shutdown, serving, gate, .. } = self;
         drop(gate);
         shutdown.cancel();
         serving.await.expect("it served to its end");
-        plain.stop().await;
+        plain.stop().await
     }
 }
 
