@@ -1,5 +1,7 @@
 //! The command line, as clap reads it.
 
+mod approval;
+
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -8,11 +10,14 @@ use firstkey::activation::State;
 use firstkey::agreement::Suite;
 use firstkey::server::faults::{At, Fault};
 
+pub(crate) use self::approval::{Approval, Approve, ListApprovals, NamedApproval, Reject};
+
 /// The tool of firstkey: try it, drive terminals, hold it against vectors.
 #[derive(Debug, Parser)]
 #[command(name = "firstkey", version, about, long_about = None, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 4 not found, 5 denied, \
-                        6 verification false or vectors failed.")]
+                        6 verification false or vectors failed, \
+                        7 waits for approval.")]
 pub(crate) struct Cli {
     /// How to print: tables for people, JSON for programs.
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
@@ -32,6 +37,9 @@ pub(crate) enum Output {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Look at what others asked for and may not do alone; approve or reject it.
+    #[command(subcommand)]
+    Approval(Approval),
     /// Start a development service and take a simulated terminal through its first activation.
     Dev(Dev),
     /// Register, watch and simulate terminals.

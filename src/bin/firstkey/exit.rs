@@ -8,3 +8,5 @@ pub(crate) const NOT_FOUND: u8 = 4;
 pub(crate) const DENIED: u8 = 5;
 /// A verification came out false, a vector failed, or something is not as it must be.
 pub(crate) const UNSOUND: u8 = 6;
+/// Officers have to approve what was asked; then the same call goes through.
+pub(crate) const WAITS: u8 = 7;

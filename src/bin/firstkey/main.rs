@@ -1,5 +1,6 @@
 //! `firstkey`, the tool: each subcommand is one call into the library or to a service.
 
+mod approval;
 mod cli;
 mod connect;
 mod dev;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let done = shared::runtime().and_then(|runtime| {
         runtime.block_on(async {
             match cli.command {
+                Command::Approval(approval) => approval::run(approval, output).await,
                 Command::Dev(dev) => dev::run(dev, output).await,
                 Command::Terminal(terminal) => terminal::run(*terminal, output).await,
                 Command::Vectors(vectors) => vectors::run(vectors).await,
@@ -58,6 +60,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     let reason = error.reason().unwrap_or_default();
     ExitCode::from(match reason {
         reason if reason.ends_with("_NOT_FOUND") => exit::NOT_FOUND,
+        "APPROVAL_REQUIRED" => exit::WAITS,
         "CALLER_UNKNOWN" | "POLICY_DENIED" | "DEVICE_NOT_TRUSTED" => exit::DENIED,
         "MAC_MISMATCH" | "PIN_BLOCK_REJECTED" | "KEY_BLOCK_REJECTED" => exit::UNSOUND,
         _ => exit::FAILED,

@@ -2,6 +2,7 @@
 
 mod activate;
 mod backend;
+mod explain;
 mod line;
 
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -22,6 +23,7 @@ use crate::terminal::TerminalError;
 
 pub use self::activate::{Driver, Told};
 pub use self::backend::{ImportCall, InspectedHeader, KeyCall, MacCall, PinCall};
+pub use self::explain::{Explained, explain_request};
 pub use self::line::{Line, Message, Reply, Replying, lost};
 
 /// A connection to a service: to each plane, and where one serves for all, four times the same.

@@ -1,0 +1,136 @@
+//! `firstkey approval`: officers at their own machines, over TLS with their own certificates.
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+use firstkey::crypto::certificate::certificate_to_pem;
+use firstkey::grpc::Plane;
+use firstkey::grpc::client::request_id;
+use firstkey::grpc::proto;
+use serde_json::Value;
+
+use crate::approvals::{live, officer, state, waits};
+use crate::harness::{TempFolder, TlsService, answer};
+
+/// An officer's certificate and key in files, as the tool takes them.
+struct Machine {
+    folder: TempFolder,
+    url: String,
+}
+
+impl Machine {
+    fn of(service: &TlsService, officer: u8) -> Self {
+        let folder = TempFolder::new();
+        let name =
+            format!("spiffe://{}/officer/officer-{officer}", firstkey::server::dev::TRUST_DOMAIN);
+        let issued = service.issue(&name, Plane::Admin);
+        let ca = certificate_to_pem(service.access.server.root_der());
+        for (file, content) in [
+            ("ca", ca.as_bytes()),
+            ("cert", issued.certificate.as_bytes()),
+            ("key", issued.key.as_bytes()),
+        ] {
+            std::fs::write(folder.path().join(file), content).expect("a file");
+        }
+        Self { folder, url: service.url().to_owned() }
+    }
+
+    /// Runs the tool, and types this.
+    async fn run(&self, arguments: &[&str], typed: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firstkey"));
+        command.args(["approval"]).args(arguments).args(["--server", &self.url]);
+        for file in ["ca", "cert", "key"] {
+            command.arg(format!("--{file}")).arg(self.folder.path().join(file));
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let typed = typed.to_owned();
+        let run = move || {
+            let mut tool = command.spawn().expect("the tool starts");
+            // A tool that asks nothing does not read it.
+            let _ = tool.stdin.take().expect("a pipe").write_all(typed.as_bytes());
+            tool.wait_with_output().expect("the tool ends")
+        };
+        tokio::task::spawn_blocking(run).await.expect("the tool ran")
+    }
+
+    async fn json(&self, arguments: &[&str]) -> Value {
+        let done = self.run(&[arguments, &["--output", "json"]].concat(), "").await;
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+        serde_json::from_slice(&done.stdout).expect("JSON")
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn new_key(id: &str) -> proto::CreateKeyRequest {
+    proto::CreateKeyRequest {
+        request_id: request_id(),
+        key_id: id.to_owned(),
+        usage: proto::KeyUsage::PinEncryption.into(),
+        algorithm: proto::KeyAlgorithm::Aes128.into(),
+        attributes: Some(proto::KeyAttributes {
+            pin_formats_out: vec![proto::PinBlockFormat::Iso4.into()],
+            ..proto::KeyAttributes::default()
+        }),
+        ..proto::CreateKeyRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn an_officer_looks_compares_the_digest_and_approves() {
+    let service = live(1, Vec::new()).await;
+    let one = officer(&service, 1).await;
+    let two = Machine::of(&service, 2);
+    let request = new_key("zone");
+    let name = waits(one.keys().create_key(request.clone()).await);
+    let listed = two.json(&["list", "--state", "pending"]).await;
+    assert_eq!(listed["approvals"][0]["name"], name.as_str());
+    let none = two.json(&["list", "--state", "approved"]).await;
+    assert_eq!(none["approvals"].as_array().unwrap().len(), 0);
+    let listed = text(&two.run(&["list"], "").await.stdout);
+    assert!(listed.contains("PENDING") && listed.contains("0 of 1"), "{listed}");
+
+    let shown = two.json(&["show", &name]).await;
+    let fields = shown["fields"].as_array().unwrap();
+    let field = |path: &str| fields.iter().find(|field| field["path"] == path).unwrap();
+    assert_eq!(field("usage")["value"], "KEY_USAGE_PIN_ENCRYPTION");
+    assert_eq!(field("attributes.pin_formats_out[0]")["value"], "PIN_BLOCK_FORMAT_ISO_4");
+    let digest = shown["request_digest"].as_str().unwrap();
+    let table = text(&two.run(&["show", name.trim_start_matches("approvals/")], "").await.stdout);
+    for word in ["officer-1", "CreateKey", "keys/zone", "PIN_BLOCK_FORMAT_ISO_4", &digest[..8]] {
+        assert!(table.contains(word), "{word}: {table}");
+    }
+
+    // Nothing is approved without the digest, or with too little of it, or with another.
+    for (arguments, typed) in [
+        (vec!["approve", &name], ""),
+        (vec!["approve", &name], "\n"),
+        (vec!["approve", &name], &digest[..7]),
+        (vec!["approve", &name], "00000000\n"),
+        (vec!["approve", &name, "--digest", "00000000"], ""),
+        (vec!["approve", &name, "--digest", ""], ""),
+        (vec!["approve", &name, "--output", "json"], digest),
+    ] {
+        let refused = two.run(&arguments, typed).await;
+        assert!(!refused.status.success(), "{arguments:?} {typed}");
+        assert_eq!(state(&one, &name).await, "PENDING");
+    }
+    let typed = format!("{} {}\n", digest[..8].to_lowercase(), &digest[8..16]);
+    let done = two.run(&["approve", &name], &typed).await;
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert!(text(&done.stdout).contains("APPROVED (1 of 1)"), "{}", text(&done.stdout));
+    answer(one.keys().create_key(request).await);
+    let again = two.run(&["approve", &name, "--digest", digest], "").await;
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("APPROVAL_STATE"), "{}", text(&again.stderr));
+
+    let name = waits(one.keys().create_key(new_key("other")).await);
+    let ended = two.json(&["reject", &name, "--cause", "not this week"]).await;
+    assert_eq!((&ended["state"], &ended["cause"]), (&"REJECTED".into(), &"not this week".into()));
+    let nobody = two.run(&["show", "nobody"], "").await;
+    assert_eq!(nobody.status.code(), Some(4));
+    drop(one);
+    service.stop().await;
+}
