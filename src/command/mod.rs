@@ -10,6 +10,7 @@ mod ksn;
 pub mod lookup_ksn;
 mod mac_policy;
 pub mod manage_keys;
+pub mod manage_policy;
 pub mod manage_trust;
 mod slot_key;
 #[cfg(test)]

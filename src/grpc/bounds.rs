@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 use super::pace::Who;
 use super::places::Place;
 use super::status::message_invalid;
-use super::{BATCH_LEN_BYTES_MAX, BATCH_PATH, MESSAGE_LEN_BYTES_MAX};
+use super::{BATCH_LEN_BYTES_MAX, BATCH_PATH, MESSAGE_LEN_BYTES_MAX, POLICY_PATH};
 
 /// What stands before a message: whether it is compressed, and its length in four octets.
 const PREFIX_LEN_BYTES: usize = 5;
@@ -23,8 +23,8 @@ const PREFIX_LEN_BYTES: usize = 5;
 /// The server reads whatever comes after the message to the end. So the bound is on the whole: who
 /// goes on sending after the message is cut off just as who sends it drop by drop.
 pub(super) fn bounded(request: Request<Body>, time_max: Duration) -> Request<Body> {
-    let is_batch = request.uri().path() == BATCH_PATH;
-    let len_bytes_max = if is_batch { BATCH_LEN_BYTES_MAX } else { MESSAGE_LEN_BYTES_MAX };
+    let is_long = [BATCH_PATH, POLICY_PATH].contains(&request.uri().path());
+    let len_bytes_max = if is_long { BATCH_LEN_BYTES_MAX } else { MESSAGE_LEN_BYTES_MAX };
     let left_bytes = len_bytes_max.saturating_add(PREFIX_LEN_BYTES);
     let overdue = Box::pin(tokio::time::sleep(time_max));
     request.map(|body| Body::new(Bounded { body, left_bytes, overdue }))
@@ -177,6 +177,7 @@ mod tests {
             (path, whole, true),
             (path, whole + 1, false),
             (BATCH_PATH, whole + 1, true),
+            (POLICY_PATH, whole + 1, true),
             (BATCH_PATH, BATCH_LEN_BYTES_MAX + PREFIX_LEN_BYTES + 1, false),
         ] {
             let mut body = body_of(path, axum::body::Body::from_stream(octets(len)), time);

@@ -13,6 +13,7 @@ mod pace;
 mod peer;
 mod pin;
 mod places;
+mod policy;
 mod profile_update;
 mod respond;
 mod status;
@@ -36,19 +37,23 @@ pub use self::status::{DOMAIN, code};
 /// The longest message that is taken, in bytes.
 pub const MESSAGE_LEN_BYTES_MAX: usize = 64 * 1024;
 
-/// The longest message of a batch, in bytes.
+/// The longest message of a batch, and of a policy, in bytes.
 pub const BATCH_LEN_BYTES_MAX: usize = 512 * 1024;
 
 /// The call whose message is a batch.
 const BATCH_PATH: &str = "/firstkey.v1.TerminalService/BatchCreateTerminals";
 
+/// The call whose message is a policy.
+const POLICY_PATH: &str = "/firstkey.v1.PolicyService/SetPolicy";
+
 /// The services by name, for health.
-pub const SERVICE_NAMES: [&str; 7] = [
+pub const SERVICE_NAMES: [&str; 8] = [
     "firstkey.v1.ActivationService",
     "firstkey.v1.ApprovalService",
     "firstkey.v1.KeyService",
     "firstkey.v1.MacService",
     "firstkey.v1.PinService",
+    "firstkey.v1.PolicyService",
     "firstkey.v1.TerminalService",
     "firstkey.v1.TrustService",
 ];
@@ -70,14 +75,18 @@ pub fn services(ending: CancellationToken) -> Routes {
     add!(key_service_server, KeyServiceServer, key::KeyApi);
     add!(mac_service_server, MacServiceServer, mac::MacApi);
     add!(pin_service_server, PinServiceServer, pin::PinApi);
+    add!(policy_service_server, PolicyServiceServer, policy::PolicyApi);
     let terminals = terminal::TerminalApi { ending };
     add!(terminal_service_server, TerminalServiceServer, terminals.clone());
     add!(trust_service_server, TrustServiceServer, trust::TrustApi);
-    // The bound is a service's, so the batch call goes to a second one: an exact path comes before
-    // the service's own.
+    // The bound is a service's, so calls with long messages go to a second one: an exact path comes
+    // before the service's own.
     let batches = proto::terminal_service_server::TerminalServiceServer::new(terminals)
         .max_decoding_message_size(BATCH_LEN_BYTES_MAX);
-    routes.routes().into_axum_router().route_service(BATCH_PATH, batches).into()
+    let policies = proto::policy_service_server::PolicyServiceServer::new(policy::PolicyApi)
+        .max_decoding_message_size(BATCH_LEN_BYTES_MAX);
+    let router = routes.routes().into_axum_router();
+    router.route_service(BATCH_PATH, batches).route_service(POLICY_PATH, policies).into()
 }
 
 /// The reflection service: what services there are and of what form.

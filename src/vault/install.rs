@@ -104,3 +104,121 @@ pub(super) async fn know_policy(core: &Core, newest: u64) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::policy::Principal;
+    use super::super::store::{Change, Expected, Store as _, Write};
+    use super::super::testing::{Bench, opening};
+    use super::super::{OpenError, Record, Role};
+    use super::*;
+
+    /// One officer, or two.
+    fn policy(version: u64, officers: &[&str]) -> Policy {
+        let officer = |person: &&str| Principal {
+            name: format!("spiffe://test/officer/{person}"),
+            person: (*person).to_owned(),
+            role: Role::Officer,
+            profiles: Vec::new(),
+            calls_per_minute_max: 0,
+        };
+        Policy { version, principals: officers.iter().map(officer).collect(), ..Policy::none() }
+    }
+
+    fn ann() -> Caller {
+        Caller::new("spiffe://test/officer/ann", "ann", Role::Officer, "")
+    }
+
+    /// A vault with a first policy, then with a second.
+    async fn bench() -> Bench {
+        let bench = Bench::new().await;
+        assert!(bench.vault.install_policy(policy(0, &["ann"])).await.unwrap());
+        assert!(!bench.vault.install_policy(policy(0, &["eve"])).await.unwrap());
+        bench
+    }
+
+    async fn change(bench: &Bench) {
+        let next = bench.vault.next_policy(policy(1, &["ann", "ben"])).await.unwrap();
+        let work = bench.vault.begin(&ann(), Action::SetPolicy, Policy::RESOURCE).await.unwrap();
+        work.commit_policy(next).await.unwrap();
+    }
+
+    /// Does to the stored row what somebody with the disk in hand does.
+    async fn tamper(bench: &Bench, changes: Vec<(Expected, Change)>) {
+        for (expected, change) in changes {
+            let id = Policy::ID.to_owned();
+            let write = Write { kind: Policy::KIND, id, expected, change };
+            let done = bench.store.inner.commit(vec![vec![write]], Box::new(|_| Vec::new())).await;
+            assert!(done.unwrap().iter().all(|outcome| outcome.is_applied()));
+        }
+    }
+
+    async fn row(bench: &Bench) -> Vec<u8> {
+        bench.store.inner.get(Policy::KIND, Policy::ID).await.unwrap().unwrap().sealed
+    }
+
+    fn put(sealed: Vec<u8>) -> Change {
+        Change::Put { index: None, sealed }
+    }
+
+    /// Nobody is anybody any more, and the store does not open again.
+    async fn expect_shut(bench: Bench, what: &str) {
+        assert!(load_policy(&bench.vault.shared.core).await.is_err(), "{what}");
+        let refused = bench.vault.authorise(&ann(), Action::GetPolicy).await;
+        assert_eq!(refused, Err(Reason::CallerUnknown.into()), "{what}");
+        let Bench { vault, store, clock } = bench;
+        vault.close().await;
+        let opened = Vault::open(opening(store, clock)).await;
+        assert_eq!(opened.err(), Some(OpenError::PolicyBroken), "{what}");
+    }
+
+    #[tokio::test]
+    async fn a_policy_that_is_not_the_one_that_was_set_is_none() {
+        let bench_with = async || {
+            let bench = bench().await;
+            let first = row(&bench).await;
+            change(&bench).await;
+            (bench, first)
+        };
+        let (bench, _) = bench_with().await;
+        let mut edited = row(&bench).await;
+        *edited.last_mut().unwrap() ^= 1;
+        tamper(&bench, vec![(Expected::Version(2), put(edited))]).await;
+        expect_shut(bench, "edited").await;
+
+        let (bench, _) = bench_with().await;
+        let moved = bench.store.inner.get(super::super::Kind::new("vault"), "proof").await;
+        let moved = moved.unwrap().unwrap().sealed;
+        tamper(&bench, vec![(Expected::Version(2), put(moved))]).await;
+        expect_shut(bench, "moved").await;
+
+        let (bench, first) = bench_with().await;
+        let older = vec![(Expected::Version(2), Change::Delete), (Expected::Absent, put(first))];
+        tamper(&bench, older).await;
+        expect_shut(bench, "older").await;
+
+        let (bench, _) = bench_with().await;
+        tamper(&bench, vec![(Expected::Version(2), Change::Delete)]).await;
+        expect_shut(bench, "deleted").await;
+    }
+
+    #[tokio::test]
+    async fn a_policy_is_replaced_by_the_next_alone_and_survives_a_restart() {
+        let bench = bench().await;
+        assert_eq!(bench.vault.policy().version, 1);
+        let skipped = bench.vault.next_policy(policy(2, &["ann"])).await;
+        assert_eq!(skipped, Err(PolicyRefused::Vault(Reason::StoreConflict.into())));
+        let nobody = Policy { approval_seconds: 0, ..policy(1, &["ann"]) };
+        let refused = bench.vault.next_policy(nobody).await;
+        assert!(matches!(refused, Err(PolicyRefused::Invalid(_))), "{refused:?}");
+        change(&bench).await;
+        assert_eq!(bench.vault.policy().principals.len(), 2);
+        let event = bench.vault.events_after(0, 100).await.unwrap().pop().unwrap();
+        assert_eq!((event.action.as_str(), event.policy), ("SetPolicy", 1));
+        assert_eq!((&*event.detail["version_before"], &*event.detail["version"]), ("1", "2"));
+        assert_eq!(event.detail["sha256"], bench.vault.policy().digest());
+        let bench = bench.restart().await;
+        assert_eq!(bench.vault.policy().version, 2);
+        bench.vault.authorise(&ann(), Action::GetPolicy).await.unwrap();
+    }
+}

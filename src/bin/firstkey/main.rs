@@ -5,6 +5,7 @@ mod cli;
 mod connect;
 mod dev;
 mod exit;
+mod policy;
 mod print;
 mod terminal;
 mod vectors;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
             match cli.command {
                 Command::Approval(approval) => approval::run(approval, output).await,
                 Command::Dev(dev) => dev::run(dev, output).await,
+                Command::Policy(command) => policy::run(command, output).await,
                 Command::Terminal(terminal) => terminal::run(*terminal, output).await,
                 Command::Vectors(vectors) => vectors::run(vectors).await,
             }

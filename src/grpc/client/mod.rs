@@ -4,6 +4,7 @@ mod activate;
 mod backend;
 mod explain;
 mod line;
+mod policy;
 
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};

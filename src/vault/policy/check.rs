@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::super::caller::{Action, Role};
 use super::super::seal::Realm;
 use super::{AuditMode, FORMATS, Grant, KEYS, PROFILES, Policy, Principal, format_word};
+use crate::crypto::certificate::is_uri_name;
 
 /// The calls that grants speak of: of backends those that use keys, or tell of one; and an
 /// officer's export of initial keys, which a grant approves beforehand.
@@ -32,7 +33,6 @@ const PRINCIPALS_MAX: usize = 1_000;
 const GRANTS_MAX: usize = 5_000;
 /// How many patterns, calls or formats stand in one list.
 const LIST_MAX: usize = 100;
-const NAME_LEN_MAX: usize = 255;
 const ID_LEN_MAX: usize = 63;
 
 impl Policy {
@@ -95,11 +95,7 @@ impl Policy {
 
 impl Principal {
     fn check_form(&self) -> Result<(), PolicyInvalid> {
-        ensure(
-            is_uri(&self.name),
-            "name",
-            "is no URI of at most 255 ASCII characters, without `*`",
-        )?;
+        ensure(is_uri_name(&self.name), "name", "is no URI name of a certificate")?;
         match self.role {
             Role::Auditor | Role::Custodian | Role::Officer | Role::Operator => {
                 let cause =
@@ -125,7 +121,7 @@ impl Grant {
         ensure(!self.principals.is_empty(), "principals", "are at least one")?;
         // A pattern may stand for who comes later; a name that is nobody's is a slip.
         let is_granted = |name: &str| match name.strip_suffix('*') {
-            Some(beginning) => beginning.is_empty() || is_uri(beginning),
+            Some(beginning) => beginning.is_empty() || is_uri_name(&format!("{beginning}x")),
             None => granted.contains(name),
         };
         check_list(
@@ -185,17 +181,6 @@ fn check_list(
         Some(index) => Err(PolicyInvalid::new(format!("{path}[{index}]"), cause)),
         None => Ok(()),
     }
-}
-
-/// Whether this may be the URI name of a certificate (RFC 3986, 3.1: a scheme, a colon, the rest).
-fn is_uri(name: &str) -> bool {
-    let Some((scheme, rest)) = name.split_once(':') else { return false };
-    let of_scheme = |octet: u8| octet.is_ascii_alphanumeric() || b"+-.".contains(&octet);
-    scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-        && scheme.bytes().all(of_scheme)
-        && !rest.is_empty()
-        && name.len() <= NAME_LEN_MAX
-        && name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b'*')
 }
 
 fn is_person(person: &str) -> bool {

@@ -1,0 +1,244 @@
+//! The policy over the API: replaced with the consent of others, in force at once, asked for reasons.
+
+use firstkey::grpc::Plane;
+use firstkey::grpc::client::{Client, ClientError, request_id};
+use firstkey::grpc::proto::{
+    ApproveRequest, CheckPolicyRequest, CheckPolicyResponse, GenerateMacRequest,
+    GetApprovalRequest, MacAlgorithm, PinBlockFormat, SetPolicyRequest,
+};
+use firstkey::server::dev;
+use firstkey::vault::{Grant, Policy};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::harness::{TlsService, answer, refusal, refused, told};
+use crate::known::{expect_path, reason_of, status_of, stored};
+
+const BACKEND: &str = "spiffe://dev.firstkey.internal/backend/backend-1";
+
+fn mac(key: &str) -> GenerateMacRequest {
+    GenerateMacRequest {
+        key: stored(key),
+        algorithm: MacAlgorithm::AesCmac.into(),
+        message: b"message".to_vec(),
+        mac_length_bytes: 16,
+        ..GenerateMacRequest::default()
+    }
+}
+
+fn grant(key: &str, calls: &[&str]) -> Grant {
+    Grant {
+        key: key.to_owned(),
+        principals: vec![BACKEND.to_owned()],
+        calls: calls.iter().map(|call| (*call).to_owned()).collect(),
+        pin_formats_in: Vec::new(),
+        pin_formats_out: Vec::new(),
+        partner_keys: Vec::new(),
+        calls_per_minute_max: 0,
+        not_before: None,
+        not_after: None,
+    }
+}
+
+fn policy(grants: Vec<Grant>) -> Policy {
+    Policy { grants, ..dev::policy() }
+}
+
+/// What a backend is told that makes a MAC; empty for the MAC.
+async fn told_of(client: &Client, key: &str) -> String {
+    match client.macs().generate_mac(mac(key)).await {
+        Ok(_) => String::new(),
+        Err(status) => reason_of(&status),
+    }
+}
+
+#[tokio::test]
+async fn a_policy_is_in_force_from_the_next_call_on() {
+    let service = TlsService::start_with(policy(vec![grant("keys/dev-*", &["GenerateMac"])])).await;
+    let backend = service.client("backend-1", Plane::Data).await;
+    let plain = &service.plain.client;
+    assert_eq!(told_of(&backend, "dev-mac").await, "");
+    let first = plain.get_policy().await.unwrap();
+    assert_eq!(first.version, 1);
+
+    // The key is known, and not for this call; then it is not known; then nobody is.
+    let steps = [
+        (vec![grant("keys/dev-*", &["VerifyMac"])], "POLICY_DENIED"),
+        (vec![grant("keys/other", &["GenerateMac"])], "KEY_NOT_FOUND"),
+        (vec![grant("keys/dev-mac", &["GenerateMac"])], ""),
+    ];
+    for (version, (grants, expected)) in (1..).zip(steps) {
+        let next = Policy { version, grants, ..first.clone() };
+        let set = plain.set_policy(request_id(), &next).await.unwrap();
+        assert_eq!(set, Policy { version: version + 1, ..next });
+        assert_eq!(told_of(&backend, "dev-mac").await, expected);
+    }
+    let without = Policy {
+        version: 4,
+        grants: Vec::new(),
+        principals: first.principals.iter().filter(|one| one.name != BACKEND).cloned().collect(),
+        ..first.clone()
+    };
+    let id = request_id();
+    let set = plain.set_policy(id.clone(), &without).await.unwrap();
+    assert_eq!(told_of(&backend, "dev-mac").await, "CALLER_UNKNOWN");
+    // The same request is answered the same; what another one replaced is not replaced again.
+    assert_eq!(plain.set_policy(id, &without).await.unwrap(), set);
+    let late = refused(plain.set_policy(request_id(), &without).await);
+    assert_eq!((late.reason.as_str(), late.code), ("STORE_CONFLICT", Code::Aborted));
+    drop(backend);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_waits_for_another_officer() {
+    let service = TlsService::start().await;
+    let one = service.client("officer-1", Plane::Admin).await;
+    let other = service.client("officer-2", Plane::Admin).await;
+    let next = Policy { approval_seconds: 600, ..one.get_policy().await.unwrap() };
+    let id = request_id();
+    let asked = refused(one.set_policy(id.clone(), &next).await);
+    assert_eq!(asked.reason, "APPROVAL_REQUIRED");
+    let name = told(&asked, "approval").to_owned();
+    let found =
+        answer(other.approvals().get_approval(GetApprovalRequest { name: name.clone() }).await);
+    let request_digest = found.approval.unwrap().request_digest;
+    let approve = ApproveRequest { request_id: request_id(), name, request_digest };
+    answer(other.approvals().approve(approve).await);
+    assert_eq!(one.set_policy(id, &next).await.unwrap().version, 2);
+    let events = service.plain.vault.events_after(0, 1_000).await.unwrap();
+    let done = events.iter().rfind(|event| event.action == "SetPolicy" && event.is_done()).unwrap();
+    assert_eq!(done.approvers, ["officer-2"]);
+    assert_eq!(done.detail["sha256"], service.plain.vault.policy().digest());
+    drop((one, other));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_document_that_is_no_policy_is_refused_by_its_field() {
+    let service = TlsService::start().await;
+    let plain = &service.plain.client;
+    let sound = plain.get_policy().await.unwrap();
+    let bad = Policy { grants: vec![grant("zone", &["VerifyMac"])], ..sound.clone() };
+    let wrong = refused(plain.set_policy(request_id(), &bad).await);
+    assert_eq!(
+        (wrong.reason.as_str(), wrong.fields[0].0.as_str()),
+        ("FIELD_INVALID", "policy.grants[0].key")
+    );
+    let request = SetPolicyRequest { request_id: request_id(), policy: None };
+    expect_path(&status_of(plain.policy().set_policy(request).await), "FIELD_INVALID", "policy");
+    // More than fits in another message, and less than in this.
+    let many = |count: usize| {
+        let one =
+            |number: usize| grant(&format!("keys/a-rather-long-name-{number}"), &["VerifyMac"]);
+        Policy { grants: (0..count).map(one).collect(), ..sound.clone() }
+    };
+    assert_eq!(plain.set_policy(request_id(), &many(2_000)).await.unwrap().version, 2);
+    let long = plain.set_policy(request_id(), &Policy { version: 2, ..many(5_000) }).await;
+    assert!(
+        matches!(long, Err(ClientError::Refused(refusal)) if refusal.reason == "MESSAGE_INVALID")
+    );
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_serves_as_often_as_its_grant_says() {
+    let limited = Grant { calls_per_minute_max: 2, ..grant("keys/dev-m*", &["GenerateMac"]) };
+    let service = TlsService::start_with(policy(vec![limited])).await;
+    let backend = service.client("backend-1", Plane::Data).await;
+    for _ in 0..2 {
+        answer(backend.macs().generate_mac(mac("dev-mac")).await);
+    }
+    let status: Status = backend.macs().generate_mac(mac("dev-mac")).await.unwrap_err();
+    assert_eq!(
+        (status.code(), reason_of(&status).as_str()),
+        (Code::ResourceExhausted, "RATE_LIMITED")
+    );
+    let retry = status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap();
+    assert!((1..=30).contains(&retry.as_secs()), "{retry:?}");
+    // Another key has a rate of its own.
+    let other = refusal(backend.macs().generate_mac(mac("dev-master-aes")).await);
+    assert_eq!(other.reason, "KEY_USAGE_MISMATCH");
+    for _ in 0..3 {
+        refusal(backend.macs().generate_mac(mac("dev-mac")).await);
+    }
+    service.plain.vault.flush().await.unwrap();
+    let events = service.plain.vault.events_after(0, 1_000).await.unwrap();
+    let limited: Vec<_> =
+        events.iter().filter(|event| event.reason.as_deref() == Some("RATE_LIMITED")).collect();
+    // The first at once, its repetitions together.
+    assert_eq!((limited.len(), limited[1].detail["repeated"].as_str()), (2, "3"));
+    assert_eq!(limited[0].detail["rule"], "grant.calls_per_minute_max");
+    assert_eq!(
+        (limited[0].caller.as_str(), limited[0].resource.as_str()),
+        (BACKEND, "keys/dev-mac")
+    );
+    drop(backend);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_policy_says_why() {
+    let pins = Grant {
+        pin_formats_in: vec!["ISO_0".to_owned()],
+        partner_keys: vec!["keys/zone".to_owned()],
+        ..grant("keys/bdk", &["TranslatePin"])
+    };
+    let zone = grant("keys/zone", &["TranslatePin", "VerifyMac"]);
+    let service = TlsService::start_with(policy(vec![pins, zone])).await;
+    let auditor = service.client("auditor-1", Plane::Admin).await;
+    let ask = async |principal: &str, call: &str, resource: &str, format, partner: &str| {
+        let request = CheckPolicyRequest {
+            principal: principal.to_owned(),
+            call: call.to_owned(),
+            resource: resource.to_owned(),
+            pin_format_in: PinBlockFormat::into(format),
+            pin_format_out: PinBlockFormat::Iso4.into(),
+            partner_key: partner.to_owned(),
+        };
+        answer(auditor.policy().check_policy(request).await)
+    };
+    let last = |answer: &CheckPolicyResponse| answer.because.last().unwrap().clone();
+    let (iso_0, iso_3) = (PinBlockFormat::Iso0, PinBlockFormat::Iso3);
+
+    let allowed = ask(BACKEND, "TranslatePin", "keys/bdk", iso_0, "keys/zone").await;
+    assert_eq!(
+        (allowed.allowed, allowed.approval_required, allowed.policy_version),
+        (true, false, 1)
+    );
+    assert_eq!(allowed.because.len(), 4, "{:?}", allowed.because);
+    let no_key = "no grant names the caller and keys/other: it is told that there is no such key";
+    for (resource, format, partner, expected) in [
+        (
+            "keys/bdk",
+            iso_3,
+            "keys/zone",
+            "grants[0], for keys/bdk: lets in ISO_0, and lets out all",
+        ),
+        ("keys/bdk", iso_0, "keys/other", no_key),
+        ("keys/other", iso_0, "keys/zone", no_key),
+    ] {
+        let denied = ask(BACKEND, "TranslatePin", resource, format, partner).await;
+        assert_eq!((denied.allowed, last(&denied).as_str()), (false, expected));
+    }
+    let call = ask(BACKEND, "GenerateMac", "keys/zone", iso_0, "").await;
+    assert_eq!(last(&call), "grants[1], for keys/zone: is for TranslatePin, VerifyMac alone");
+    let role = ask(BACKEND, "ExportKey", "keys/zone", iso_0, "").await;
+    assert_eq!((role.allowed, last(&role).as_str()), (false, "ExportKey is for officer alone"));
+    let nobody = ask("spiffe://x/y", "ExportKey", "", iso_0, "").await;
+    assert_eq!(last(&nobody), "no principal is named spiffe://x/y: the caller is nobody");
+    let officer = "spiffe://dev.firstkey.internal/officer/officer-1";
+    let officer = ask(officer, "SetPolicy", "", iso_0, "").await;
+    assert_eq!((officer.allowed, officer.approval_required), (true, true));
+    let profile = ask(BACKEND, "GetTerminal", "profiles/dev-aes", iso_0, "").await;
+    assert!(profile.allowed, "{:?}", profile.because);
+    let request = CheckPolicyRequest {
+        principal: "a:b".to_owned(),
+        call: "Sign".to_owned(),
+        ..CheckPolicyRequest::default()
+    };
+    let status = status_of(auditor.policy().check_policy(request).await);
+    expect_path(&status, "FIELD_INVALID", "call");
+    drop(auditor);
+    service.stop().await;
+}
