@@ -1,0 +1,403 @@
+//! A service that is set up by `firstkeyd init`, and one for development over TLS: as programs.
+
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use firstkey::crypto::certificate::certificates_from_pem;
+use firstkey::grpc::client::{Client, Credentials, Refusal};
+use firstkey::grpc::proto::ListTerminalsRequest;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+const FIRSTKEY: &str = env!("CARGO_BIN_EXE_firstkey");
+const FIRSTKEYD: &str = env!("CARGO_BIN_EXE_firstkeyd");
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A folder that goes when the test ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("firstkey-test-{}", uuid::Uuid::new_v4()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// What `firstkeyd init` makes, for a free port of loopback.
+    fn initialised() -> Self {
+        let folder = Self::new();
+        let made = init(&folder.path("fk"), &["--listen", "127.0.0.1:0"]);
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        folder
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left behind lies in the folder for temporary files.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn init(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(FIRSTKEYD).arg("init").arg(folder).args(arguments).output().unwrap()
+}
+
+/// A running `firstkeyd`, killed when the test ends.
+struct Service {
+    child: Child,
+    url: String,
+    log: Receiver<String>,
+}
+
+impl Service {
+    /// Starts what `init` made.
+    fn start(folder: &Folder) -> Self {
+        Self::start_with(&["--config", folder.path("fk/firstkeyd.toml").to_str().unwrap()])
+    }
+
+    fn start_with(arguments: &[&str]) -> Self {
+        let mut child = Command::new(FIRSTKEYD)
+            .arg("serve")
+            .args(arguments)
+            .current_dir(ROOT)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let (sender, log) = channel();
+        // Read to its end, so that the service never waits for a full pipe.
+        std::thread::spawn(move || lines.for_each(|line| drop(sender.send(line))));
+        let mut service = Self { child, url: String::new(), log };
+        let line = service.hear("\"serving\"");
+        let line: Value = serde_json::from_str(&line).unwrap();
+        service.url = format!("https://{}", line["address"].as_str().unwrap());
+        service
+    }
+
+    /// Waits for a line of the log.
+    fn hear(&self, told: &str) -> String {
+        let mut heard = Vec::new();
+        loop {
+            let Ok(line) = self.log.recv_timeout(Duration::from_secs(30)) else {
+                panic!("{told} is not in the log: {heard:#?}");
+            };
+            if line.contains(told) {
+                return line;
+            }
+            heard.push(line);
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // A service that has ended by itself is as gone as one that is killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The tool, as whoever has the certificate `{plane}/{holder}` below a folder.
+fn firstkey(service: &Service, folder: &Path, who: Option<&str>, arguments: &[&str]) -> Output {
+    let mut command = Command::new(FIRSTKEY);
+    command.args(arguments).current_dir(ROOT);
+    command.env("FIRSTKEY_SERVER", &service.url);
+    command.env("FIRSTKEY_CA", folder.join("authorities/server.crt"));
+    if let Some(who) = who {
+        command.env("FIRSTKEY_CERT", folder.join(format!("clients/{who}.crt")));
+        command.env("FIRSTKEY_KEY", folder.join(format!("clients/{who}.key")));
+    }
+    command.output().unwrap()
+}
+
+#[track_caller]
+fn succeed(service: &Service, folder: &Path, who: Option<&str>, arguments: &[&str]) -> String {
+    let output = firstkey(service, folder, who, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn credentials(folder: &Path, who: &str) -> Credentials {
+    let read = |name: String| fs::read(folder.join(name)).unwrap();
+    Credentials {
+        authority: read("authorities/server.crt".to_owned()),
+        identity: Some((
+            read(format!("clients/{who}.crt")),
+            Zeroizing::new(read(format!("clients/{who}.key"))),
+        )),
+    }
+}
+
+#[test]
+fn what_is_made_is_whole_private_and_made_once() {
+    let folder = Folder::new();
+    let made = init(&folder.path("fk"), &["--trust-domain", "example.test", "--name", "localhost"]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let steps = text(&made.stdout);
+    for told in ["firstkeyd serve --config", "firstkey status", "policy check", "master.key"] {
+        assert!(steps.contains(told), "{told}: {steps}");
+    }
+    let mut waiting = vec![folder.path("fk")];
+    let mut files = 0;
+    while let Some(path) = waiting.pop() {
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} is its owner's alone", path.display());
+        if path.is_dir() {
+            waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            files += 1;
+        }
+    }
+    // Five authorities, the service, and fourteen certificates of callers, each with its key.
+    assert_eq!(files, 4 + 2 * (5 + 1 + 14));
+    let policy = fs::read_to_string(folder.path("fk/policy.toml")).unwrap();
+    assert!(policy.contains("spiffe://example.test/officer/officer-1"), "{policy}");
+    let key = fs::read(folder.path("fk/master.key")).unwrap();
+    assert_eq!(key.len(), 32);
+    let again = init(&folder.path("fk"), &[]);
+    assert!(!again.status.success());
+    assert!(text(&again.stderr).contains("is not empty"), "{}", text(&again.stderr));
+    assert_eq!(fs::read(folder.path("fk/master.key")).unwrap(), key);
+    let strange = init(&folder.path("other"), &["--trust-domain", "exa mple"]);
+    assert!(text(&strange.stderr).contains("is no domain"), "{}", text(&strange.stderr));
+    let impossible = init(&folder.path("other"), &["--name", "näme"]);
+    assert!(!impossible.status.success());
+    // Nothing is left of what failed.
+    let left: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|one| one.unwrap().path()).collect();
+    assert_eq!(left, [folder.path("fk")]);
+    // An empty folder that is there is taken.
+    fs::create_dir(folder.path("empty")).unwrap();
+    assert!(init(&folder.path("empty"), &[]).status.success());
+}
+
+#[test]
+fn what_is_made_serves_those_it_knows_and_nobody_else() {
+    let folder = Folder::initialised();
+    let made = folder.path("fk");
+    let service = Service::start(&folder);
+    let list = ["terminal", "list"];
+    assert!(succeed(&service, &made, Some("terminals/operator-1"), &list).contains("TERMINAL"));
+    for (who, told) in [
+        (None, "CALLER_UNKNOWN"),
+        (Some("admin/operator-1"), "POLICY_DENIED"),
+        (Some("activation/relay-1"), "POLICY_DENIED"),
+    ] {
+        let refused = firstkey(&service, &made, who, &list);
+        assert_eq!(refused.status.code(), Some(5), "{who:?}");
+        assert!(text(&refused.stderr).contains(told), "{}", text(&refused.stderr));
+    }
+    // One certificate more, of a caller that the policy does not know by then.
+    let more = Command::new(FIRSTKEYD)
+        .args(["certificate", "--plane", "terminals"])
+        .args(["--name", "spiffe://firstkey.internal/backend/switch-2", "--authorities"])
+        .arg(made.join("authorities"))
+        .arg("--out")
+        .arg(made.join("clients/terminals/switch-2"))
+        .output()
+        .unwrap();
+    assert!(more.status.success(), "{}", text(&more.stderr));
+    let refused = firstkey(&service, &made, Some("terminals/switch-2"), &list);
+    assert!(text(&refused.stderr).contains("CALLER_UNKNOWN"), "{}", text(&refused.stderr));
+    // The tool says what it lacks.
+    let plain = Command::new(FIRSTKEY).args(list).args(["--server", &service.url]).output();
+    assert!(text(&plain.unwrap().stderr).contains("--ca"));
+    // Ended and started again, over the same store.
+    service.signal(Signal::TERM);
+    service.hear("every acknowledged call is durable");
+    drop(service);
+    let service = Service::start(&folder);
+    succeed(&service, &made, Some("terminals/operator-1"), &list);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_reads_certificates_and_the_deny_list_again_and_drops_no_call() {
+    let folder = Folder::initialised();
+    let made = folder.path("fk");
+    let service = Service::start(&folder);
+    let who = "terminals/operator-1";
+    let client = Client::connect_with(&service.url, &credentials(&made, who)).await.unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let calling = tokio::spawn({
+        let (client, stop) = (client.clone(), stop.clone());
+        async move {
+            while !stop.is_cancelled() {
+                let mut terminals = client.terminals();
+                let call = terminals.list_terminals(ListTerminalsRequest::default()).await;
+                assert!(call.is_ok(), "no call is dropped");
+            }
+        }
+    });
+    let before = shown(&service, &made).await;
+    let renewed = made.join("renewed");
+    let more = Command::new(FIRSTKEYD)
+        .args(["certificate", "--host", "localhost", "--host", "127.0.0.1", "--authorities"])
+        .arg(made.join("authorities"))
+        .arg("--out")
+        .arg(&renewed)
+        .output()
+        .unwrap();
+    assert!(more.status.success(), "{}", text(&more.stderr));
+    for ending in ["crt", "key"] {
+        let (from, to) = (format!("renewed.{ending}"), format!("tls/server.{ending}"));
+        fs::rename(made.join(from), made.join(to)).unwrap();
+    }
+    service.signal(Signal::HUP);
+    service.hear("reloaded certificates");
+    let after = shown(&service, &made).await;
+    assert_ne!(before, after, "new connections see the new certificate");
+    let file = fs::read(made.join("tls/server.crt")).unwrap();
+    assert_eq!(after, certificates_from_pem(&file).unwrap()[0]);
+    // What is broken is not taken, neither the one file nor the other.
+    fs::write(made.join("denied.txt"), "spiffe://firstkey.internal/operator/operator-1\n").unwrap();
+    fs::write(made.join("tls/server.crt"), "none").unwrap();
+    service.signal(Signal::HUP);
+    let told = service.hear("not reloaded");
+    assert!(told.contains("the service's certificate"), "{told}");
+    assert_eq!(shown(&service, &made).await, after);
+    stop.cancel();
+    calling.await.expect("every call was answered");
+    // Mended, the deny list holds on the connection that is open.
+    fs::write(made.join("tls/server.crt"), file).unwrap();
+    service.signal(Signal::HUP);
+    service.hear("reloaded certificates");
+    let mut terminals = client.terminals();
+    let call = terminals.list_terminals(ListTerminalsRequest::default()).await;
+    assert_eq!(Refusal::from(call.err().expect("it is denied")).reason, "CALLER_UNKNOWN");
+}
+
+/// The certificate that the service shows to whoever connects now.
+async fn shown(service: &Service, folder: &Path) -> Vec<u8> {
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let authority = fs::read(folder.join("authorities/server.crt")).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(
+        certificates_from_pem(&authority).unwrap().into_iter().map(Into::into),
+    );
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let address = service.url.trim_start_matches("https://");
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let stream = connector.connect(name, stream).await.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[test]
+fn it_does_not_start_with_files_that_do_not_do() {
+    type Spoil = fn(&Path);
+    let spoilt: [(&str, Spoil); 9] = [
+        ("may be read by others", |made| {
+            let private = fs::Permissions::from_mode(0o640);
+            fs::set_permissions(made.join("tls/server.key"), private).unwrap();
+        }),
+        ("may be read by others", |made| {
+            let private = fs::Permissions::from_mode(0o604);
+            fs::set_permissions(made.join("master.key"), private).unwrap();
+        }),
+        ("not a file of 32 bytes", |made| fs::write(made.join("master.key"), [7; 31]).unwrap()),
+        ("master.key", |made| fs::remove_file(made.join("master.key")).unwrap()),
+        ("share an authority", |made| {
+            let authorities = made.join("authorities");
+            fs::copy(authorities.join("admin.crt"), authorities.join("data.crt")).unwrap();
+        }),
+        ("no authority certifies", |made| {
+            let file = made.join("firstkeyd.toml");
+            let text = fs::read_to_string(&file).unwrap();
+            let without: Vec<_> =
+                text.lines().filter(|line| !line.starts_with("data = \"auth")).collect();
+            fs::write(file, without.join("\n")).unwrap();
+        }),
+        ("line 1 is neither", |made| fs::write(made.join("denied.txt"), "anna").unwrap()),
+        ("in the policy", |made| fs::write(made.join("policy.toml"), "votes = 1").unwrap()),
+        ("holds no policy", |made| {
+            let file = made.join("firstkeyd.toml");
+            let text = fs::read_to_string(&file).unwrap();
+            fs::write(file, text.replace("policy = ", "# policy = ")).unwrap();
+        }),
+    ];
+    for (told, spoil) in spoilt {
+        let folder = Folder::initialised();
+        let made = folder.path("fk");
+        spoil(&made);
+        let mut command = Command::new(FIRSTKEYD);
+        let output = command.args(["serve", "--config"]).arg(made.join("firstkeyd.toml")).output();
+        let output = output.unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}: {said}");
+        assert!(said.contains(told), "{told}: {said}");
+        assert!(!said.contains("\"serving\""), "{said}");
+    }
+}
+
+#[test]
+fn the_demonstration_goes_over_tls_too() {
+    let folder = Folder::new();
+    let output = Command::new(FIRSTKEY)
+        .args(["dev", "--tls", "--once", "--json", "--port", "0", "--data"])
+        .arg(folder.path("data"))
+        .current_dir(ROOT)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    let last: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert!(last["outcome"].as_str().unwrap().contains("KSN_REPLAYED"), "{said}");
+}
+
+#[test]
+fn a_development_service_over_tls_tells_roles_apart() {
+    let folder = Folder::new();
+    let data = folder.path("data");
+    let service = Service::start_with(&[
+        "--dev",
+        "--tls",
+        "--listen",
+        "127.0.0.1:0",
+        "--data",
+        data.to_str().unwrap(),
+    ]);
+    let (access, pki) = (data.join("dev-tls"), data.join("dev-pki"));
+    let (state, pki) = (folder.path("till-7.json"), pki.to_str().unwrap().to_owned());
+    let backend = Some("terminals/backend-1");
+    let register = ["terminal", "register", "till-7", "--serial", "SN-0007"];
+    let refused = firstkey(&service, &access, Some("terminals/operator-1"), &register);
+    assert!(text(&refused.stderr).contains("POLICY_DENIED"), "{}", text(&refused.stderr));
+    assert!(succeed(&service, &access, backend, &register).contains("REGISTERED"));
+    let code = succeed(&service, &access, backend, &["terminal", "code", "till-7"]);
+    let simulate = ["terminal", "simulate", "--state", state.to_str().unwrap()];
+    let first = ["--pki", pki.as_str(), "--serial", "SN-0007", "--code", code.trim()];
+    // The terminal itself shows no certificate: the backend's is for looking up what it is.
+    let played = succeed(&service, &access, backend, &[&simulate[..], &first].concat());
+    assert!(played.contains("1 of 1 passed"), "{played}");
+    succeed(&service, &access, backend, &["terminal", "enable", "till-7"]);
+    let purchase = [&simulate[..], &["--purchase", "1250"]].concat();
+    let wrong = firstkey(&service, &access, backend, &purchase);
+    assert!(text(&wrong.stderr).contains("POLICY_DENIED"), "{}", text(&wrong.stderr));
+    let bought = succeed(&service, &access, Some("data/backend-1"), &purchase);
+    assert!(bought.contains("MAC verified"), "{bought}");
+}
