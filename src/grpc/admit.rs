@@ -19,7 +19,7 @@ use tower::{Layer, Service};
 use super::bounds::{bounded, explained, held};
 use super::denied::DenyList;
 use super::pace::{CallLimits, Pace, Who};
-use super::peer::{Peer, Plane, Shut};
+use super::peer::{Identity, Peer, Plane, Shut};
 use super::places::Place;
 use super::status::from_error;
 use crate::command::Error;
@@ -30,6 +30,20 @@ use crate::vault::{Action, Caller, Gate, Reason, Vault};
 pub(super) struct Admitted {
     pub(super) vault: Arc<Vault>,
     pub(super) caller: Caller,
+    pub(super) standing: Standing,
+}
+
+/// The certificate that let a caller in, to be looked at again while an answer goes on. There is
+/// none where terminals call, and in development.
+#[derive(Clone, Default)]
+pub(super) struct Standing(Option<(Arc<Identity>, DenyList)>);
+
+impl Standing {
+    /// Refuses to go on for whom the door would not let in any more.
+    pub(super) fn check(&self, vault: &Vault) -> Result<(), Error> {
+        let shut = self.0.as_ref().and_then(|(one, denied)| one.shut_out_by(denied, vault));
+        shut.map_or(Ok(()), |_| Err(Error::refused(Reason::CallerUnknown)))
+    }
 }
 
 /// How callers are told apart.
@@ -82,7 +96,13 @@ impl Admission {
             }
         };
         vault.authorise(&caller, call.action).await?;
-        Ok((Admitted { vault, caller }, place))
+        let standing = match &self.trust {
+            Trust::Certificates(denied) => {
+                Standing(peer.identity.clone().map(|identity| (identity, denied.clone())))
+            }
+            Trust::ForDevOnly(_) => Standing::default(),
+        };
+        Ok((Admitted { vault, caller, standing }, place))
     }
 
     /// Lets a call pass that is not one of ours: it opens nothing, and costs little.

@@ -72,6 +72,16 @@ pub struct Identity {
     pub planes: Vec<Plane>,
 }
 
+impl Identity {
+    /// The rule by which a certificate that verified is not believed any more, if there is one.
+    pub(super) fn shut_out_by(&self, denied: &DenyList, vault: &Vault) -> Option<&'static str> {
+        if UnixMillis(self.not_after.saturating_mul(1_000)) < vault.now() {
+            return Some("expired");
+        }
+        denied.holds(self).then_some("denied")
+    }
+}
+
 /// A caller that does not come in, and the rule that says so, for the audit event.
 pub(super) struct Shut {
     pub(super) caller: Caller,
@@ -98,11 +108,8 @@ impl Peer {
             };
         };
         let stranger = Caller::stranger(&identity.name, &identity.fingerprint);
-        if UnixMillis(identity.not_after.saturating_mul(1_000)) < vault.now() {
-            return shut(stranger, "expired");
-        }
-        if denied.holds(identity) {
-            return shut(stranger, "denied");
+        if let Some(rule) = identity.shut_out_by(denied, vault) {
+            return shut(stranger, rule);
         }
         let policy = vault.policy();
         let Some(principal) = policy.principal(&identity.name) else {

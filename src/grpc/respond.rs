@@ -22,7 +22,8 @@ pub(super) async fn serve<Q, A, F>(
 where
     F: Future<Output = Result<A, Error>>,
 {
-    let Some(Admitted { vault, caller }) = request.extensions().get::<Admitted>().cloned() else {
+    let Some(Admitted { vault, caller, .. }) = request.extensions().get::<Admitted>().cloned()
+    else {
         return Err(from_error(&Error::refused(Reason::PolicyDenied)));
     };
     let result = command(vault, caller.clone(), request.into_inner()).await;

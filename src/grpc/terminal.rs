@@ -5,6 +5,7 @@ use std::pin::Pin;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
+use super::admit::Admitted;
 use super::convert::{self, optional, optional_resource, required, resource, text, timestamp};
 use super::profile_update::profile_update;
 use super::proto;
@@ -15,7 +16,7 @@ use super::terminal_fields::{
     from_found, from_profile, from_reading, from_terminal, new_profile, new_terminal, standing,
     to_state,
 };
-use super::watch::Watch;
+use super::watch::{Watch, Watcher};
 use crate::command::Error;
 use crate::command::activation::lifecycle::{Change, change_terminal};
 use crate::command::activation::register::{self, Entry};
@@ -325,11 +326,13 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::WatchTerminalsRequest>,
     ) -> Result<Response<Self::WatchTerminalsStream>, Status> {
+        let admitted = request.extensions().get::<Admitted>();
+        let standing = admitted.map(|admitted| admitted.standing.clone()).unwrap_or_default();
         serve("WatchTerminals", request, async |vault, caller, body| {
             let terminal = convert::optional_resource("terminal", "terminals", &body.terminal)?;
             watch::begin_to_watch(&vault, &caller, terminal.as_deref()).await?;
-            let watch =
-                Watch::new(vault, caller, body.after_sequence, terminal, self.ending.clone());
+            let watcher = Watcher { caller, standing, sequence: body.after_sequence, terminal };
+            let watch = Watch::new(vault, watcher, self.ending.clone());
             let stream: Self::WatchTerminalsStream = Box::pin(watch.into_stream());
             Ok(stream)
         })

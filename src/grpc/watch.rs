@@ -10,6 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::admit::Standing;
 use super::convert::timestamp;
 use super::proto;
 use super::status::from_error;
@@ -20,28 +21,28 @@ use crate::vault::{Caller, Vault};
 /// How many transitions wait for a slow watcher.
 const QUEUE_LEN: usize = 16;
 
-/// One watcher: where it stands, and what it has not been told yet.
+/// One watcher: who it is, where it stands, and which terminal it asks about.
+pub(super) struct Watcher {
+    pub(super) caller: Caller,
+    pub(super) standing: Standing,
+    pub(super) sequence: u64,
+    pub(super) terminal: Option<String>,
+}
+
+/// What a watcher is told, and what it has not been told yet.
 pub(super) struct Watch {
     vault: Arc<Vault>,
-    caller: Caller,
+    watcher: Watcher,
     committed: Receiver<u64>,
-    sequence: u64,
-    terminal: Option<String>,
     waiting: VecDeque<Transition>,
     ending: CancellationToken,
 }
 
 impl Watch {
     /// Watches from after a sequence on.
-    pub(super) fn new(
-        vault: Arc<Vault>,
-        caller: Caller,
-        sequence: u64,
-        terminal: Option<String>,
-        ending: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(vault: Arc<Vault>, watcher: Watcher, ending: CancellationToken) -> Self {
         let committed = vault.committed();
-        Self { vault, caller, committed, sequence, terminal, waiting: VecDeque::new(), ending }
+        Self { vault, watcher, committed, waiting: VecDeque::new(), ending }
     }
 
     /// The stream of transitions. It ends when the service does, and with an error that tells the
@@ -64,17 +65,21 @@ impl Watch {
 
     async fn next(&mut self) -> Option<Result<proto::WatchTerminalsResponse, Status>> {
         loop {
+            // Who has been shut out since it began to watch is told nothing more.
+            if let Err(error) = self.watcher.standing.check(&self.vault) {
+                return Some(Err(from_error(&error)));
+            }
             if let Some(transition) = self.waiting.pop_front() {
                 return Some(Ok(response(transition)));
             }
             let newest = *self.committed.borrow_and_update();
-            if newest > self.sequence {
-                let terminal = self.terminal.as_deref();
-                let (vault, caller) = (&self.vault, &self.caller);
-                match transitions_after(vault, caller, self.sequence, terminal).await {
+            let (vault, watcher) = (&self.vault, &mut self.watcher);
+            if newest > watcher.sequence {
+                let terminal = watcher.terminal.as_deref();
+                match transitions_after(vault, &watcher.caller, watcher.sequence, terminal).await {
                     Ok((transitions, looked)) => {
                         self.waiting.extend(transitions);
-                        self.sequence = looked;
+                        watcher.sequence = looked;
                     }
                     Err(error) => return Some(Err(from_error(&error))),
                 }

@@ -157,8 +157,7 @@ impl Live {
         let Some(tls) = file.tls else {
             bail!(
                 "there are no means to authenticate callers: name a configuration with [tls] and \
-                 [authorities] by --config (`firstkeyd init DIR` makes one), or try things out with \
-                 --dev"
+                 [authorities] by --config (`firstkeyd init DIR` makes one), or try things by --dev"
             );
         };
         let is_dev = flags.listen.or(file.listen).is_some()
