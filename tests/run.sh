@@ -85,6 +85,18 @@ else
   not_run "TESTS/INTEROP: no Python 3.11 with venv here, or pip can not reach the package index"
 fi
 
+say "the systemd unit, and what its lines do"
+for needed in systemd-analyze strace; do
+  command -v "$needed" >/dev/null || not_run "part of tests/deploy: $needed is not here"
+done
+[ "$(id -u)" = 0 ] || not_run "most of tests/deploy: confining a service takes root"
+CARGO_TARGET_DIR=$target python3 -B tests/deploy 2>&1 | tee -a "$log" || status=$?
+
+say "self-tests that are made to fail, in a build for that alone"
+# The last to run: its programs take the place of the others.
+cargo test --locked --no-fail-fast --features fault-points --test fault_points 2>&1 |
+  tee -a "$log" || status=$?
+
 printf '\n%s' "$missed"
 # The runners' own counts, added up over their test programs.
 awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }

@@ -1,8 +1,11 @@
 //! `ActivationService`: the terminal's steps, each a payload and what vouches for it.
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, required};
+use super::metrics::Metrics;
 use super::proto;
 use super::proto::activation_service_server::ActivationService;
 use super::proto::report_step_request::Proof;
@@ -20,7 +23,9 @@ const SIGNATURE_LEN_BYTES: usize = 64;
 const HMAC_LEN_BYTES: usize = 32;
 
 /// The service.
-pub(super) struct ActivationApi;
+pub(super) struct ActivationApi {
+    pub(super) metrics: Arc<Metrics>,
+}
 
 #[tonic::async_trait]
 impl ActivationService for ActivationApi {
@@ -28,21 +33,23 @@ impl ActivationService for ActivationApi {
         &self,
         request: Request<proto::BeginActivationRequest>,
     ) -> Result<Response<proto::BeginActivationResponse>, Status> {
-        serve("BeginActivation", request, async |vault, caller, body| {
+        let answer = serve("BeginActivation", request, async |vault, caller, body| {
             let payload = convert::bytes("payload", body.payload, 1..=BEGIN_LEN_BYTES_MAX)?;
             let request = proven(payload, "proof", body.proof)?;
             let answer = begin::begin_activation(&vault, &caller, &request).await?;
             let (payload, proof) = (answer.payload, answer.proof);
             Ok(proto::BeginActivationResponse { payload, proof })
         })
-        .await
+        .await;
+        self.metrics.stepped("begin", &answer);
+        answer
     }
 
     async fn deliver_keys(
         &self,
         request: Request<proto::DeliverKeysRequest>,
     ) -> Result<Response<proto::DeliverKeysResponse>, Status> {
-        serve("DeliverKeys", request, async |vault, caller, body| {
+        let answer = serve("DeliverKeys", request, async |vault, caller, body| {
             let name = activation(&body.activation)?;
             let payload = payload(body.payload)?;
             let request = proven(payload, "proof", body.proof)?;
@@ -51,14 +58,16 @@ impl ActivationService for ActivationApi {
             let (payload, proof) = (answer.payload, answer.proof);
             Ok(proto::DeliverKeysResponse { payload, proof })
         })
-        .await
+        .await;
+        self.metrics.stepped("deliver", &answer);
+        answer
     }
 
     async fn confirm_keys(
         &self,
         request: Request<proto::ConfirmKeysRequest>,
     ) -> Result<Response<proto::ConfirmKeysResponse>, Status> {
-        serve("ConfirmKeys", request, async |vault, caller, body| {
+        let answer = serve("ConfirmKeys", request, async |vault, caller, body| {
             let name = activation(&body.activation)?;
             let payload = payload(body.payload)?;
             let request = signed(payload, "mac", body.mac, HMAC_LEN_BYTES)?;
@@ -66,26 +75,30 @@ impl ActivationService for ActivationApi {
             let answer = confirm::confirm_keys(&vault, &caller, of, &request).await?;
             Ok(proto::ConfirmKeysResponse { payload: answer.payload, mac: answer.proof })
         })
-        .await
+        .await;
+        self.metrics.stepped("confirm", &answer);
+        answer
     }
 
     async fn get_parameters(
         &self,
         request: Request<proto::GetParametersRequest>,
     ) -> Result<Response<proto::GetParametersResponse>, Status> {
-        serve("GetParameters", request, async |vault, caller, body| {
+        let answer = serve("GetParameters", request, async |vault, caller, body| {
             let request = exchange(&body.ksn, body.payload, body.mac)?;
             let answer = parameters::get_parameters(&vault, &caller, &request).await?;
             Ok(proto::GetParametersResponse { payload: answer.payload, mac: answer.proof })
         })
-        .await
+        .await;
+        self.metrics.stepped("parameters", &answer);
+        answer
     }
 
     async fn report_step(
         &self,
         request: Request<proto::ReportStepRequest>,
     ) -> Result<Response<proto::ReportStepResponse>, Status> {
-        serve("ReportStep", request, async |vault, caller, body| {
+        let answer = serve("ReportStep", request, async |vault, caller, body| {
             let name = activation(&body.activation)?;
             let payload = payload(body.payload)?;
             let (signed, voucher) = match required("proof", body.proof)? {
@@ -103,26 +116,30 @@ impl ActivationService for ActivationApi {
             report::report_step(&vault, &caller, of, &signed, &voucher).await?;
             Ok(proto::ReportStepResponse {})
         })
-        .await
+        .await;
+        self.metrics.stepped("report", &answer);
+        answer
     }
 
     async fn run_test_transaction(
         &self,
         request: Request<proto::RunTestTransactionRequest>,
     ) -> Result<Response<proto::RunTestTransactionResponse>, Status> {
-        serve("RunTestTransaction", request, async |vault, caller, body| {
+        let answer = serve("RunTestTransaction", request, async |vault, caller, body| {
             let request = exchange(&body.ksn, body.payload, body.mac)?;
             let answer = test_transaction::run_test_transaction(&vault, &caller, &request).await?;
             Ok(proto::RunTestTransactionResponse { payload: answer.payload, mac: answer.proof })
         })
-        .await
+        .await;
+        self.metrics.stepped("test", &answer);
+        answer
     }
 
     async fn update_keys(
         &self,
         request: Request<proto::UpdateKeysRequest>,
     ) -> Result<Response<proto::UpdateKeysResponse>, Status> {
-        serve("UpdateKeys", request, async |vault, caller, body| {
+        let answer = serve("UpdateKeys", request, async |vault, caller, body| {
             let request = exchange(&body.ksn, body.payload, body.mac)?;
             // TDES keys have no update key.
             if matches!(request.ksn, Ksn::Tdes(_)) {
@@ -131,7 +148,9 @@ impl ActivationService for ActivationApi {
             let answer = update::update_keys(&vault, &caller, &request).await?;
             Ok(proto::UpdateKeysResponse { payload: answer.payload, mac: answer.proof })
         })
-        .await
+        .await;
+        self.metrics.stepped("update", &answer);
+        answer
     }
 }
 

@@ -1,9 +1,12 @@
 //! `MacService`: message authentication codes, for payment backends.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
 use super::convert::{bytes, optional_resource};
+use super::metrics::Metrics;
 use super::proto::mac_service_server::MacService;
 use super::proto::{self};
 use super::respond::serve;
@@ -14,7 +17,9 @@ use crate::command::{Error, MacWorkingKey, generate_mac, verify_mac};
 const MAC_LEN_BYTES: RangeInclusive<usize> = 4..=64;
 
 /// The service.
-pub(super) struct MacApi;
+pub(super) struct MacApi {
+    pub(super) metrics: Arc<Metrics>,
+}
 
 #[tonic::async_trait]
 impl MacService for MacApi {
@@ -40,12 +45,15 @@ impl MacService for MacApi {
         &self,
         request: Request<proto::VerifyMacRequest>,
     ) -> Result<Response<proto::VerifyMacResponse>, Status> {
-        serve("VerifyMac", request, async |vault, caller, body| {
+        let algorithm = request.get_ref().algorithm;
+        let answer = serve("VerifyMac", request, async |vault, caller, body| {
             let request = to_verify("key", body)?;
             verify_mac::verify_mac(&vault, &caller, &request).await?;
             Ok(proto::VerifyMacResponse {})
         })
-        .await
+        .await;
+        self.metrics.verified(algorithm, &answer);
+        answer
     }
 }
 

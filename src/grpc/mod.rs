@@ -9,6 +9,7 @@ mod convert;
 mod denied;
 mod key;
 mod mac;
+mod metrics;
 mod pace;
 mod peer;
 mod pin;
@@ -16,12 +17,16 @@ mod places;
 mod policy;
 mod profile_update;
 mod respond;
+mod standing;
 mod status;
+mod status_service;
 mod terminal;
 mod terminal_fields;
 mod trust;
 mod vocabulary;
 mod watch;
+
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -29,10 +34,13 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 pub use self::admit::{Admission, Door, Trust};
 pub use self::denied::{Denied, DeniedInvalid, DenyList};
+pub use self::metrics::{Metrics, Stopwatch};
 pub use self::pace::{CallLimits, source_of};
 pub use self::peer::{Identity, Peer, Plane};
 pub use self::places::{Place, Places};
+pub use self::standing::{Check, Facts, Finding, Standing};
 pub use self::status::{DOMAIN, code};
+use crate::vault::Gate;
 
 /// The longest message that is taken, in bytes.
 pub const MESSAGE_LEN_BYTES_MAX: usize = 64 * 1024;
@@ -47,20 +55,38 @@ const BATCH_PATH: &str = "/firstkey.v1.TerminalService/BatchCreateTerminals";
 const POLICY_PATH: &str = "/firstkey.v1.PolicyService/SetPolicy";
 
 /// The services by name, for health.
-pub const SERVICE_NAMES: [&str; 8] = [
+pub const SERVICE_NAMES: [&str; 9] = [
     "firstkey.v1.ActivationService",
     "firstkey.v1.ApprovalService",
     "firstkey.v1.KeyService",
     "firstkey.v1.MacService",
     "firstkey.v1.PinService",
     "firstkey.v1.PolicyService",
+    STATUS_SERVICE,
     "firstkey.v1.TerminalService",
     "firstkey.v1.TrustService",
 ];
 
-/// All services, behind the door. Streams end when `ending` is cancelled.
+/// The service that answers also when a self-test has failed.
+pub const STATUS_SERVICE: &str = "firstkey.v1.StatusService";
+
+/// What the services share.
+#[derive(Clone)]
+pub struct Parts {
+    /// Streams end when it is cancelled.
+    pub ending: CancellationToken,
+    /// What stands before the vault.
+    pub gate: Arc<Gate>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// How the service stands.
+    pub standing: Arc<Standing>,
+}
+
+/// All services, behind the door.
 #[must_use]
-pub fn services(ending: CancellationToken) -> Routes {
+pub fn services(parts: Parts) -> Routes {
+    let Parts { ending, gate, metrics, standing } = parts;
     let mut routes = Routes::builder();
     /// Adds a service, whose messages are bounded.
     macro_rules! add {
@@ -70,12 +96,18 @@ pub fn services(ending: CancellationToken) -> Routes {
             )
         };
     }
-    add!(activation_service_server, ActivationServiceServer, activation::ActivationApi);
+    add!(
+        activation_service_server,
+        ActivationServiceServer,
+        activation::ActivationApi { metrics: Arc::clone(&metrics) }
+    );
     add!(approval_service_server, ApprovalServiceServer, approval::ApprovalApi);
     add!(key_service_server, KeyServiceServer, key::KeyApi);
-    add!(mac_service_server, MacServiceServer, mac::MacApi);
-    add!(pin_service_server, PinServiceServer, pin::PinApi);
     add!(policy_service_server, PolicyServiceServer, policy::PolicyApi);
+    add!(mac_service_server, MacServiceServer, mac::MacApi { metrics: Arc::clone(&metrics) });
+    add!(pin_service_server, PinServiceServer, pin::PinApi { metrics });
+    let status = status_service::StatusApi { gate, standing };
+    add!(status_service_server, StatusServiceServer, status);
     let terminals = terminal::TerminalApi { ending };
     add!(terminal_service_server, TerminalServiceServer, terminals.clone());
     add!(trust_service_server, TrustServiceServer, trust::TrustApi);

@@ -1,9 +1,12 @@
 //! `PinService`: PIN blocks, for payment backends.
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
 use super::convert::optional_resource;
 use super::mac::to_verify;
+use super::metrics::Metrics;
 use super::proto::pin_service_server::PinService;
 use super::proto::{self};
 use super::respond::serve;
@@ -13,7 +16,9 @@ use crate::command::{Error, translate_pin};
 use crate::pin::{EncryptedPinBlock, Pan, PinBlockFormat};
 
 /// The service.
-pub(super) struct PinApi;
+pub(super) struct PinApi {
+    pub(super) metrics: Arc<Metrics>,
+}
 
 #[tonic::async_trait]
 impl PinService for PinApi {
@@ -21,24 +26,34 @@ impl PinService for PinApi {
         &self,
         request: Request<proto::TranslatePinRequest>,
     ) -> Result<Response<proto::TranslatePinResponse>, Status> {
-        serve("TranslatePin", request, async |vault, caller, body| {
+        let body = request.get_ref();
+        let formats = (body.source_format, body.destination_format);
+        let answer = serve("TranslatePin", request, async |vault, caller, body| {
             let request = to_request(body)?;
             let block = translate_pin::translate_pin(&vault, &caller, &request).await?;
             Ok(proto::TranslatePinResponse { pin_block: block.bytes().to_vec() })
         })
-        .await
+        .await;
+        self.metrics.translated(formats, &answer);
+        answer
     }
 
     async fn verify_mac_and_translate_pin(
         &self,
         request: Request<proto::VerifyMacAndTranslatePinRequest>,
     ) -> Result<Response<proto::VerifyMacAndTranslatePinResponse>, Status> {
-        serve("VerifyMacAndTranslatePin", request, async |vault, caller, body| {
+        let body = request.get_ref();
+        let (algorithm, formats) = (body.algorithm, (body.source_format, body.destination_format));
+        let answer = serve("VerifyMacAndTranslatePin", request, async |vault, caller, body| {
             let request = to_both(body)?;
             let block = verify_mac_and_translate_pin(&vault, &caller, &request).await?;
             Ok(proto::VerifyMacAndTranslatePinResponse { pin_block: block.bytes().to_vec() })
         })
-        .await
+        .await;
+        // One call, and so one result for both of its parts.
+        self.metrics.verified(algorithm, &answer);
+        self.metrics.translated(formats, &answer);
+        answer
     }
 }
 

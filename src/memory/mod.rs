@@ -1,14 +1,16 @@
 //! Memory that forgets: the allocator, the stack, pages for long-lived secrets, the process.
 //!
-//! The only room with `unsafe`, and only in the two files that say so.
+//! The only room with `unsafe`, and only in the files that say so at their head.
 
 mod allocator;
 mod hardening;
+mod protection;
 mod secret_page;
 mod stack;
 
 pub use allocator::WipingAllocator;
-pub use hardening::{Hardening, harden_process};
+pub use hardening::harden_process;
+pub use protection::{Protection, free_disk_bytes, protections};
 pub use secret_page::{PageKind, SecretPage, SecretPageUnavailable};
 pub use stack::{wipe_stack, with_wiped_stack};
 

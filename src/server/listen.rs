@@ -37,11 +37,28 @@ enum Way {
     Tls(Arc<Tls>),
 }
 
+/// Tells when a certificate expires, in Unix time; none where there is no certificate.
+pub(super) type Expiry = Box<dyn Fn() -> Option<u64> + Send + Sync>;
+
 impl Listener {
     /// Serves the planes of `tls` to whom their authorities certify.
     #[must_use]
     pub const fn tls(socket: TcpListener, tls: Arc<Tls>) -> Self {
         Self { socket, way: Way::Tls(tls) }
+    }
+
+    /// Asks when its certificate expires.
+    pub(super) fn expiry(&self) -> Expiry {
+        let way = self.way.clone();
+        Box::new(move || match &way {
+            Way::Plain => None,
+            Way::Tls(tls) => Some(tls.expiry()),
+        })
+    }
+
+    /// Whether callers show certificates.
+    pub(super) const fn is_tls(&self) -> bool {
+        matches!(self.way, Way::Tls(_))
     }
 
     /// Serves every plane to whoever connects, in plain text; refused but on loopback.

@@ -5,8 +5,10 @@ pub mod demonstration;
 pub mod dev;
 pub mod faults;
 pub mod fleet;
+mod health;
 mod listen;
 pub mod manifest;
+mod operations;
 mod self_test;
 pub mod simulation;
 mod tls;
@@ -22,8 +24,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
 
-use crate::grpc::{self, Admission, CallLimits, Trust};
-use crate::vault::Gate;
+use crate::grpc::{self, Admission, CallLimits, Facts, Metrics, Parts, Standing, Stopwatch, Trust};
+use crate::vault::{self, Gate};
+
+use self::health::Examiner;
+use self::operations::Answers;
 
 pub use self::listen::Listener;
 pub use self::self_test::{
@@ -56,6 +61,8 @@ pub struct Operations {
     pub folder: Option<PathBuf>,
     /// The time from one run of the self-tests to the next: [`SELF_TEST_PERIOD_MAX`] at most.
     pub self_test_period: Duration,
+    /// What durations are measured with.
+    pub stopwatch: Stopwatch,
 }
 
 impl Default for Operations {
@@ -66,6 +73,7 @@ impl Default for Operations {
             program_digest: None,
             folder: None,
             self_test_period: SELF_TEST_PERIOD_MAX,
+            stopwatch: || 0,
         }
     }
 }
@@ -76,6 +84,9 @@ pub enum ServeError {
     /// Calls in flight did not end within the drain time; nothing acknowledged is lost.
     #[error("calls in flight did not end within the drain time")]
     Drain,
+    /// The start could not be written into the audit log, or a self-test failed meanwhile.
+    #[error("the start could not be audited: {0}")]
+    Start(#[from] vault::Error),
     /// The connections or the transport failed.
     #[error("the transport failed: {0}")]
     Transport(#[from] tonic::transport::Error),
@@ -92,38 +103,46 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let draining = CancellationToken::new();
-    let (mut reporter, health) = tonic_health::server::health_reporter();
-    // Streams end with the service, and when nothing is served any more.
-    let streaming = gate.closed();
-    let services = grpc::services(streaming.clone());
-    for name in grpc::SERVICE_NAMES.iter().chain(&[""]) {
-        reporter.set_service_status(*name, tonic_health::ServingStatus::Serving).await;
-    }
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let operations = settings.operations;
+    let parts = begin(&gate, &settings.listeners, &operations).await?;
+    let streaming = parts.ending.clone();
+    let metrics = Arc::clone(&parts.metrics);
+    let mut examiner = Examiner {
+        gate: Arc::clone(&gate),
+        standing: Arc::clone(&parts.standing),
+        reporter,
+        folder: operations.folder,
+        certificates: settings.listeners.iter().map(Listener::expiry).collect(),
+    };
+    examiner.examine().await;
+    let told = operations.listener.map(|listener| {
+        let Parts { gate, metrics, standing, .. } = parts.clone();
+        spawn(operations::serve(listener, Answers { gate, metrics, standing }))
+    });
+    let testing = spawn(self_test::repeat(Arc::clone(&gate), operations.self_test_period));
 
     let router = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_mins(1)))
         .http2_max_pending_accept_reset_streams(Some(32))
         .http2_max_header_list_size(16 * 1024)
-        .layer(Admission::new(Arc::clone(&gate), settings.trust, CallLimits::default()))
-        .add_routes(services)
+        .layer(Admission::new(Arc::clone(&gate), settings.trust, CallLimits::default(), metrics))
+        .add_routes(grpc::services(parts))
         .add_service(health)
         .add_optional_service(settings.reflection.then(grpc::reflection).flatten());
 
-    let begin = draining.clone();
+    let drain = draining.clone();
+    let examining = CancellationToken::new();
+    let examined = spawn(examiner.run(examining.clone()));
     let signal = async move {
         shutdown.await;
         tracing::info!("draining: no new calls, those in flight may end");
-        for name in grpc::SERVICE_NAMES.iter().chain(&[""]) {
-            reporter.set_service_status(*name, tonic_health::ServingStatus::NotServing).await;
-            // Whoever watches has been told; a stream that goes on would hold up the end.
-            reporter.clear_service_status(name).await;
-        }
-        begin.cancel();
+        examining.cancel();
+        // Health is told first, so that nobody is sent here any more.
+        let _ = examined.await;
+        drain.cancel();
         streaming.cancel();
     };
-    let period = settings.operations.self_test_period;
-    let testing =
-        AbortOnDropHandle::new(tokio::spawn(self_test::repeat(Arc::clone(&gate), period)));
     let connections = ReceiverStream::new(listen::accept_all(settings.listeners, &draining));
     let serving = router.serve_with_incoming_shutdown(connections, signal);
     tokio::pin!(serving);
@@ -135,11 +154,40 @@ pub async fn serve(
         ended = &mut serving => ended.map_err(ServeError::from),
         () = overdue => Err(ServeError::Drain),
     };
-    drop(testing);
+    drop((testing, told));
     if let Ok(vault) = gate.enter()
         && let Err(error) = vault.flush().await
     {
         tracing::error!(%error, "the last counts of refusals were not written");
     }
     outcome
+}
+
+/// Writes down that the service starts, and makes what its services share.
+async fn begin(
+    gate: &Arc<Gate>,
+    listeners: &[Listener],
+    operations: &Operations,
+) -> Result<Parts, ServeError> {
+    let vault = gate.enter()?;
+    self_test::tell_start(&vault, operations.program_digest).await?;
+    let standing = Arc::new(Standing::new(Facts {
+        program_digest: operations.program_digest,
+        realm: vault.realm(),
+        node: vault.node().to_owned(),
+        start: vault.now(),
+        master_key_page: vault.master_key_page(),
+        callers_certified: listeners.iter().all(Listener::is_tls),
+    }));
+    let metrics = Metrics::new(Arc::clone(gate), Arc::clone(&standing), operations.stopwatch);
+    // Streams end with the service, and when nothing is served any more.
+    let ending = gate.closed();
+    Ok(Parts { ending, gate: Arc::clone(gate), metrics: Arc::new(metrics), standing })
+}
+
+/// Begins a task that ends when it is let go of.
+fn spawn<T: Send + 'static>(
+    task: impl Future<Output = T> + Send + 'static,
+) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(tokio::spawn(task))
 }

@@ -63,11 +63,27 @@ pub(super) async fn repeat(gate: Arc<Gate>, period: Duration) {
 
 /// Closes the gate for good: nothing is served any more, and the vault is let go.
 pub(super) async fn close(gate: &Gate, algorithm: &'static str) {
-    tracing::error!(algorithm, "a self-test failed: nothing is served until the next start");
+    // Whoever came first has told it.
     let Some(vault) = gate.fail(algorithm) else { return };
+    tracing::error!(algorithm, "a self-test failed: nothing is served until the next start");
     if let Err(error) = tell(&vault, Some(algorithm)).await {
         tracing::error!(%error, "the failure was not audited");
     }
+}
+
+/// Writes into the audit log that the service starts, which program it is, and that the self-tests
+/// passed.
+pub(super) async fn tell_start(
+    vault: &Vault,
+    program_digest: Option<[u8; 32]>,
+) -> Result<(), vault::Error> {
+    let mut work = vault.begin(&Caller::service(), Action::StartService, "").await?;
+    work.detail("version", env!("CARGO_PKG_VERSION"));
+    work.detail("self_tests", "passed");
+    if let Some(digest) = program_digest {
+        work.detail("program", data_encoding::HEXLOWER.encode(&digest));
+    }
+    work.commit().await.map(|_| ())
 }
 
 /// Writes the result into the audit log.

@@ -68,6 +68,8 @@ pub struct Tls {
 struct Current {
     config: Arc<ServerConfig>,
     authorities: Arc<Authorities>,
+    /// The last second of its certificate's validity.
+    expiry: u64,
 }
 
 impl Tls {
@@ -94,6 +96,11 @@ impl Tls {
     /// The planes that the listener carries.
     pub(super) fn planes(&self) -> &[Plane] {
         &self.planes
+    }
+
+    /// The last second in which the service's certificate is valid, in Unix time.
+    pub(super) fn expiry(&self) -> u64 {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).expiry
     }
 
     /// What a new connection begins with; the same must judge its certificates.
@@ -149,7 +156,9 @@ impl Current {
         config.alpn_protocols = vec![b"h2".to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), authorities })
+        let chain = certificates_from_pem(&material.certificate).unwrap_or_default();
+        let expiry = chain.iter().filter_map(|der| certificate::expiry(der).ok()).min();
+        Ok(Self { config: Arc::new(config), authorities, expiry: expiry.unwrap_or(0) })
     }
 }
 

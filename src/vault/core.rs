@@ -65,6 +65,11 @@ impl Core {
         self.clock.now().max(UnixMillis(self.committed_time.load(Ordering::Relaxed)))
     }
 
+    /// What the clock says, whatever the events say.
+    pub(super) fn clock_time(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
     pub(super) fn note_committed(&self, seq: u64, time: UnixMillis) {
         self.committed_time.fetch_max(time.0, Ordering::Relaxed);
         self.committed.send_replace(seq);

@@ -22,6 +22,7 @@ mod committer;
 mod core;
 mod error;
 mod event;
+mod examine;
 mod gate;
 mod idempotency;
 mod install;

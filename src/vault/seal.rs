@@ -19,7 +19,7 @@ use crate::crypto::rng::{Rng, RngFailed};
 use crate::crypto::{aead, hmac, kdf};
 use crate::key::usage::KeyBlockProtection;
 use crate::key::{Algorithm, Key, Material};
-use crate::memory::SecretPage;
+use crate::memory::{PageKind, SecretPage};
 
 /// The world a store belongs to. A record of one does not open in the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -135,6 +135,10 @@ impl Sealer {
 
     pub(super) const fn realm(&self) -> Realm {
         self.realm
+    }
+
+    pub(super) fn page_kind(&self) -> PageKind {
+        self.master.0.kind()
     }
 
     pub(super) fn seal(&self, at: Address<'_>, nonce: Nonce, plain: &[u8]) -> Vec<u8> {

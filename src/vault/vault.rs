@@ -289,6 +289,11 @@ impl Vault {
         write_refusals(&self.shared.queue, &self.shared.refusals, self.now(), true).await
     }
 
+    /// Whether nothing can become durable any more.
+    pub(super) fn committer_has_ended(&self) -> bool {
+        self.committer.is_finished()
+    }
+
     /// Flushes, waits until every unit of work is done, and lets go of the store.
     pub async fn close(self) {
         // The store has said why, if the last counts can not be written.
@@ -304,22 +309,26 @@ impl Vault {
 /// The record that proves the master key and the realm of a store.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Proof {
+pub(super) struct Proof {
     realm: String,
+}
+
+impl Proof {
+    pub(super) const ID: &str = "proof";
 }
 
 impl Record for Proof {
     const KIND: Kind = Kind::new("vault");
 
     fn id(&self) -> String {
-        "proof".to_owned()
+        Self::ID.to_owned()
     }
 }
 
 async fn prove_seal(core: &Core) -> Result<(), OpenError> {
-    let row = core.store.get(Proof::KIND, "proof").await.map_err(|_| OpenError::Unavailable)?;
+    let row = core.store.get(Proof::KIND, Proof::ID).await.map_err(|_| OpenError::Unavailable)?;
     if let Some(row) = row {
-        return match core.open_bytes(Proof::KIND, "proof", &row) {
+        return match core.open_bytes(Proof::KIND, Proof::ID, &row) {
             Ok(_) => Ok(()),
             Err(_) => Err(OpenError::SealedOtherwise),
         };

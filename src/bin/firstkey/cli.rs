@@ -17,7 +17,7 @@ pub(crate) use self::approval::{Approval, Approve, ListApprovals, NamedApproval,
 #[derive(Debug, Parser)]
 #[command(name = "firstkey", version, about, long_about = None, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 4 not found, 5 denied, \
-                        6 verification false or vectors failed, \
+                        6 verification false, vectors failed or not well, \
                         7 waits for approval.")]
 pub(crate) struct Cli {
     /// How to print: tables for people, JSON for programs.
@@ -46,6 +46,9 @@ pub(crate) enum Command {
     /// Read the policy, replace it, ask it why.
     #[command(subcommand)]
     Policy(Policy),
+    /// Tell how a service is and what protects it. Exit code 6 where something is not well.
+    #[command(after_help = "Examples:\n  firstkey status\n  firstkey --output json status")]
+    Status(Server),
     /// Register, watch and simulate terminals.
     #[command(subcommand)]
     Terminal(Box<Terminal>),

@@ -7,6 +7,7 @@ mod dev;
 mod exit;
 mod policy;
 mod print;
+mod status;
 mod terminal;
 mod vectors;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
                 Command::Approval(approval) => approval::run(approval, output).await,
                 Command::Dev(dev) => dev::run(dev, output).await,
                 Command::Policy(command) => policy::run(command, output).await,
+                Command::Status(server) => status::run(server, output).await,
                 Command::Terminal(terminal) => terminal::run(*terminal, output).await,
                 Command::Vectors(vectors) => vectors::run(vectors).await,
             }

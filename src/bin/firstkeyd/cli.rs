@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
+use crate::operations::OperationsFlags;
+
 /// The payment key service.
 #[derive(Debug, Parser)]
 #[command(name = "firstkeyd", version, about, long_about = None, arg_required_else_help = true)]
@@ -67,6 +69,8 @@ pub(crate) struct Flags {
     /// How long calls in flight may take to end after SIGTERM, in seconds. [default: 20]
     #[arg(long, env = "FIRSTKEY_DRAIN_SECONDS", value_name = "SECONDS")]
     pub(crate) drain_seconds: Option<u64>,
+    #[command(flatten)]
+    pub(crate) operations: OperationsFlags,
 }
 
 /// `firstkeyd init`.

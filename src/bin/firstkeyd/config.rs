@@ -10,6 +10,7 @@ use firstkey::grpc::Plane;
 use serde::Deserialize;
 
 use crate::cli::Flags;
+use crate::operations;
 use crate::shared::access::Files;
 
 /// The first word of every environment variable that this program reads.
@@ -24,6 +25,9 @@ pub(crate) struct Config {
     pub(crate) log: String,
     pub(crate) drain: Duration,
     pub(crate) mode: Mode,
+    pub(crate) operations: operations::Settings,
+    #[cfg(feature = "fault-points")]
+    pub(crate) faults: operations::Faults,
 }
 
 /// For development, or in earnest.
@@ -59,6 +63,8 @@ struct File {
     data: Option<PathBuf>,
     log: Option<String>,
     drain_seconds: Option<u64>,
+    operations: Option<SocketAddr>,
+    self_test_seconds: Option<u64>,
 
     dev: Option<bool>,
     dev_keys: Option<PathBuf>,
@@ -108,6 +114,10 @@ impl Config {
         ensure!(drain_seconds <= 600, "drain-seconds is at most 600");
         let data = flags.data.clone().or_else(|| file.data.clone());
         let log = flags.log.clone().or_else(|| file.log.clone());
+        let (address, seconds) = (file.operations, file.self_test_seconds);
+        let operations = operations::Settings::join(&flags.operations, address, seconds)?;
+        #[cfg(feature = "fault-points")]
+        let faults = flags.operations.faults.clone();
         let mode = if flags.dev.or(file.dev).unwrap_or(false) {
             Mode::Development(Development::join(flags, file)?)
         } else {
@@ -121,6 +131,9 @@ impl Config {
             log: log.unwrap_or_else(|| "info".to_owned()),
             drain: Duration::from_secs(drain_seconds),
             mode,
+            operations,
+            #[cfg(feature = "fault-points")]
+            faults,
         })
     }
 }

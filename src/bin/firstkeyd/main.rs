@@ -6,6 +6,7 @@ mod config;
 mod init;
 mod live;
 mod logging;
+mod operations;
 mod serve;
 
 #[path = "../shared/mod.rs"]
@@ -15,6 +16,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use firstkey::crypto::self_test::{self, SelfTestFailed};
 
 use crate::cli::{Cli, Command};
 
@@ -26,8 +28,15 @@ fn main() -> ExitCode {
         Command::Init(init) => init::run(&init),
         Command::Certificate(certificate) => certificate::run(&certificate),
     };
-    done.unwrap_or_else(|error| shared::fail(&error))
+    done.unwrap_or_else(|error| {
+        let code = shared::fail(&error);
+        let broken = self_test::broken().is_some() || error.is::<SelfTestFailed>();
+        if broken { ExitCode::from(SELF_TEST_FAILED) } else { code }
+    })
 }
+
+/// The exit code of a service that does not compute what it must.
+const SELF_TEST_FAILED: u8 = 3;
 
 /// Says on standard output what was done. A reader that went away is no fault of ours.
 fn say(text: &str) {

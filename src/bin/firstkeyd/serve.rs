@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use firstkey::grpc::Trust;
-use firstkey::memory::harden_process;
+use firstkey::memory::protections;
 use firstkey::server::{self, Operations, Settings};
 use firstkey::vault::{Gate, Vault};
 use tokio::net::TcpListener;
@@ -15,26 +15,37 @@ use tokio::net::TcpListener;
 use crate::cli::Flags;
 use crate::config::{Config, Development, Live, Mode};
 use crate::shared::development::{self, Way};
-use crate::{live, logging, shared};
+use crate::{live, logging, operations, shared};
 
 pub(crate) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     let config = Config::read(flags)?;
     logging::begin(&config.log)?;
-    tracing::info!(hardening = ?harden_process(), "process hardened");
+    operations::log_hardening(&protections());
     shared::runtime()?.block_on(serve(config))?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let stop = shared::stop_signal()?;
-    let Config { data, drain, mode, .. } = config;
+    let (stop, at_once) = (shared::stop_signal()?, shared::second_stop_signal()?);
+    #[cfg(feature = "fault-points")]
+    operations::set_faults(&config.faults)?;
+    let Config { data, drain, mode, operations, .. } = config;
     let passed = server::run_self_tests()?;
     tracing::info!("self-tests passed");
-    let (settings, vault) = match mode {
+    let (mut settings, vault) = match mode {
         Mode::Development(dev) => for_development(&data, &dev, drain).await?,
         Mode::Live(live) => in_earnest(&data, live, drain).await?,
     };
-    server::serve(Gate::open(vault), passed, settings, stop).await?;
+    settings.operations = operations.open(&data).await?;
+    let stop = async {
+        stop.await;
+        operations::tell_stopping();
+    };
+    operations::tell_ready();
+    tokio::select! {
+        served = server::serve(Gate::open(vault), passed, settings, stop) => served?,
+        () = at_once => bail!("stopped at once: calls in flight were not waited for"),
+    }
     tracing::info!("stopped; every acknowledged call is durable");
     Ok(())
 }

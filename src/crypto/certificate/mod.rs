@@ -130,6 +130,11 @@ pub fn leaf(chain: &Chain) -> Result<Leaf, CertificateInvalid> {
     read_leaf(chain.leaf()?)
 }
 
+/// The last second of a certificate's validity, in Unix time.
+pub fn expiry(der: &[u8]) -> Result<u64, CertificateInvalid> {
+    not_after(&parse(der)?)
+}
+
 /// Looks at the certificate of an authority that somebody wants trusted.
 pub fn inspect_authority(der: &[u8]) -> Result<AuthorityCertificate, CertificateInvalid> {
     if der.len() > Chain::CERTIFICATE_LEN_BYTES_MAX {

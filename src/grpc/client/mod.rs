@@ -18,6 +18,7 @@ use super::proto::approval_service_client::ApprovalServiceClient;
 use super::proto::key_service_client::KeyServiceClient;
 use super::proto::mac_service_client::MacServiceClient;
 use super::proto::pin_service_client::PinServiceClient;
+use super::proto::status_service_client::StatusServiceClient;
 use super::proto::terminal_service_client::TerminalServiceClient;
 use super::proto::trust_service_client::TrustServiceClient;
 use crate::terminal::TerminalError;
@@ -183,6 +184,12 @@ impl Client {
     #[must_use]
     pub fn keys(&self) -> KeyServiceClient<Channel> {
         KeyServiceClient::new(self.admin.clone())
+    }
+
+    /// `StatusService`.
+    #[must_use]
+    pub fn status(&self) -> StatusServiceClient<Channel> {
+        StatusServiceClient::new(self.admin.clone())
     }
 
     /// `ApprovalService`.

@@ -1,0 +1,194 @@
+//! Examines the service again and again, and tells health of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::listen::Expiry;
+use super::self_test;
+use crate::crypto::rng;
+use crate::grpc::{Check, Finding, SERVICE_NAMES, STATUS_SERVICE, Standing};
+use crate::memory::free_disk_bytes;
+use crate::vault::{Gate, UnixMillis, Vault};
+
+/// The time from one examination to the next.
+const PERIOD: Duration = Duration::from_secs(3);
+
+/// How long the store may take to answer one.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// How long before its end a certificate is complained of, in seconds: thirty days.
+const EXPIRY_NEAR_SECONDS: u64 = 30 * 24 * 60 * 60;
+
+/// Octets that the disk of the store must have left, for the audit log of what ends the trouble.
+const DISK_FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+/// Octets below which the disk is complained of.
+const DISK_FREE_BYTES_LOW: u64 = 1024 * 1024 * 1024;
+
+/// How far the clock may be behind the newest event, in milliseconds: it is slewed, and no more.
+const CLOCK_BEHIND_MS_MAX: u64 = 2_000;
+
+/// What is examined, and who is told.
+pub(super) struct Examiner {
+    pub(super) gate: Arc<Gate>,
+    pub(super) standing: Arc<Standing>,
+    pub(super) reporter: HealthReporter,
+    pub(super) folder: Option<PathBuf>,
+    pub(super) certificates: Vec<Expiry>,
+}
+
+impl Examiner {
+    /// Examines until `ending`, and tells those who watch health that it ends.
+    pub(super) async fn run(mut self, ending: CancellationToken) {
+        let closed = self.gate.closed();
+        while !ending.is_cancelled() {
+            self.examine().await;
+            // Once it is closed there is nothing to hurry for.
+            let is_closed = closed.is_cancelled();
+            tokio::select! {
+                () = ending.cancelled() => {}
+                () = closed.cancelled(), if !is_closed => {}
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+        }
+        for name in SERVICE_NAMES.iter().chain(&[""]) {
+            self.reporter.set_service_status(*name, ServingStatus::NotServing).await;
+            // Whoever watches has been told; a stream that goes on would hold up the end.
+            self.reporter.clear_service_status(name).await;
+        }
+    }
+
+    /// Examines once.
+    pub(super) async fn examine(&mut self) {
+        let found = match (self.gate.failed(), self.gate.enter()) {
+            (None, Ok(vault)) => self.look(&vault).await,
+            (failed, _) => {
+                // A new key pair that is none leaves it to us to close the gate.
+                self_test::close(&self.gate, failed.unwrap_or(rng::RANDOM_NUMBERS)).await;
+                Vec::new()
+            }
+        };
+        self.standing.note(found);
+        let serves = self.standing.serves(&self.gate);
+        for name in SERVICE_NAMES.iter().chain(&[""]) {
+            let serves = serves || *name == STATUS_SERVICE;
+            let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+            self.reporter.set_service_status(*name, status).await;
+        }
+    }
+
+    async fn look(&self, vault: &Vault) -> Vec<(Check, Finding)> {
+        if let Err(failed) = rng::examine(vault.rng()) {
+            self_test::close(&self.gate, failed.algorithm).await;
+            return Vec::new();
+        }
+        let expiry = self.certificates.iter().filter_map(|certificate| certificate()).min();
+        self.standing.note_certificate_expiry(expiry.unwrap_or(0));
+        let store = in_time(vault.examine_store()).await;
+        let audit = in_time(vault.examine_audit()).await;
+        let advice = "look at the disk and the log, then restart";
+        vec![
+            (Check::Audit, of_answer(audit, &format!("no event can be written: {advice}"))),
+            (Check::Certificate, of_expiry(expiry, vault.now())),
+            (Check::Clock, of_clock(vault.clock_behind_ms())),
+            (Check::Disk, of_disk(self.folder.as_deref().map(free_disk_bytes))),
+            (Check::Random, Finding::Well),
+            (Check::SelfTest, Finding::Well),
+            (Check::Store, of_answer(store, &format!("it does not answer: {advice}"))),
+        ]
+    }
+}
+
+/// Whether something answered, and in time.
+async fn in_time<E>(answer: impl Future<Output = Result<(), E>>) -> bool {
+    matches!(tokio::time::timeout(ANSWER_MAX, answer).await, Ok(Ok(())))
+}
+
+fn of_answer(answered: bool, detail: &str) -> Finding {
+    if answered { Finding::Well } else { Finding::Failed(detail.to_owned()) }
+}
+
+/// A listener in plain text has no certificate to expire.
+fn of_expiry(expiry: Option<u64>, now: UnixMillis) -> Finding {
+    let Some(expiry) = expiry else { return Finding::Well };
+    let left = expiry.saturating_sub(now.seconds());
+    if left == 0 {
+        Finding::Failed("a listener's certificate has expired: replace it".to_owned())
+    } else if left < EXPIRY_NEAR_SECONDS {
+        let days = left / (24 * 60 * 60);
+        Finding::Failing(format!("a listener's certificate expires in {days} days: replace it"))
+    } else {
+        Finding::Well
+    }
+}
+
+fn of_clock(behind_ms: u64) -> Finding {
+    if behind_ms > CLOCK_BEHIND_MS_MAX {
+        let seconds = behind_ms / 1_000;
+        Finding::Failed(format!("the clock is {seconds} s behind the newest event: set it right"))
+    } else {
+        Finding::Well
+    }
+}
+
+/// A store without a folder has no disk of ours.
+fn of_disk(free: Option<Option<u64>>) -> Finding {
+    let megabytes = |free: u64| free / (1024 * 1024);
+    match free {
+        None => Finding::Well,
+        Some(None) => Finding::Failed("the disk of the store can not be asked".to_owned()),
+        Some(Some(free)) if free < DISK_FREE_BYTES_MIN => {
+            Finding::Failed(format!("the disk of the store has {} MiB left", megabytes(free)))
+        }
+        Some(Some(free)) if free < DISK_FREE_BYTES_LOW => {
+            Finding::Failing(format!("the disk of the store has {} MiB left", megabytes(free)))
+        }
+        Some(Some(_)) => Finding::Well,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// -1 for what fails now, 0 for what will, 1 for what is well.
+    fn sign(finding: &Finding) -> i8 {
+        assert_eq!(finding.detail().is_empty(), *finding == Finding::Well);
+        match finding {
+            Finding::Failed(_) => -1,
+            Finding::Failing(_) => 0,
+            Finding::Well => 1,
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_complained_of_before_it_ends() {
+        let now = UnixMillis(1_900_000_000_000);
+        let after = |seconds: u64| sign(&of_expiry(Some(1_900_000_000 + seconds), now));
+        assert_eq!(sign(&of_expiry(None, now)), 1);
+        assert_eq!([after(0), after(1), after(30 * 86_400 - 1), after(30 * 86_400)], [-1, 0, 0, 1]);
+        assert_eq!(sign(&of_expiry(Some(1), now)), -1);
+    }
+
+    #[test]
+    fn a_disk_is_complained_of_before_it_is_full() {
+        let mib = 1024 * 1024;
+        let free = |bytes: u64| sign(&of_disk(Some(Some(bytes))));
+        assert_eq!([free(0), free(64 * mib - 1), free(64 * mib)], [-1, -1, 0]);
+        assert_eq!([free(1024 * mib - 1), free(1024 * mib)], [0, 1]);
+        assert_eq!([sign(&of_disk(Some(None))), sign(&of_disk(None))], [-1, 1]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_found() {
+        assert_eq!(
+            [sign(&of_clock(0)), sign(&of_clock(2_000)), sign(&of_clock(2_001))],
+            [1, 1, -1]
+        );
+    }
+}
