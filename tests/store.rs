@@ -13,8 +13,8 @@ use firstkey::vault::store::{
     SqliteStore, Store, StoreError, Tail, Write,
 };
 use firstkey::vault::{
-    Action, Caller, ClaimRequest, Clock, Error, Kind, MasterKey, Opening, Purpose, Realm, Reason,
-    UnixMillis, Vault,
+    Action, AuditSettings, Caller, ClaimRequest, Clock, Error, Kind, MasterKey, Opening, Purpose,
+    Realm, Reason, UnixMillis, Vault,
 };
 
 const A: Kind = Kind::new("a");
@@ -263,10 +263,10 @@ async fn sqlite_refuses_a_newer_schema() {
     let folder = Folder::new();
     drop(SqliteStore::open(&folder.0).unwrap());
     let file = rusqlite::Connection::open(folder.0.join("firstkey.sqlite3")).unwrap();
-    file.execute("UPDATE schema SET version = 2", []).unwrap();
+    file.execute("UPDATE schema SET version = 3", []).unwrap();
     drop(file);
     let refused = SqliteStore::open(&folder.0).err();
-    assert_eq!(refused, Some(StoreError::SchemaTooNew { found: 2, known: 1 }));
+    assert_eq!(refused, Some(StoreError::SchemaTooNew { found: 3, known: 2 }));
 }
 
 #[tokio::test]
@@ -374,6 +374,7 @@ async fn vault_over(folder: &Folder) -> Vault {
         clock: Arc::new(Standing),
         rng: Arc::new(SystemRng::new()),
         node: "node-1".into(),
+        audit: AuditSettings::default(),
     };
     Vault::open(opening).await.unwrap()
 }

@@ -13,7 +13,7 @@ use crate::key::Algorithm;
 use crate::memory::SecretPage;
 use crate::vault::store::MemoryStore;
 use crate::vault::{
-    Action, Caller, Clock, Event, KeyAttributes, KeyUsage, MasterKey, NewKey, Opening, Policy,
+    Action, AuditSettings, Caller, Clock, Event, KeyAttributes, KeyUsage, MasterKey, NewKey, Opening, Policy,
     Principal, Realm, Reason, Record, Role, UnixMillis, Vault, Versioned,
 };
 
@@ -68,6 +68,7 @@ impl Bench {
                 clock: clock.clone(),
                 rng: Arc::new(SystemRng::new()),
                 node: "node-1".into(),
+                audit: AuditSettings::default(),
             });
             Self {
                 vault: vault.await.unwrap(),

@@ -11,10 +11,12 @@ pub mod certificate;
 pub mod cmac;
 pub mod digest;
 pub mod ec;
+pub mod ed25519;
 #[cfg(feature = "fault-points")]
 pub mod fault_points;
 pub mod hmac;
 pub mod kdf;
+pub mod merkle;
 pub mod retail_mac;
 pub mod rng;
 pub mod self_test;

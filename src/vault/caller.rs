@@ -170,6 +170,20 @@ macro_rules! actions {
     };
 }
 
+impl Action {
+    /// Whether it is a call of the data plane, of which successes may be told in summary.
+    #[must_use]
+    pub const fn is_data_plane(self) -> bool {
+        matches!(
+            self,
+            Self::GenerateMac
+                | Self::TranslatePin
+                | Self::VerifyMac
+                | Self::VerifyMacAndTranslatePin
+        )
+    }
+}
+
 actions! {
     /// A denied device is allowed again.
     AllowDevice,
@@ -289,6 +303,8 @@ actions! {
     StartService,
     /// A terminal's keys are to be renewed.
     StartRekey,
+    /// The service stops.
+    StopService,
     /// A terminal is suspended.
     SuspendTerminal,
     /// A PIN block is translated.

@@ -34,16 +34,32 @@ pub(super) const QUEUE_MAX: usize = 4 * GROUP_MAX;
 /// One unit of work, as it is handed over.
 pub(super) struct Unit {
     pub(super) draft: Draft,
+    /// Whether it is counted in a summary: done, it has no event of its own.
+    pub(super) is_counted: bool,
     pub(super) writes: Vec<Write>,
     pub(super) claims: Vec<Ticket>,
     pub(super) reservations: Vec<Reservation>,
     pub(super) answer: oneshot::Sender<Result<Committed, Error>>,
 }
 
+impl Unit {
+    /// Whether nobody waits for it any more, and it has not begun: it is not done then. A refusal
+    /// is written all the same.
+    fn is_abandoned(&self) -> bool {
+        self.draft.refused.is_none() && self.answer.is_closed()
+    }
+
+    /// What is to be told of it in the chain of events, if it comes about.
+    fn event(&self) -> Option<Draft> {
+        let is_counted = self.is_counted && self.draft.refused.is_none();
+        (!is_counted).then(|| self.draft.clone())
+    }
+}
+
 /// A unit of work is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
-    /// The sequence of its audit event.
+    /// The sequence of its audit event; of the newest one, where it is counted in a summary.
     pub sequence: u64,
     /// The time of its audit event.
     pub time: UnixMillis,
@@ -69,6 +85,9 @@ pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::Receiver<Unit>) {
         let group = take_group(&mut waiting);
         let mut prepared = Vec::with_capacity(group.len());
         for unit in group {
+            if unit.is_abandoned() {
+                continue;
+            }
             prepared.extend(Prepared::from_unit(&core, unit).await);
         }
         if !prepared.is_empty() {
@@ -254,8 +273,9 @@ async fn write(
     let grown = Arc::new(OnceLock::new());
     let closing = Closing {
         core: Arc::clone(core),
+        frontier: head.record.frontier()?,
         head,
-        drafts: prepared.iter().map(|one| one.unit.draft.clone()).collect(),
+        drafts: prepared.iter().map(|one| one.unit.event()).collect(),
         nonces,
         time,
         grown: Arc::clone(&grown),

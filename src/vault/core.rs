@@ -1,10 +1,12 @@
 //! What every part of the vault shares: the store behind the seal, the clock, randomness.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::audit::AuditSettings;
 use super::budget::Failures;
 use super::cache::Cache;
 use super::claim::Claims;
@@ -16,7 +18,7 @@ use super::rate::Rates;
 use super::record::{Kind, Record, Versioned};
 use super::reserve::Reserved;
 use super::seal::{Address, Sealer, draw_nonce};
-use super::store::{Change, Expected, IndexFilter, Query, Row, Store, Write};
+use super::store::{Change, Expected, IndexFilter, PatientStore, Query, Row, Store, Write};
 use crate::crypto::rng::Rng;
 
 /// Shared by the vault, its units of work and its committer.
@@ -29,6 +31,11 @@ pub(super) struct Core {
     pub(super) failures: Cache<Failures, Reserved>,
     /// The sequence of the newest durable event.
     pub(super) committed: watch::Sender<u64>,
+    /// How long a call waits for the store.
+    pub(super) patience: Duration,
+    /// How much of the disk is kept for the events of those who run the service, in bytes.
+    reserve_bytes: u64,
+    is_disk_low: AtomicBool,
     pub(super) rates: Rates,
     pub(super) policy: InForce,
     clock: Arc<dyn Clock>,
@@ -43,15 +50,19 @@ impl Core {
         rng: Arc<dyn Rng>,
         clock: Arc<dyn Clock>,
         node: String,
+        audit: &AuditSettings,
     ) -> Self {
         Self {
-            store,
+            store: Arc::new(PatientStore::new(store, audit.patience)),
             sealer,
             rng,
             node,
             ledgers: Cache::new(),
             failures: Cache::new(),
             committed: watch::Sender::new(0),
+            patience: audit.patience,
+            reserve_bytes: audit.reserve_bytes,
+            is_disk_low: AtomicBool::new(false),
             rates: Rates::default(),
             policy: InForce::nobody(),
             clock,
@@ -68,6 +79,22 @@ impl Core {
     /// What the clock says, whatever the events say.
     pub(super) fn clock_time(&self) -> UnixMillis {
         self.clock.now()
+    }
+
+    /// Looks how much of the disk is free.
+    pub(super) async fn look_at_disk(&self) {
+        // A store that can not say it can not serve either: the calls will tell.
+        if let Ok(free) = self.store.free_bytes().await {
+            let is_low = free.is_some_and(|free| free < self.reserve_bytes);
+            if self.is_disk_low.swap(is_low, Ordering::Relaxed) != is_low {
+                tracing::warn!(is_low, ?free, "the disk's reserve");
+            }
+        }
+    }
+
+    /// Whether less of the disk is free than is kept for those who run the service.
+    pub(super) fn is_disk_low(&self) -> bool {
+        self.is_disk_low.load(Ordering::Relaxed)
     }
 
     pub(super) fn note_committed(&self, seq: u64, time: UnixMillis) {

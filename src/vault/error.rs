@@ -82,6 +82,7 @@ impl From<super::store::StoreError> for Error {
         match error {
             super::store::StoreError::InUse
             | super::store::StoreError::SchemaTooNew { .. }
+            | super::store::StoreError::SchemaTooOld { .. }
             | super::store::StoreError::Unavailable => Self::Unavailable,
         }
     }

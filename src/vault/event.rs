@@ -6,7 +6,7 @@
 //! by name. Strings escape `"`, `\`, and control characters only, the latter as `\b`, `\t`, `\n`,
 //! `\f`, `\r`, else `\u00xx` in lower case. Numbers are whole and without sign. These bytes are
 //! what is hashed: `prev` is SHA-256 of the event before, in lower case hexadecimals, and of the
-//! first event 64 zeros. The same bytes are to be the leaves of the Merkle log (RFC 6962).
+//! first event 64 zeros. The same bytes are the leaves of the Merkle log (RFC 6962).
 //!
 //! An event never holds a key, a PIN, a PIN block, a full PAN or an activation code.
 
@@ -58,7 +58,7 @@ pub struct Event {
 }
 
 /// A key in an event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventKey {
     /// `keys/{key}/versions/{n}`.
@@ -82,6 +82,13 @@ impl Event {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("strings and numbers always have a JSON form")
+    }
+
+    /// Reads an event; none if the bytes are not in the one encoding.
+    #[must_use]
+    pub fn parse(encoded: &[u8]) -> Option<Self> {
+        let event: Self = serde_json::from_slice(encoded).ok()?;
+        (event.encode() == encoded).then_some(event)
     }
 
     /// SHA-256 of the encoding, in lower case hexadecimals: the `prev` of the next.
@@ -217,5 +224,8 @@ mod tests {
         let encoded = event().encode();
         let read: Event = serde_json::from_slice(&encoded).unwrap();
         assert_eq!(read.encode(), encoded);
+        assert_eq!(Event::parse(&encoded), Some(event()));
+        assert_eq!(Event::parse(&[b" ", encoded.as_slice()].concat()), None);
+        assert_eq!(Event::parse(&[encoded.as_slice(), b"\n"].concat()), None);
     }
 }

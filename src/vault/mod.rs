@@ -24,6 +24,7 @@ mod error;
 mod event;
 mod examine;
 mod gate;
+mod housekeeping;
 mod idempotency;
 mod install;
 mod keys;
@@ -45,7 +46,10 @@ mod vault;
 mod work;
 
 pub use approval::{Approval, ApprovalState, Asked, Ending, NotTaken, Quorum, Vote};
-pub use audit::{ChainReport, VERIFIED_AT_OPEN_MAX};
+pub use audit::{
+    AuditSettings, ChainReport, Checkpoint, ExportFault, ExportReport, NoteError, SignedCheckpoint,
+    VERIFIED_AT_OPEN_MAX, VerifierKey, Witness, WitnessFailed, verify_export,
+};
 pub use budget::Budget;
 pub use caller::{Action, Caller, Role};
 pub use claim::{Claim, ClaimRequest};

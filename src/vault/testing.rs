@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::store::{Batch, BoxFuture, MemoryStore, Outcome, Query, Row, Store, StoreError, Tail};
-use super::{Action, Caller, Clock, Kind, MasterKey, Opening, Realm, UnixMillis, Vault, Work};
+use super::{
+    Action, AuditSettings, Caller, Clock, Kind, MasterKey, Opening, Realm, UnixMillis, Vault, Work,
+};
 use crate::crypto::rng::SystemRng;
 use crate::memory::SecretPage;
 
@@ -98,6 +100,7 @@ pub(super) fn opening(store: Arc<dyn Store>, clock: Arc<HandClock>) -> Opening {
         clock,
         rng: Arc::new(SystemRng::new()),
         node: "node-1".into(),
+        audit: AuditSettings::default(),
     }
 }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::allocation;
+use super::audit::{Summary, SummaryPlace};
 use super::budget::Budget;
 use super::caller::{Action, Caller};
 use super::claim::{self, Claim, ClaimRequest, Ticket, Verdict};
@@ -17,6 +18,7 @@ use super::event::{Draft, EventKey};
 use super::idempotency::{self, RequestId};
 use super::keys::{KeyRecord, StoredKey};
 use super::ledger::Purpose;
+use super::policy::AuditMode;
 use super::reason::Reason;
 use super::record::{Record, Versioned};
 use super::reserve::{self, Reservation};
@@ -36,6 +38,7 @@ pub struct Work {
     caller: Box<Caller>,
     action: Action,
     draft: Draft,
+    is_counted: bool,
     writes: Vec<Write>,
     /// Whether one record was read in two versions: what was decided on one of them does not hold.
     is_torn: bool,
@@ -57,6 +60,7 @@ impl Work {
             caller: Box::new(caller.clone()),
             action,
             draft: Draft::new(caller, action, resource, policy),
+            is_counted: false,
             writes: Vec::new(),
             is_torn: false,
             claims: Vec::new(),
@@ -219,7 +223,9 @@ impl Work {
     /// Takes the next number of a scope, from 0: durable before it is used, never given twice, and
     /// below `cap`, else `KSN_EXHAUSTED`. Numbers of calls that fail are lost.
     pub async fn allocate(&mut self, scope: &str, cap: u64) -> Result<u64, Error> {
-        let (number, issued) = allocation::allocate(&self.shared, scope, cap).await?;
+        let allocated = allocation::allocate(&self.shared, scope, cap);
+        let allocated = tokio::time::timeout(self.core().patience, allocated).await;
+        let (number, issued) = allocated.unwrap_or(Err(Error::Unavailable))?;
         self.put(&Versioned::absent(issued))?;
         Ok(number)
     }
@@ -238,9 +244,41 @@ impl Work {
         self.put(&kept)
     }
 
-    /// Makes everything durable together with the audit event, then returns.
-    pub async fn commit(self) -> Result<Committed, Error> {
-        self.hand_over().await
+    /// Makes everything durable together with the audit event, then returns. Where the policy has
+    /// such calls told in summary, the event may be that which the interval began with.
+    pub async fn commit(mut self) -> Result<Committed, Error> {
+        let Some(seconds) = self.summary_seconds() else { return self.hand_over().await };
+        let counts = Arc::clone(&self.shared.counts);
+        let summary = Summary::of(&self.draft);
+        match counts.summaries.place(&summary, self.now()) {
+            SummaryPlace::Own => self.hand_over().await,
+            SummaryPlace::Counted => {
+                self.is_counted = true;
+                let done = self.hand_over().await;
+                if done.is_err() {
+                    counts.summaries.take_back(&summary);
+                }
+                done
+            }
+            SummaryPlace::Opens => {
+                let draft = self.draft.clone();
+                self.detail("summary", "began");
+                self.detail("seconds", seconds.to_string());
+                let done = self.hand_over().await?;
+                let length_ms = u64::from(seconds) * 1_000;
+                counts.summaries.begin(summary, draft, done.time, length_ms);
+                Ok(done)
+            }
+        }
+    }
+
+    /// How long calls like this one are counted together; none where each has its event: calls that
+    /// change anything but a ledger, or have something unusual to tell.
+    fn summary_seconds(&self) -> Option<u32> {
+        let AuditMode::Summary { seconds } = self.core().policy.policy().audit else { return None };
+        let changes = self.writes.iter().any(|write| write.change != Change::Check);
+        let is_plain = self.action.is_data_plane() && !changes && !self.has_detail("alarm");
+        is_plain.then_some(seconds)
     }
 
     /// Refuses the call, and makes durable what the refusal itself brings about: counters that are
@@ -266,7 +304,7 @@ impl Work {
         self.claims.clear();
         self.reservations.clear();
         self.draft.refused = Some(error.reason());
-        if !self.shared.refusals.is_first(&self.draft, self.now()) {
+        if !self.shared.counts.refusals.is_first(&self.draft, self.now()) {
             return error;
         }
         match self.hand_over().await {
@@ -280,9 +318,9 @@ impl Work {
             return Err(Error::Conflict);
         }
         let (answer, answered) = oneshot::channel();
-        let Self { shared, draft, writes, claims, reservations, .. } = self;
-        hand_over(&shared.queue, Unit { draft, writes, claims, reservations, answer }).await?;
-        answered.await.unwrap_or(Err(Error::Unavailable))
+        let Self { shared, draft, is_counted, writes, claims, reservations, .. } = self;
+        let unit = Unit { draft, is_counted, writes, claims, reservations, answer };
+        hand_over(&shared, unit, answered).await
     }
 
     pub(super) const fn core(&self) -> &Arc<Core> {
@@ -294,7 +332,16 @@ fn is_same_row(one: &Write, other: &Write) -> bool {
     (one.kind, &one.id) == (other.kind, &other.id)
 }
 
-/// Gives a unit to the committer, waiting while it has its hands full.
-pub(super) async fn hand_over(queue: &mpsc::Sender<Unit>, unit: Unit) -> Result<(), Error> {
-    queue.send(unit).await.map_err(|_| Error::Unavailable)
+/// Gives a unit to the committer and waits until it is done, for as long as a call waits: what has
+/// not begun by then will not be done.
+pub(super) async fn hand_over(
+    shared: &Shared,
+    unit: Unit,
+    answered: oneshot::Receiver<Result<Committed, Error>>,
+) -> Result<Committed, Error> {
+    let done = async {
+        shared.queue.send(unit).await.map_err(|_| Error::Unavailable)?;
+        answered.await.unwrap_or(Err(Error::Unavailable))
+    };
+    tokio::time::timeout(shared.core.patience, done).await.unwrap_or(Err(Error::Unavailable))
 }

@@ -32,7 +32,7 @@ use firstkey::terminal::{
     Certified, Credential, Device, Payment, Purchase, Terminal, TerminalError,
 };
 use firstkey::vault::store::{MemoryStore, SqliteStore, Store};
-use firstkey::vault::{Caller, Clock, Gate, Opening, Realm, UnixMillis, Vault};
+use firstkey::vault::{AuditSettings, Caller, Clock, Gate, Opening, Realm, UnixMillis, Vault};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -167,6 +167,7 @@ impl Service {
             clock: clock.clone(),
             rng: Arc::new(SystemRng::new()),
             node: "test".to_owned(),
+            audit: AuditSettings::default(),
         };
         let vault = Arc::new(Vault::open(opening).await.expect("the vault opens"));
         if realm == dev::REALM {

@@ -24,7 +24,7 @@ use firstkey::server::simulation::{simulated_device, translate_request, verify_r
 use firstkey::server::{Listener, Operations, Settings, run_self_tests, serve};
 use firstkey::terminal::{Purchase, Terminal};
 use firstkey::vault::store::SqliteStore;
-use firstkey::vault::{Gate, Opening, Vault};
+use firstkey::vault::{AuditSettings, Gate, Opening, Vault};
 use prost::Message as _;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpListener;
@@ -207,6 +207,7 @@ async fn vault_of(folder: &Path) -> Vault {
         clock: TestClock::begin(),
         rng: Arc::new(SystemRng::new()),
         node: "dev".to_owned(),
+        audit: AuditSettings::default(),
     };
     Vault::open(opening).await.unwrap()
 }

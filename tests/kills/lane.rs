@@ -17,7 +17,7 @@ use firstkey::server::dev::{self, DEVICE_AUTHORITY, DEVICE_MODEL, Keys, Pki};
 use firstkey::server::simulation::{translate_request, verify_request};
 use firstkey::terminal::Payment;
 use firstkey::vault::store::SqliteStore;
-use firstkey::vault::{Clock, Event, Opening, UnixMillis, Vault};
+use firstkey::vault::{AuditSettings, Clock, Event, Opening, UnixMillis, Vault};
 
 use crate::device::Device;
 use crate::service::{Service, project};
@@ -273,6 +273,7 @@ impl Lane {
             clock: Arc::new(SystemClock),
             rng: Arc::new(SystemRng::new()),
             node: "dev".to_owned(),
+            audit: AuditSettings::default(),
         };
         Vault::open(opening).await.expect("a killed service leaves a store that opens")
     }

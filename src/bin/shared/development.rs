@@ -15,7 +15,7 @@ use firstkey::server::access::Access;
 use firstkey::server::dev::{self, Keys, Pki};
 use firstkey::server::{Listener, Operations, Settings, Tls};
 use firstkey::vault::store::SqliteStore;
-use firstkey::vault::{Caller, Clock as _, Opening, Vault};
+use firstkey::vault::{AuditSettings, Caller, Clock as _, Opening, Vault};
 use tokio::net::TcpListener;
 
 use super::{SystemClock, access};
@@ -54,6 +54,7 @@ pub(crate) async fn open(data: &Path, keys: &Path) -> anyhow::Result<Service> {
         clock: Arc::new(SystemClock),
         rng: Arc::new(SystemRng::new()),
         node: NODE.to_owned(),
+        audit: AuditSettings::default(),
     };
     let vault = Arc::new(Vault::open(opening).await.context("can not open the vault")?);
     dev::prepare(&vault, &keys, &pki).await.context("can not prepare for development")?;

@@ -14,7 +14,7 @@ use crate::activation::payload::{ActivationName, Begin, BeginAnswer, Certificate
 use crate::activation::{Call, State, Step, Transcript};
 use crate::agreement::Suite;
 use crate::command::initial_key::InitialKeyId;
-use crate::command::{Error, give_up, manage_trust, refuse, retrying};
+use crate::command::{Error, give_up, manage_trust, refuse, repeated, retrying};
 use crate::crypto::{constant_time_eq, digest};
 use crate::key::usage::BaseDerivation;
 use crate::vault::{
@@ -66,7 +66,7 @@ async fn begin_once(vault: &Vault, caller: &Caller, request: &Signed) -> Result<
     {
         // Told before: nothing is spent by a lost reply.
         return match check_again(&terminal.record, Call::BeginActivation) {
-            Ok(()) => Ok(answer),
+            Ok(()) => repeated(work, answer).await,
             Err(error) => Err(give_up(work, error).await),
         };
     }

@@ -11,7 +11,7 @@ use super::{Signed, payload_field};
 use crate::activation::payload::{Confirm, ConfirmAnswer, Payload};
 use crate::activation::{Call, Role, State, Step, Transcript, confirmation};
 use crate::agreement::ConfirmationKey;
-use crate::command::{Error, give_up, refuse, retrying};
+use crate::command::{Error, give_up, refuse, repeated, retrying};
 use crate::vault::{Action, Caller, Operation, Reason, Vault, Versioned, Work};
 
 /// Confirms the keys of an activation.
@@ -50,7 +50,7 @@ async fn confirm_once(
     }
     let (keys, transcript) = match proven {
         Proven::Now(keys, transcript) => (keys, transcript),
-        Proven::Before(answer) => return Ok(answer),
+        Proven::Before(answer) => return repeated(work, answer).await,
     };
     let expired = now > activation.record.expires;
     if let Err(error) = check_confirmation(&terminal.record, &activation.record, &confirm, expired)

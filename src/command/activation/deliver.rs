@@ -10,7 +10,7 @@ use crate::activation::payload::{Deliver, DeliverAnswer, DeliveredKey, Payload};
 use crate::activation::{Call, State, Step, Transcript};
 use crate::agreement::{Agreement, SessionKeys};
 use crate::command::initial_key::InitialKeyId;
-use crate::command::{Error, give_up, refuse, retrying};
+use crate::command::{Error, give_up, refuse, repeated, retrying};
 use crate::crypto::ec::{EphemeralKey, Point};
 use crate::key::usage::BaseDerivation;
 use crate::key::{Algorithm, Key};
@@ -109,7 +109,7 @@ pub(super) async fn give_again(
     if !activation.record.forget_late_delivery(work.now()) {
         let bdk = vault.key_record(&activation.record.base_derivation_key).await?.record;
         return match bdk.check(Operation::DeriveInitial, work.now()) {
-            Ok(()) => Ok(answer),
+            Ok(()) => repeated(work, answer).await,
             Err(reason) => Err(fail(work, terminal, with_remedy(reason, NO_KEYS)).await),
         };
     }

@@ -12,7 +12,7 @@ use crate::activation::parameters::{
 };
 use crate::activation::payload::{ParametersAnswer, ParametersRequest, Payload};
 use crate::activation::{Call, State, Step};
-use crate::command::{Error, manage_trust, retrying};
+use crate::command::{Error, manage_trust, repeated, retrying};
 use crate::vault::{Action, Caller, Vault};
 
 /// Answers a terminal with its parameters, under its transaction key.
@@ -28,7 +28,7 @@ async fn get_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Result<
     let wanted = ParametersRequest::parse(&request.signed.payload).map_err(payload_field)?;
     let what = (Action::GetParameters, Call::GetParameters, Step::Parameters);
     let mut opened = match open(vault, caller, what, request).await? {
-        Opening::Answered(answered) => return Ok(answered.answer),
+        Opening::Answered(answered) => return repeated(answered.work, answered.answer).await,
         Opening::Fresh(opened) => opened,
     };
     let profile = profile_of(vault, &opened.terminal.record).await?;

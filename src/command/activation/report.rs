@@ -8,7 +8,7 @@ use super::step::{Happened, advance, check, enable_if_automatic, profile_of};
 use super::{Signed, payload_field};
 use crate::activation::payload::{Fault, Outcome, Payload, Report};
 use crate::activation::{Call, State, Step, Transcript};
-use crate::command::{Error, Ksn, give_up, refuse, retrying};
+use crate::command::{Error, Ksn, give_up, refuse, repeated, retrying};
 use crate::vault::{Action, Caller, Reason, Vault};
 
 /// What vouches for a report.
@@ -77,7 +77,7 @@ async fn by_device(
         return Err(refuse(work, Error::field("proof", "must be a transaction MAC")).await);
     };
     if is_repetition(&terminal.record, report, fault) {
-        return Ok(());
+        return repeated(work, ()).await;
     }
     device.expected_by(&mut work, &terminal.record);
     tell_fault(&mut work, &mut terminal.record, report, fault);
@@ -95,7 +95,7 @@ async fn by_transaction(
 ) -> Result<(), Error> {
     let what = (Action::ReportStep, Call::ReportStep, Step::Report);
     let mut opened = match open(vault, caller, what, exchange).await? {
-        Opening::Answered(_) => return Ok(()),
+        Opening::Answered(answered) => return repeated(answered.work, ()).await,
         Opening::Fresh(opened) => opened,
     };
     let terminal = &mut opened.terminal.record;

@@ -12,7 +12,7 @@ use crate::activation::checks::{Evidence, Month, Verdict};
 use crate::activation::parameters::Currency;
 use crate::activation::payload::{self, Payload, TestTransaction, TestTransactionAnswer};
 use crate::activation::{Call, State, Step};
-use crate::command::{Error, retrying};
+use crate::command::{Error, repeated, retrying};
 use crate::pin::{self, EncryptedPinBlock, Pan, PinBlockFormat};
 use crate::vault::{Action, Caller, ClaimRequest, Purpose, Vault};
 
@@ -29,7 +29,7 @@ async fn run_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Result<
     let transaction = TestTransaction::parse(&request.signed.payload).map_err(payload_field)?;
     let what = (Action::RunTestTransaction, Call::RunTestTransaction, Step::Test);
     let mut opened = match open(vault, caller, what, request).await? {
-        Opening::Answered(answered) => return Ok(answered.answer),
+        Opening::Answered(answered) => return repeated(answered.work, answered.answer).await,
         Opening::Fresh(opened) => opened,
     };
     let profile = profile_of(vault, &opened.terminal.record).await?;

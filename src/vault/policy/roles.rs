@@ -11,6 +11,17 @@ pub fn may_call(role: Role, action: Action) -> bool {
     callers_of(action).contains(&role)
 }
 
+impl Action {
+    /// Whether those who run, govern or audit the service make this call: its event has a place
+    /// even when the disk is nearly full.
+    #[must_use]
+    pub(in crate::vault) fn is_for_staff(self) -> bool {
+        let is_outside =
+            |role: &Role| matches!(role, Role::Backend | Role::Terminal | Role::TerminalRelay);
+        !callers_of(self).iter().all(is_outside)
+    }
+}
+
 /// The roles that may make a call.
 #[must_use]
 pub const fn callers_of(action: Action) -> &'static [Role] {
@@ -80,6 +91,6 @@ pub const fn callers_of(action: Action) -> &'static [Role] {
         | Action::ProveConsistency
         | Action::ProveInclusion => &[Role::Auditor],
         Action::GetStatus => &[Role::Auditor, Role::Custodian, Role::Officer, Role::Operator],
-        Action::RunSelfTests | Action::StartService => &[Role::Service],
+        Action::RunSelfTests | Action::StartService | Action::StopService => &[Role::Service],
     }
 }

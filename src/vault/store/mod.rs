@@ -5,12 +5,14 @@
 //! Back ends share no code beyond this file; `tests/store.rs` is the contract they all pass.
 
 mod memory;
+mod patient;
 mod sqlite;
 
 use std::future::Future;
 use std::pin::Pin;
 
 pub use memory::MemoryStore;
+pub(super) use patient::PatientStore;
 pub use sqlite::SqliteStore;
 
 use super::record::Kind;
@@ -28,6 +30,11 @@ pub trait Store: Send + Sync {
 
     /// Reads rows of one kind in ascending byte order of their ids, at most [`LIST_LIMIT_MAX`].
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Vec<Row>, StoreError>>;
+
+    /// How many bytes may still be written; none where that is not limited or not known.
+    fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        Box::pin(async { Ok(None) })
+    }
 
     /// Commits many batches durably at once.
     ///
@@ -179,6 +186,17 @@ pub enum StoreError {
         /// The schema of the store.
         found: i64,
         /// The newest schema that this release knows.
+        known: i64,
+    },
+    /// The store was written by an older release, and what is in it has another form since.
+    #[error(
+        "the store has schema {found}, this release reads {known} alone: events and records have \
+         another form since; keep it for the release that wrote it, and begin a new one"
+    )]
+    SchemaTooOld {
+        /// The schema of the store.
+        found: i64,
+        /// The schema that this release reads.
         known: i64,
     },
     /// It can not be read or written; whether a commit in flight was applied is unknown.

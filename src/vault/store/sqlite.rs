@@ -11,7 +11,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -26,8 +26,8 @@ use super::{
 };
 use crate::vault::record::Kind;
 
-/// The schema that this release writes.
-const SCHEMA: i64 = 1;
+/// The schema that this release writes, and reads alone: 1 had other events and no Merkle log.
+const SCHEMA: i64 = 2;
 
 /// Connections kept for reading; more readers at once open one for themselves.
 const READERS_KEPT_MAX: usize = 4;
@@ -44,6 +44,7 @@ pub struct SqliteStore {
     writer: Option<mpsc::SyncSender<Order>>,
     thread: Option<thread::JoinHandle<()>>,
     readers: Arc<Readers>,
+    folder: PathBuf,
     /// Held for its lock, which ends with it: after the writer has closed the file.
     _lock: File,
 }
@@ -69,7 +70,8 @@ impl SqliteStore {
             .spawn(move || write_loop(connection, &orders))
             .map_err(unavailable("thread"))?;
         let readers = Arc::new(Readers { path, kept: Mutex::new(Vec::new()) });
-        Ok(Self { writer: Some(writer), thread: Some(thread), readers, _lock: lock })
+        let folder = folder.to_owned();
+        Ok(Self { writer: Some(writer), thread: Some(thread), readers, folder, _lock: lock })
     }
 
     fn read<T: Send + 'static>(
@@ -132,6 +134,15 @@ impl Store for SqliteStore {
         })
     }
 
+    fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        let folder = self.folder.clone();
+        Box::pin(async move {
+            let asked = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&folder)).await;
+            let disk = asked.map_err(|_| StoreError::Unavailable)?.map_err(unavailable("disk"))?;
+            Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
+        })
+    }
+
     fn commit(
         &self,
         batches: Vec<Batch>,
@@ -166,7 +177,7 @@ impl Drop for SqliteStore {
 /// Reading connections, kept between reads.
 #[derive(Debug)]
 struct Readers {
-    path: std::path::PathBuf,
+    path: PathBuf,
     kept: Mutex<Vec<Connection>>,
 }
 
@@ -221,11 +232,14 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Makes the schema in a new file, and refuses one that a newer release has written.
+/// Makes the schema in a new file, and refuses one that another release has written.
 fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
     let found = make_schema(connection).map_err(unavailable("schema"))?;
     if found > SCHEMA {
         return Err(StoreError::SchemaTooNew { found, known: SCHEMA });
+    }
+    if found < SCHEMA {
+        return Err(StoreError::SchemaTooOld { found, known: SCHEMA });
     }
     Ok(())
 }
