@@ -12,6 +12,7 @@ mod mac_policy;
 pub mod manage_keys;
 pub mod manage_policy;
 pub mod manage_trust;
+pub mod read_audit;
 mod slot_key;
 #[cfg(test)]
 mod testing;

@@ -3,6 +3,7 @@
 mod activation;
 mod admit;
 mod approval;
+mod audit;
 mod bounds;
 pub mod client;
 mod convert;
@@ -58,6 +59,7 @@ const POLICY_PATH: &str = "/firstkey.v1.PolicyService/SetPolicy";
 pub const SERVICE_NAMES: [&str; 9] = [
     "firstkey.v1.ActivationService",
     "firstkey.v1.ApprovalService",
+    "firstkey.v1.AuditService",
     "firstkey.v1.KeyService",
     "firstkey.v1.MacService",
     "firstkey.v1.PinService",
@@ -102,6 +104,8 @@ pub fn services(parts: Parts) -> Routes {
         activation::ActivationApi { metrics: Arc::clone(&metrics) }
     );
     add!(approval_service_server, ApprovalServiceServer, approval::ApprovalApi);
+    let audit = audit::AuditApi { ending: ending.clone() };
+    add!(audit_service_server, AuditServiceServer, audit);
     add!(key_service_server, KeyServiceServer, key::KeyApi);
     add!(policy_service_server, PolicyServiceServer, policy::PolicyApi);
     add!(mac_service_server, MacServiceServer, mac::MacApi { metrics: Arc::clone(&metrics) });

@@ -6,6 +6,7 @@ pub mod dev;
 pub mod faults;
 pub mod fleet;
 mod health;
+mod life;
 mod listen;
 pub mod manifest;
 mod operations;
@@ -81,6 +82,9 @@ impl Default for Operations {
 /// Why serving ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// The audit log could not be told of the start: nothing is served.
+    #[error("the audit log can not be written: {0}")]
+    Audit(#[from] crate::vault::Error),
     /// Calls in flight did not end within the drain time; nothing acknowledged is lost.
     #[error("calls in flight did not end within the drain time")]
     Drain,
@@ -156,9 +160,9 @@ pub async fn serve(
     };
     drop((testing, told));
     if let Ok(vault) = gate.enter()
-        && let Err(error) = vault.flush().await
+        && let Err(error) = life::tell_stop(&vault).await
     {
-        tracing::error!(%error, "the last counts of refusals were not written");
+        tracing::error!(%error, "the end of this run was not written down");
     }
     outcome
 }

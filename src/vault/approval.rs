@@ -470,7 +470,7 @@ mod tests {
 
     use super::*;
     use crate::vault::testing::{Bench, caller};
-    use crate::vault::vault::{Purged, purge_expired};
+    use crate::vault::housekeeping::{Purged, purge_expired};
 
     /// Names of officers, each with the person behind it: two have two certificates.
     const OFFICERS: [(&str, &str); 5] =

@@ -42,6 +42,8 @@ impl Clock for HandClock {
 pub(super) struct FaultyStore {
     pub(super) inner: MemoryStore,
     fault: AtomicU8,
+    /// How many bytes it says to have left; 0 for any number.
+    free_bytes: AtomicU64,
 }
 
 /// How a commit fails.
@@ -52,6 +54,8 @@ pub(super) enum Fault {
     Before,
     /// Everything is written, and the answer is lost.
     After,
+    /// Nothing happens until the fault is over; then it is written.
+    Hang,
 }
 
 impl FaultyStore {
@@ -60,8 +64,13 @@ impl FaultyStore {
             Fault::None => 0,
             Fault::Before => 1,
             Fault::After => 2,
+            Fault::Hang => 3,
         };
         self.fault.store(number, Ordering::Relaxed);
+    }
+
+    pub(super) fn leave_free(&self, bytes: u64) {
+        self.free_bytes.store(bytes, Ordering::Relaxed);
     }
 }
 
@@ -74,12 +83,20 @@ impl Store for FaultyStore {
         self.inner.list(query)
     }
 
+    fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
+        let bytes = self.free_bytes.load(Ordering::Relaxed);
+        Box::pin(async move { Ok((bytes > 0).then_some(bytes)) })
+    }
+
     fn commit(
         &self,
         batches: Vec<Batch>,
         tail: Tail,
     ) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
         Box::pin(async move {
+            while self.fault.load(Ordering::Relaxed) == 3 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
             match self.fault.load(Ordering::Relaxed) {
                 0 => self.inner.commit(batches, tail).await,
                 1 => Err(StoreError::Unavailable),
@@ -113,9 +130,15 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) async fn new() -> Self {
+        Self::with(AuditSettings::default()).await
+    }
+
+    /// With other settings of the audit log than the default.
+    pub(super) async fn with(audit: AuditSettings) -> Self {
         let store = Arc::new(FaultyStore::default());
         let clock = HandClock::new();
-        let vault = Vault::open(opening(store.clone(), clock.clone())).await.unwrap();
+        let opening = Opening { audit, ..opening(store.clone(), clock.clone()) };
+        let vault = Vault::open(opening).await.unwrap();
         Self { vault, store, clock }
     }
 

@@ -1,6 +1,7 @@
 //! The command line, as clap reads it.
 
 mod approval;
+pub(crate) mod audit;
 
 use std::path::PathBuf;
 
@@ -41,6 +42,9 @@ pub(crate) enum Command {
     /// Look at what others asked for and may not do alone; approve or reject it.
     #[command(subcommand)]
     Approval(Approval),
+    /// Read the audit log, export it, and verify it without a service.
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Start a development service and take a simulated terminal through its first activation.
     Dev(Dev),
     /// Read the policy, replace it, ask it why.

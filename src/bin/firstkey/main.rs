@@ -1,6 +1,7 @@
 //! `firstkey`, the tool: each subcommand is one call into the library or to a service.
 
 mod approval;
+mod audit;
 mod cli;
 mod connect;
 mod dev;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match cli.command {
                 Command::Approval(approval) => approval::run(approval, output).await,
+                Command::Audit(audit) => audit::run(audit, output).await,
                 Command::Dev(dev) => dev::run(dev, output).await,
                 Command::Policy(command) => policy::run(command, output).await,
                 Command::Status(server) => status::run(server, output).await,

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::peer::Plane;
 use super::proto::activation_service_client::ActivationServiceClient;
 use super::proto::approval_service_client::ApprovalServiceClient;
+use super::proto::audit_service_client::AuditServiceClient;
 use super::proto::key_service_client::KeyServiceClient;
 use super::proto::mac_service_client::MacServiceClient;
 use super::proto::pin_service_client::PinServiceClient;
@@ -214,6 +215,12 @@ impl Client {
     #[must_use]
     pub fn activation(&self) -> ActivationServiceClient<Channel> {
         ActivationServiceClient::new(self.activation.clone())
+    }
+
+    /// `AuditService`.
+    #[must_use]
+    pub fn audit(&self) -> AuditServiceClient<Channel> {
+        AuditServiceClient::new(self.admin.clone())
     }
 
     /// `PinService`.

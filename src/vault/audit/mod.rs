@@ -14,6 +14,8 @@ mod export;
 mod note;
 mod read;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use data_encoding::{BASE64, HEXLOWER};
 
 use crate::crypto::digest::sha256;
 use crate::crypto::ed25519::{self, Ed25519Key};
-use crate::crypto::merkle::Root;
+use crate::crypto::merkle::{self, Hash, ProofInvalid, Root};
 
 /// Why a note is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -103,6 +103,25 @@ impl Checkpoint {
     pub fn open(note: &str, key: &VerifierKey) -> Result<Self, NoteError> {
         let checkpoint = Self::read(signed_text(note, key)?).ok_or(NoteError::Malformed)?;
         if checkpoint.origin == key.name { Ok(checkpoint) } else { Err(NoteError::KeyOther) }
+    }
+
+    /// Verifies that an event, by its sequence from 1, is among those covered.
+    pub fn verify_event(
+        &self,
+        sequence: u64,
+        event: &str,
+        proof: &[Hash],
+    ) -> Result<(), ProofInvalid> {
+        let index = sequence.checked_sub(1).ok_or(ProofInvalid)?;
+        merkle::verify_inclusion(&self.root, event.as_bytes(), index, proof)
+    }
+
+    /// Verifies that the events covered begin with those that an older checkpoint covers.
+    pub fn verify_continues(&self, older: &Self, proof: &[Hash]) -> Result<(), ProofInvalid> {
+        if self.origin != older.origin {
+            return Err(ProofInvalid);
+        }
+        merkle::verify_consistency(&older.root, &self.root, proof)
     }
 
     fn read(text: &str) -> Option<Self> {

@@ -1,0 +1,391 @@
+//! The log over a store that can fail: proofs, checkpoints, exports, summaries, faults.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::*;
+use crate::crypto::merkle::{self, Frontier, leaf_hash};
+use crate::vault::testing::{Bench, Fault, HandClock, caller, opening};
+use crate::vault::{
+    Action, AuditMode, Claim, ClaimRequest, Error, Event, OpenError, Opening, Policy, Purpose,
+    Reason, Vault, Versioned,
+};
+
+/// A witness that can be looked at, and fail.
+#[derive(Default)]
+struct Outside {
+    note: Mutex<Option<String>>,
+    fails: Mutex<bool>,
+}
+
+impl Witness for Outside {
+    fn last(&self) -> Result<Option<String>, WitnessFailed> {
+        if *self.fails.lock().unwrap() {
+            return Err(WitnessFailed);
+        }
+        Ok(self.note.lock().unwrap().clone())
+    }
+
+    fn keep(&self, note: &str) -> Result<(), WitnessFailed> {
+        if *self.fails.lock().unwrap() {
+            return Err(WitnessFailed);
+        }
+        *self.note.lock().unwrap() = Some(note.to_owned());
+        Ok(())
+    }
+}
+
+fn witnessed(outside: &Arc<Outside>) -> AuditSettings {
+    AuditSettings { witness: Some(outside.clone()), ..AuditSettings::default() }
+}
+
+async fn write(bench: &Bench, count: usize) {
+    for _ in 0..count {
+        bench.begin(Action::GetKey).await.commit().await.unwrap();
+    }
+}
+
+async fn events(bench: &Bench) -> Vec<Event> {
+    bench.vault.events_after(0, 1_000).await.unwrap()
+}
+
+async fn lines(bench: &Bench) -> Vec<Vec<u8>> {
+    events(bench).await.iter().map(Event::encode).collect()
+}
+
+#[tokio::test]
+async fn every_event_is_proven_in_every_tree_and_every_tree_in_every_larger_one() {
+    let bench = Bench::new().await;
+    write(&bench, 33).await;
+    let bench = bench.restart().await;
+    let lines = lines(&bench).await;
+    let mut frontier = Frontier::default();
+    let mut roots = Vec::new();
+    for line in &lines {
+        frontier.push(leaf_hash(line));
+        roots.push(frontier.root());
+    }
+    for root in &roots {
+        assert_eq!(bench.vault.tree(root.size).await.as_ref(), Ok(root));
+        for sequence in 1..=root.size {
+            let proof = bench.vault.prove_inclusion(sequence, root.size).await.unwrap().unwrap();
+            let index = usize::try_from(sequence - 1).unwrap();
+            let held = merkle::verify_inclusion(root, &lines[index], sequence - 1, &proof);
+            assert_eq!(held, Ok(()), "{sequence} in {}", root.size);
+            let smaller = &roots[index];
+            let proof = bench.vault.prove_consistency(sequence, root.size).await.unwrap().unwrap();
+            assert_eq!(merkle::verify_consistency(smaller, root, &proof), Ok(()));
+        }
+    }
+    assert_eq!(bench.vault.prove_inclusion(0, 3).await, Ok(None));
+    assert_eq!(bench.vault.prove_inclusion(4, 3).await, Ok(None));
+    assert_eq!(bench.vault.prove_consistency(0, 3).await, Ok(None));
+}
+
+#[tokio::test]
+async fn the_log_is_signed_as_it_grows_and_once_for_each_size() {
+    let outside = Arc::new(Outside::default());
+    let bench = Bench::with(witnessed(&outside)).await;
+    assert_eq!(bench.vault.newest_checkpoint(), None);
+    write(&bench, 5).await;
+    let signed = bench.vault.checkpoint().await.unwrap();
+    assert_eq!(bench.vault.checkpoint().await, Ok(signed.clone()));
+    assert_eq!(outside.note.lock().unwrap().as_ref(), Some(&signed.note));
+    assert_eq!(bench.vault.newest_checkpoint().map(|(size, _)| size), Some(5));
+    let key = VerifierKey::parse(&signed.verifier_key).unwrap();
+    let read = Checkpoint::open(&signed.note, &key).unwrap();
+    assert_eq!(read.root, bench.vault.tree(5).await.unwrap());
+    assert!(read.origin.starts_with("firstkey/") && read.origin.ends_with("/node-1"));
+    write(&bench, 1).await;
+    // By the clock, without being asked.
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while bench.vault.newest_checkpoint().map(|(size, _)| size) != Some(6) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("a log that has grown is signed");
+    // The same log has the same key after a restart.
+    let bench = bench.restart().await;
+    let again = bench.vault.checkpoint().await.unwrap();
+    assert_eq!(again.verifier_key, signed.verifier_key);
+    assert_eq!(Checkpoint::open(&again.note, &key).unwrap().root.size, 6);
+}
+
+#[tokio::test]
+async fn a_witness_that_fails_stops_no_call_and_is_tried_again() {
+    let outside = Arc::new(Outside::default());
+    let bench = Bench::with(witnessed(&outside)).await;
+    *outside.fails.lock().unwrap() = true;
+    write(&bench, 2).await;
+    let signed = bench.vault.checkpoint().await.unwrap();
+    assert_eq!(bench.vault.newest_checkpoint(), None, "what is not outside does not count");
+    *outside.fails.lock().unwrap() = false;
+    assert_eq!(bench.vault.checkpoint().await, Ok(signed.clone()));
+    assert_eq!(outside.note.lock().unwrap().as_ref(), Some(&signed.note));
+    // A start that can not ask is none.
+    *outside.fails.lock().unwrap() = true;
+    let Bench { vault, store, clock } = bench;
+    vault.close().await;
+    let opening = Opening { audit: witnessed(&outside), ..opening(store, clock) };
+    assert_eq!(Vault::open(opening).await.err(), Some(OpenError::WitnessUnavailable));
+}
+
+#[tokio::test]
+async fn a_store_begun_anew_or_a_note_that_is_none_is_found_at_start() {
+    let outside = Arc::new(Outside::default());
+    let bench = Bench::with(witnessed(&outside)).await;
+    write(&bench, 2).await;
+    bench.vault.close().await;
+    let clock = HandClock::new();
+    let anew = || async {
+        let store = Arc::new(crate::vault::store::MemoryStore::new());
+        let opening = Opening { audit: witnessed(&outside), ..opening(store, clock.clone()) };
+        Vault::open(opening).await.err()
+    };
+    assert_eq!(anew().await, Some(OpenError::CheckpointForeign));
+    *outside.note.lock().unwrap() = Some("nothing of ours".to_owned());
+    assert_eq!(anew().await, Some(OpenError::CheckpointInvalid));
+}
+
+/// What is wrong with an export, with a checkpoint over all of it.
+fn fault(lines: &[Vec<u8>], signed: &Checkpoint) -> Result<u64, (&'static str, u64)> {
+    let verified = verify_export(lines.iter().cloned(), Some(signed), None);
+    verified.map(|report| report.events).map_err(ExportFault::parts)
+}
+
+#[tokio::test]
+async fn each_kind_of_tampering_with_an_export_is_found_and_named() {
+    let bench = Bench::new().await;
+    write(&bench, 9).await;
+    let open = |signed: &SignedCheckpoint| {
+        Checkpoint::open(&signed.note, &VerifierKey::parse(&signed.verifier_key).unwrap()).unwrap()
+    };
+    let older = open(&bench.vault.checkpoint().await.unwrap());
+    write(&bench, 11).await;
+    let signed = open(&bench.vault.checkpoint().await.unwrap());
+    let lines = lines(&bench).await;
+    assert_eq!(fault(&lines, &signed), Ok(20));
+    for at in 0..20 {
+        let number = u64::try_from(at).unwrap() + 1;
+        let mut deleted = lines.clone();
+        deleted.remove(at);
+        let word = if at == 19 { "cut" } else { "deleted" };
+        assert_eq!(fault(&deleted, &signed), Err((word, number)));
+        let mut edited = lines.clone();
+        let text = String::from_utf8(lines[at].clone()).unwrap();
+        edited[at] = text.replace("GetKey", "GetKez").into_bytes();
+        // The last event has none after it that would hold its hash: the checkpoint tells.
+        let expected = if at == 19 { ("forked", 1) } else { ("edited", number) };
+        assert_eq!(fault(&edited, &signed), Err(expected), "{at}");
+        edited[at] = text.replace("\"seq\"", " \"seq\"").into_bytes();
+        assert_eq!(fault(&edited, &signed), Err(("edited", number)));
+        let cut = fault(&lines[..at], &signed);
+        assert_eq!(cut, Err(("cut", number)));
+    }
+    for at in 0..19 {
+        let mut swapped = lines.clone();
+        swapped.swap(at, at + 1);
+        assert_eq!(fault(&swapped, &signed), Err(("swapped", u64::try_from(at).unwrap() + 1)));
+    }
+    // A chain written anew from the twelfth event on is a whole chain, and another log.
+    let mut forked = lines[..11].to_vec();
+    let mut prev = Event::parse(&lines[10]).unwrap().hash();
+    for line in &lines[11..] {
+        let event = Event { prev, caller: "nobody".into(), ..Event::parse(line).unwrap() };
+        prev = event.hash();
+        forked.push(event.encode());
+    }
+    assert_eq!(verify_export(forked.iter().cloned(), None, None).map(|one| one.events), Ok(20));
+    assert_eq!(fault(&forked, &signed), Err(("forked", 1)));
+    let against = |lines: &[Vec<u8>], signed: &Checkpoint, older: &Checkpoint| {
+        let verified = verify_export(lines.iter().cloned(), Some(signed), Some(older));
+        verified.map(|report| report.covered).map_err(ExportFault::parts)
+    };
+    assert_eq!(against(&lines, &signed, &older), Ok(20));
+    assert_eq!(against(&forked, &signed, &older), Err(("forked", 10)));
+    assert_eq!(against(&lines[..9], &older, &signed), Err(("rolled_back", 10)));
+    // An older checkpoint alone covers what it covers.
+    let report = verify_export(lines.iter().cloned(), Some(&older), None).unwrap();
+    assert_eq!((report.events, report.covered), (20, 9));
+}
+
+fn pin(rank: u64) -> ClaimRequest<'static> {
+    ClaimRequest {
+        key_name: "bdk",
+        key_version: 1,
+        initial_key_id: &[1, 2, 3, 4, 5, 6, 7, 8],
+        purpose: Purpose::Pin,
+        rank,
+        input: b"input",
+        first_anywhere: false,
+    }
+}
+
+async fn summarised(bench: &Bench) {
+    let policy = Policy { audit: AuditMode::Summary { seconds: 60 }, version: 1, ..Policy::none() };
+    let mut work = bench.begin(Action::SetPolicy).await;
+    work.put(&Versioned::absent(policy)).unwrap();
+    work.commit().await.unwrap();
+    bench.vault.shared.core.load_policy().await.unwrap();
+}
+
+async fn translate(bench: &Bench, rank: u64) -> Result<u64, Error> {
+    let mut work = bench.begin(Action::TranslatePin).await;
+    assert_eq!(work.claim(pin(rank)).await?, Claim::Fresh);
+    work.commit().await.map(|done| done.sequence)
+}
+
+fn told(events: &[Event]) -> Vec<(&str, BTreeMap<String, String>)> {
+    events.iter().map(|event| (event.action.as_str(), event.detail.clone())).collect()
+}
+
+fn detail(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn in_summary_an_interval_has_its_first_event_and_one_that_counts_the_others() {
+    let bench = Bench::new().await;
+    summarised(&bench).await;
+    for rank in 1..=10 {
+        assert_eq!(translate(&bench, rank).await, Ok(2), "the event that the interval began with");
+    }
+    // What is spent stays spent, with an event of its own or without; refusals have theirs.
+    let mut work = bench.begin(Action::TranslatePin).await;
+    let again = ClaimRequest { input: b"other", ..pin(7) };
+    assert_eq!(work.claim(again).await.err(), Some(Error::Refused(Reason::KsnReplayed)));
+    work.refuse(Reason::KsnReplayed).await;
+    // What changes more than a ledger has its own event too, and so have other calls.
+    let mut work = bench.begin(Action::TranslatePin).await;
+    work.put(&Versioned::absent(Policy { version: 9, ..Policy::none() })).unwrap();
+    assert_eq!(work.commit().await, Err(Error::Conflict));
+    write(&bench, 1).await;
+    bench.clock.forward(60_000);
+    bench.vault.shared.counts.write(&bench.vault.shared, false).await.unwrap();
+    assert_eq!(translate(&bench, 11).await, Ok(6), "a new interval");
+    bench.vault.flush().await.unwrap();
+    let events = events(&bench).await;
+    let began = detail(&[("summary", "began"), ("seconds", "60")]);
+    assert_eq!(
+        told(&events),
+        [
+            ("SetPolicy", detail(&[])),
+            ("TranslatePin", began.clone()),
+            ("TranslatePin", detail(&[])),
+            ("GetKey", detail(&[])),
+            ("TranslatePin", detail(&[("summary", "ended"), ("counted", "9")])),
+            ("TranslatePin", began),
+            ("TranslatePin", detail(&[("summary", "ended"), ("counted", "0")])),
+        ]
+    );
+    assert_eq!(bench.vault.verify_chain().await.unwrap().last, 7);
+}
+
+#[tokio::test]
+async fn a_crash_in_summary_loses_a_count_and_neither_counter_nor_first_event() {
+    let bench = Bench::new().await;
+    summarised(&bench).await;
+    for rank in 1..=5 {
+        translate(&bench, rank).await.unwrap();
+    }
+    let Bench { vault, store, clock } = bench;
+    // Nothing is flushed: what was in memory is gone.
+    drop(vault);
+    let vault = Vault::open(opening(store.clone(), clock.clone())).await.unwrap();
+    let bench = Bench { vault, store, clock };
+    for rank in 1..=5 {
+        let mut work = bench.begin(Action::TranslatePin).await;
+        assert_eq!(work.claim(pin(rank)).await, Ok(Claim::Repeat), "{rank} was spent");
+    }
+    let events = events(&bench).await;
+    assert_eq!(told(&events)[1].1.get("summary").map(String::as_str), Some("began"));
+    assert_eq!(events.len(), 2);
+    assert_eq!(translate(&bench, 6).await, Ok(3), "an interval that was left open is not taken up");
+}
+
+#[tokio::test]
+async fn in_summary_nothing_succeeds_that_the_store_does_not_take() {
+    let bench = Bench::new().await;
+    summarised(&bench).await;
+    translate(&bench, 1).await.unwrap();
+    bench.store.fail(Fault::Before);
+    assert_eq!(translate(&bench, 2).await, Err(Error::Unavailable));
+    bench.store.fail(Fault::None);
+    translate(&bench, 3).await.unwrap();
+    bench.vault.flush().await.unwrap();
+    let events = events(&bench).await;
+    let last = &events.last().unwrap().detail;
+    assert_eq!(last, &detail(&[("summary", "ended"), ("counted", "1")]));
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_is_not_waited_for_and_nothing_is_done_late() {
+    let patience = Duration::from_millis(200);
+    let bench = Bench::with(AuditSettings { patience, ..AuditSettings::default() }).await;
+    write(&bench, 3).await;
+    bench.store.fail(Fault::Hang);
+    let began = bench.begin(Action::GetKey).await.commit();
+    assert_eq!(began.await, Err(Error::Unavailable));
+    // The first commit hangs in the store and may come about; those behind it do not.
+    for _ in 0..5 {
+        assert_eq!(bench.begin(Action::GetKey).await.commit().await, Err(Error::Unavailable));
+    }
+    assert_eq!(bench.vault.checkpoint().await, Err(Error::Unavailable));
+    bench.store.fail(Fault::None);
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while bench.begin(Action::ListKeys).await.commit().await.is_err() {}
+    })
+    .await
+    .expect("it serves again");
+    let events = events(&bench).await;
+    let calls: Vec<&str> = events.iter().map(|event| event.action.as_str()).collect();
+    assert_eq!(calls, ["GetKey", "GetKey", "GetKey", "GetKey", "ListKeys"]);
+    assert_eq!(bench.vault.verify_chain().await.unwrap().last, 5);
+}
+
+#[tokio::test]
+async fn the_last_of_the_disk_is_for_those_who_run_the_service() {
+    let bench = Bench::new().await;
+    bench.store.leave_free(63 << 20);
+    bench.vault.shared.core.look_at_disk().await;
+    assert!(!bench.vault.has_disk_reserve());
+    for &action in Action::ALL {
+        let begun = bench.vault.begin(&caller(), action, "").await;
+        let is_outside = match action.as_str() {
+            "BeginActivation"
+            | "CancelActivation"
+            | "ConfirmKeys"
+            | "CreateTerminal"
+            | "DeliverKeys"
+            | "EnableTerminal"
+            | "GenerateMac"
+            | "GetParameters"
+            | "IssueActivationCode"
+            | "MarkTerminalCompromised"
+            | "ReissueActivationCode"
+            | "ReleaseTerminal"
+            | "ReportStep"
+            | "ResumeTerminal"
+            | "RetireTerminal"
+            | "RunTestTransaction"
+            | "SetMerchantStanding"
+            | "SetSettlementDigest"
+            | "StartRekey"
+            | "TranslatePin"
+            | "UpdateKeys"
+            | "VerifyMac"
+            | "VerifyMacAndTranslatePin" => true,
+            _ => false,
+        };
+        assert_eq!(begun.is_err(), is_outside, "{}", action.as_str());
+        if let Err(error) = begun {
+            assert_eq!(error, Error::Refused(Reason::AuditUnavailable));
+        }
+    }
+    assert_eq!(events(&bench).await.len(), 0, "what is refused for want of disk takes none");
+    bench.store.leave_free(65 << 20);
+    bench.vault.shared.core.look_at_disk().await;
+    assert_eq!(translate(&bench, 1).await, Ok(1));
+}
