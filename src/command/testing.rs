@@ -13,8 +13,8 @@ use crate::key::Algorithm;
 use crate::memory::SecretPage;
 use crate::vault::store::MemoryStore;
 use crate::vault::{
-    Action, AuditSettings, Caller, Clock, Event, KeyAttributes, KeyUsage, MasterKey, NewKey, Opening, Policy,
-    Principal, Realm, Reason, Record, Role, UnixMillis, Vault, Versioned,
+    Action, AuditSettings, Caller, Clock, Event, KeyAttributes, KeyUsage, MasterKey, NewKey,
+    Opening, Policy, Principal, Realm, Reason, Record, Role, UnixMillis, Vault, Versioned,
 };
 
 /// The key set id of [`Bench::bdk`] for AES.

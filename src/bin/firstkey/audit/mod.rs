@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Output;
 use crate::cli::audit::{Audit, Checkpoint, Export, List};
+use crate::connect::connect;
 use crate::print;
 
 /// How many events a page of a list has at most.

@@ -14,6 +14,7 @@ use super::verify::{open_note, unsound};
 use super::{signed_now, write_new};
 use crate::cli::Output;
 use crate::cli::audit::{Prove, To, VerifyProof};
+use crate::connect::connect;
 use crate::print;
 
 /// A proof as it stands in a file.
