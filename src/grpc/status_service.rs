@@ -83,7 +83,10 @@ impl StatusApi {
             protections: protections.collect(),
             policy_version: vault.as_ref().map_or(0, |vault| vault.policy().version),
             audit_sequence: vault.as_ref().map_or(0, |vault| vault.audit_sequence()),
-            checkpoint_time: None,
+            checkpoint_time: vault
+                .as_ref()
+                .and_then(|vault| vault.newest_checkpoint())
+                .map(|(_, time)| timestamp(time.0)),
             self_test_time: Some(timestamp(self.gate.tested().0)),
         }
     }

@@ -79,6 +79,7 @@ pub(super) async fn tell_start(
 ) -> Result<(), vault::Error> {
     let mut work = vault.begin(&Caller::service(), Action::StartService, "").await?;
     work.detail("version", env!("CARGO_PKG_VERSION"));
+    work.detail("realm", vault.realm().as_str());
     work.detail("self_tests", "passed");
     if let Some(digest) = program_digest {
         work.detail("program", data_encoding::HEXLOWER.encode(&digest));

@@ -469,8 +469,8 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::vault::testing::{Bench, caller};
     use crate::vault::housekeeping::{Purged, purge_expired};
+    use crate::vault::testing::{Bench, caller};
 
     /// Names of officers, each with the person behind it: two have two certificates.
     const OFFICERS: [(&str, &str); 5] =

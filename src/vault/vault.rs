@@ -384,12 +384,14 @@ impl From<Error> for OpenError {
 }
 
 fn no_policy(error: Error) -> OpenError {
-    match OpenError::from(error) {
-        OpenError::Unavailable => OpenError::Unavailable,
-        OpenError::ChainBroken
-        | OpenError::NodeInvalid
-        | OpenError::PolicyBroken
-        | OpenError::SealedOtherwise => OpenError::PolicyBroken,
+    match error {
+        Error::Unavailable => OpenError::Unavailable,
+        Error::AttributeInvalid { .. }
+        | Error::BudgetSpent { .. }
+        | Error::Conflict
+        | Error::Internal { .. }
+        | Error::RateLimited { .. }
+        | Error::Refused(_) => OpenError::PolicyBroken,
     }
 }
 

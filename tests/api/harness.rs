@@ -184,9 +184,11 @@ impl Service {
         let settings = Settings { listeners, trust, reflection: true, drain, operations };
         let signal = shutdown.clone().cancelled_owned();
         let gate = Gate::open(Arc::clone(&vault));
+        let before = vault.log_size().await.expect("the log is read");
         let served = serve(gate, proof, settings, signal);
         let serving = tokio::spawn(async move { served.await.expect("it serves to its end") });
         let client = Client::connect(&url).await.expect("the service answers");
+        has_begun(&vault, before).await;
         let rng = SystemRng::new();
         let looks = AtomicU64::new(0);
         Self { client, vault, url, pki, clock, rng, looks, shutdown, serving, folder }
@@ -301,6 +303,16 @@ impl Service {
     pub(crate) async fn state(&self, id: &str) -> String {
         state_name(&self.get(id).await)
     }
+}
+
+/// Waits until the log tells that a service has begun over this vault.
+pub(crate) async fn has_begun(vault: &Vault, before: u64) {
+    let mut committed = vault.committed();
+    let begun = committed.wait_for(|sequence| *sequence > before);
+    tokio::time::timeout(Duration::from_secs(60), begun)
+        .await
+        .expect("the service begins")
+        .expect("the vault is open");
 }
 
 /// A future of the driver's, with the driver's life.

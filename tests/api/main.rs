@@ -5,6 +5,7 @@
 mod activation;
 mod approval_tool;
 mod approvals;
+mod audit;
 mod backend;
 mod batch;
 mod codes;

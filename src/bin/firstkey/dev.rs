@@ -11,7 +11,7 @@ use firstkey::grpc::client::{Client, Credentials};
 use firstkey::server;
 use firstkey::server::demonstration::{Demonstration, Line};
 use firstkey::server::dev::Pki;
-use firstkey::vault::{Clock as _, Gate};
+use firstkey::vault::{AuditSettings, Clock as _, Gate};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
@@ -41,7 +41,7 @@ pub(crate) async fn run(dev: Dev, output: Output) -> anyhow::Result<ExitCode> {
     });
     say("DEV-ONLY. Never for real PINs.\n");
     let passed = server::run_self_tests()?;
-    let service = development::open(data.path(), &dev.keys).await?;
+    let service = development::open(data.path(), &dev.keys, AuditSettings::default()).await?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", dev.port))
         .await
         .with_context(|| format!("can not serve on 127.0.0.1:{}", dev.port))?;

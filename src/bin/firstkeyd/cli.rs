@@ -66,6 +66,14 @@ pub(crate) struct Flags {
     /// What to log, e.g. `info` or `firstkey=debug`. [default: info]
     #[arg(long, env = "FIRSTKEY_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
+    /// A file for the newest checkpoint of the audit log, on another disk than the store: it tells
+    /// at the next start whether the store was set back.
+    #[arg(long, env = "FIRSTKEY_CHECKPOINT", value_name = "FILE")]
+    pub(crate) checkpoint: Option<PathBuf>,
+    /// How much of the disk is kept for the audit events of those who run the service, in MiB: with
+    /// less, the calls of backends and terminals are refused. [default: 64]
+    #[arg(long, env = "FIRSTKEY_AUDIT_RESERVE_MIB", value_name = "MIB")]
+    pub(crate) audit_reserve_mib: Option<u32>,
     /// How long calls in flight may take to end after SIGTERM, in seconds. [default: 20]
     #[arg(long, env = "FIRSTKEY_DRAIN_SECONDS", value_name = "SECONDS")]
     pub(crate) drain_seconds: Option<u64>,

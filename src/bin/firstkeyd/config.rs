@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use firstkey::grpc::Plane;
+use firstkey::vault::{AuditSettings, Witness};
 use serde::Deserialize;
 
 use crate::cli::Flags;
 use crate::operations;
 use crate::shared::access::Files;
+use crate::shared::witness::WitnessFile;
 
 /// The first word of every environment variable that this program reads.
 const ENVIRONMENT: &str = "FIRSTKEY_";
@@ -23,6 +26,7 @@ const OF_THE_TOOL: [&str; 4] = ["FIRSTKEY_CA", "FIRSTKEY_CERT", "FIRSTKEY_KEY", 
 pub(crate) struct Config {
     pub(crate) data: PathBuf,
     pub(crate) log: String,
+    pub(crate) audit: AuditSettings,
     pub(crate) drain: Duration,
     pub(crate) mode: Mode,
     pub(crate) operations: operations::Settings,
@@ -62,6 +66,8 @@ pub(crate) struct Live {
 struct File {
     data: Option<PathBuf>,
     log: Option<String>,
+    checkpoint: Option<PathBuf>,
+    audit_reserve_mib: Option<u32>,
     drain_seconds: Option<u64>,
     operations: Option<SocketAddr>,
     self_test_seconds: Option<u64>,
@@ -118,6 +124,10 @@ impl Config {
         let operations = operations::Settings::join(&flags.operations, address, seconds)?;
         #[cfg(feature = "fault-points")]
         let faults = flags.operations.faults.clone();
+        let audit = audit_settings(
+            flags.checkpoint.clone().or_else(|| file.checkpoint.clone()),
+            flags.audit_reserve_mib.or(file.audit_reserve_mib),
+        );
         let mode = if flags.dev.or(file.dev).unwrap_or(false) {
             Mode::Development(Development::join(flags, file)?)
         } else {
@@ -129,6 +139,7 @@ impl Config {
         Ok(Self {
             data,
             log: log.unwrap_or_else(|| "info".to_owned()),
+            audit,
             drain: Duration::from_secs(drain_seconds),
             mode,
             operations,
@@ -201,6 +212,15 @@ impl Live {
     }
 }
 
+fn audit_settings(checkpoint: Option<PathBuf>, reserve_mib: Option<u32>) -> AuditSettings {
+    let default = AuditSettings::default();
+    AuditSettings {
+        witness: checkpoint.map(|path| -> Arc<dyn Witness> { Arc::new(WitnessFile::new(path)) }),
+        reserve_bytes: reserve_mib.map_or(default.reserve_bytes, |mib| u64::from(mib) << 20),
+        ..default
+    }
+}
+
 /// A plane by its word.
 pub(crate) fn plane(word: &str) -> anyhow::Result<Plane> {
     let found = Plane::ALL.into_iter().find(|plane| plane.as_str() == word);
@@ -214,12 +234,19 @@ fn read_file(path: &Path) -> anyhow::Result<File> {
         .with_context(|| format!("in the configuration {}", path.display()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let tls = file.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
-    [&mut file.data, &mut file.dev_keys, &mut file.denied, &mut file.policy, &mut file.master_key]
-        .into_iter()
-        .flatten()
-        .chain(tls)
-        .chain(file.authorities.values_mut())
-        .for_each(|path| *path = folder.join(&*path));
+    [
+        &mut file.data,
+        &mut file.checkpoint,
+        &mut file.dev_keys,
+        &mut file.denied,
+        &mut file.policy,
+        &mut file.master_key,
+    ]
+    .into_iter()
+    .flatten()
+    .chain(tls)
+    .chain(file.authorities.values_mut())
+    .for_each(|path| *path = folder.join(&*path));
     Ok(file)
 }
 

@@ -12,7 +12,7 @@ use firstkey::grpc::{Denied, DenyList};
 use firstkey::memory::SecretPage;
 use firstkey::server::{Listener, Material, Tls};
 use firstkey::vault::store::SqliteStore;
-use firstkey::vault::{MasterKey, Opening, Policy, Realm, Vault};
+use firstkey::vault::{AuditSettings, MasterKey, Opening, Policy, Realm, Vault};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
@@ -22,7 +22,11 @@ use crate::shared::development::make_folder;
 use crate::shared::{SystemClock, access};
 
 /// Opens the store under the master key, and puts the first policy in force where there is none.
-pub(crate) async fn open_vault(data: &Path, live: &Live) -> anyhow::Result<Arc<Vault>> {
+pub(crate) async fn open_vault(
+    data: &Path,
+    live: &Live,
+    audit: AuditSettings,
+) -> anyhow::Result<Arc<Vault>> {
     let master_key = read_master_key(&live.master_key)?;
     let policy = live.policy.as_deref().map(read_policy).transpose()?;
     make_folder(data)?;
@@ -35,6 +39,7 @@ pub(crate) async fn open_vault(data: &Path, live: &Live) -> anyhow::Result<Arc<V
         clock: Arc::new(SystemClock),
         rng: Arc::new(SystemRng::new()),
         node: live.node.clone(),
+        audit,
     };
     let vault = Arc::new(Vault::open(opening).await.context("can not open the vault")?);
     if let Some(policy) = policy

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use firstkey::grpc::Trust;
 use firstkey::memory::protections;
 use firstkey::server::{self, Operations, Settings};
-use firstkey::vault::{Gate, Vault};
+use firstkey::vault::{AuditSettings, Gate, Vault};
 use tokio::net::TcpListener;
 
 use crate::cli::Flags;
@@ -29,12 +29,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (stop, at_once) = (shared::stop_signal()?, shared::second_stop_signal()?);
     #[cfg(feature = "fault-points")]
     operations::set_faults(&config.faults)?;
-    let Config { data, drain, mode, operations, .. } = config;
+    let Config { data, audit, drain, mode, operations, .. } = config;
     let passed = server::run_self_tests()?;
     tracing::info!("self-tests passed");
     let (mut settings, vault) = match mode {
-        Mode::Development(dev) => for_development(&data, &dev, drain).await?,
-        Mode::Live(live) => in_earnest(&data, live, drain).await?,
+        Mode::Development(dev) => for_development(&data, &dev, audit, drain).await?,
+        Mode::Live(live) => in_earnest(&data, live, audit, drain).await?,
     };
     settings.operations = operations.open(&data).await?;
     let stop = async {
@@ -53,11 +53,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 async fn in_earnest(
     data: &Path,
     live: Live,
+    audit: AuditSettings,
     drain: Duration,
 ) -> anyhow::Result<(Settings, Arc<Vault>)> {
     // Whatever is wrong with the files is found before the store is touched.
     let doors = live::open_doors(&live).await?;
-    let vault = live::open_vault(data, &live).await?;
+    let vault = live::open_vault(data, &live, audit).await?;
     live::reload_on_hangup(live, doors.denied.clone(), doors.tls)?;
     for address in doors.addresses {
         tracing::info!(%address, "serving");
@@ -75,6 +76,7 @@ async fn in_earnest(
 async fn for_development(
     data: &Path,
     dev: &Development,
+    audit: AuditSettings,
     drain: Duration,
 ) -> anyhow::Result<(Settings, Arc<Vault>)> {
     let socket = TcpListener::bind(dev.listen)
@@ -82,7 +84,7 @@ async fn for_development(
         .with_context(|| format!("can not serve on {}", dev.listen))?;
     let address = socket.local_addr()?;
     let way = if dev.tls { Way::Tls } else { Way::PlainText };
-    let service = development::open(data, &dev.keys).await?;
+    let service = development::open(data, &dev.keys, audit).await?;
     let settings = development::settings(&service, socket, way, drain).await?;
     match way {
         Way::Tls => tracing::warn!("DEVELOPMENT: published keys; never for real PINs"),

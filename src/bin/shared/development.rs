@@ -39,7 +39,11 @@ pub(crate) struct Service {
 }
 
 /// Opens the store, loads the development keys, makes the authorities or takes those there are.
-pub(crate) async fn open(data: &Path, keys: &Path) -> anyhow::Result<Service> {
+pub(crate) async fn open(
+    data: &Path,
+    keys: &Path,
+    audit: AuditSettings,
+) -> anyhow::Result<Service> {
     let keys = read_keys(keys)?;
     make_folder(data)?;
     let pki = open_pki(&data.join(PKI))?;
@@ -54,7 +58,7 @@ pub(crate) async fn open(data: &Path, keys: &Path) -> anyhow::Result<Service> {
         clock: Arc::new(SystemClock),
         rng: Arc::new(SystemRng::new()),
         node: NODE.to_owned(),
-        audit: AuditSettings::default(),
+        audit,
     };
     let vault = Arc::new(Vault::open(opening).await.context("can not open the vault")?);
     dev::prepare(&vault, &keys, &pki).await.context("can not prepare for development")?;

@@ -2,6 +2,8 @@
 
 pub(crate) mod access;
 pub(crate) mod development;
+#[allow(dead_code, reason = "only the service keeps a checkpoint outside")]
+pub(crate) mod witness;
 
 use std::future::Future;
 use std::process::ExitCode;

@@ -4,6 +4,7 @@
 //! for the life of the store. A checkpoint says in clear what the log is: whoever sets the whole
 //! store back sets back what is kept in it too, so the newest also goes to a [`Witness`] outside.
 
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub struct SignedCheckpoint {
 
 /// Keeps the newest checkpoint where whoever changes the store can not change it: on another disk,
 /// or with somebody else.
-pub trait Witness: Send + Sync {
+pub trait Witness: Debug + Send + Sync {
     /// What was kept last; none if nothing was.
     fn last(&self) -> Result<Option<String>, WitnessFailed>;
 

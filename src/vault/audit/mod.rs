@@ -30,7 +30,7 @@ pub use self::note::{Checkpoint, NoteError, VerifierKey};
 pub(super) use self::summary::{Place as SummaryPlace, Summaries, Summary};
 
 /// How a vault keeps its audit log.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct AuditSettings {
     /// Keeps the newest checkpoint outside of the store; none leaves a store that was set back as a
     /// whole unnoticed.

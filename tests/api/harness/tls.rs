@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::{BEGIN_SECONDS, Service, TempFolder, TestClock};
+use super::{BEGIN_SECONDS, Service, TempFolder, TestClock, has_begun};
 
 /// Holds by the clock of the tests and by that of the system, which the client goes by.
 pub(crate) const DECADES: Validity =
@@ -85,8 +85,10 @@ impl TlsService {
         let gate = Gate::open(Arc::clone(&plain.vault));
         let shutdown = CancellationToken::new();
         let proof = run_self_tests().expect("the self-tests pass");
+        let before = plain.vault.log_size().await.expect("the log is read");
         let served = serve(Arc::clone(&gate), proof, settings, shutdown.clone().cancelled_owned());
         let serving = tokio::spawn(async move { served.await.expect("it serves to its end") });
+        has_begun(&plain.vault, before).await;
         Self { plain, access, denied, gate, tls, urls, shutdown, serving }
     }
 

@@ -1,0 +1,121 @@
+//! A disk that is full, a write that fails, a store that hangs: no call succeeds without its event,
+//! each is answered within a bound, and afterwards the chain of events is whole.
+//!
+//! The faults are the kernel's own, about a real `firstkeyd`: a small file system that is filled,
+//! and system calls that `strace` lets fail or wait. Where this may not mount or trace, it says so.
+
+#![allow(clippy::disallowed_methods, reason = "tells how long calls take")]
+
+#[path = "faults/service.rs"]
+mod service;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::service::{Folder, Outcome, Service, SmallDisk, Tracer, say};
+
+/// What a call is waited for, and some time for a busy machine.
+const ANSWER_MAX: Duration = Duration::from_secs(10 + 15);
+
+/// Makes every call of the API once, each with an empty body, and some whose body is right, and
+/// expects that none of them succeeds and all are answered in time.
+async fn nothing_succeeds(service: &Service) -> usize {
+    let began = Instant::now();
+    let mut outcomes = service.call_everything().await;
+    outcomes.extend(service.use_key(5).await);
+    for outcome in &outcomes {
+        assert!(outcome.reason.is_some(), "{} succeeded without an event", outcome.call);
+        assert!(outcome.took < ANSWER_MAX, "{} took {:?}", outcome.call, outcome.took);
+    }
+    let of = |reason: &str| {
+        outcomes.iter().filter(|outcome| outcome.reason.as_deref() == Some(reason)).count()
+    };
+    let unavailable = of("STORE_UNAVAILABLE") + of("AUDIT_UNAVAILABLE");
+    say(&format!(
+        "{} calls, none succeeded: {unavailable} UNAVAILABLE, the others refused before; {:?}",
+        outcomes.len(),
+        began.elapsed()
+    ));
+    unavailable
+}
+
+/// Every call that was acknowledged has its event, and the log verifies from its first on.
+async fn the_log_is_whole(service: &Service, acknowledged: usize, folder: &Path) {
+    let export = folder.join(format!("export-{acknowledged}.jsonl"));
+    let events = service.verified_export(&export).await;
+    let told = events.iter().filter(|event| event["action"] == "GenerateMac");
+    let done = told.filter(|event| event["decision"] == "done").count();
+    assert!(done >= acknowledged, "{acknowledged} acknowledged, {done} in the log");
+}
+
+fn acknowledged(outcomes: &[Outcome]) -> usize {
+    outcomes.iter().filter(|outcome| outcome.reason.is_none()).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_lets_nothing_pass_and_keeps_a_place_for_those_who_mend_it() {
+    let Some(disk) = SmallDisk::mount(48) else {
+        return say("NOT RUN: a full disk: this may not mount a file system");
+    };
+    let folder = Folder::new();
+    let service = Service::start(disk.path(), &["--audit-reserve-mib", "8"]);
+    service.make_key().await;
+    let mut done = acknowledged(&service.use_key(5).await);
+    assert_eq!(done, 5);
+
+    // Less is free than is kept: backends are refused, officers go on.
+    disk.fill(4 << 20);
+    let refused = service.refused_with(&service.use_key(1).await, "AUDIT_UNAVAILABLE").await;
+    assert!(refused, "the reserve is not for backends");
+    assert!(service.list_keys().await.reason.is_none(), "the reserve is for officers");
+
+    // Nothing is free.
+    disk.fill(0);
+    service.exhaust().await;
+    assert!(nothing_succeeds(&service).await > 10);
+    disk.empty();
+    assert!(service.recovers().await, "it serves again without a restart");
+    done += acknowledged(&service.use_key(5).await);
+    the_log_is_whole(&service, done, &folder.0).await;
+    let service = service.restart();
+    the_log_is_whole(&service, done, &folder.0.join("..")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_write_that_fails_nothing_is_served_until_a_restart() {
+    let folder = Folder::new();
+    let data = folder.0.join("data");
+    let service = Service::start(&data, &[]);
+    service.make_key().await;
+    let done = acknowledged(&service.use_key(5).await);
+    let Some(tracer) = Tracer::attach(&service, "inject=fdatasync,fsync:error=EIO") else {
+        return say("NOT RUN: a failing fdatasync: this may not trace");
+    };
+    assert!(nothing_succeeds(&service).await > 10);
+    drop(tracer);
+    // What the kernel did with the pages can not be known, so it serves no more of its own.
+    assert!(nothing_succeeds(&service).await > 10);
+    let service = service.restart();
+    let done = done + acknowledged(&service.use_key(5).await);
+    the_log_is_whole(&service, done, &folder.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_hangs_holds_nobody_up_and_serves_again() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.0.join("data"), &[]);
+    service.make_key().await;
+    let done = acknowledged(&service.use_key(5).await);
+    // A minute for each write: longer than anybody waits.
+    let Some(tracer) = Tracer::attach(&service, "inject=fdatasync,fsync:delay_enter=60000000")
+    else {
+        return say("NOT RUN: a store that hangs: this may not trace");
+    };
+    assert!(nothing_succeeds(&service).await > 10);
+    drop(tracer);
+    assert!(service.recovers().await, "it serves again without a restart");
+    let done = done + acknowledged(&service.use_key(5).await);
+    the_log_is_whole(&service, done, &folder.0).await;
+    let service = service.restart();
+    the_log_is_whole(&service, done, &folder.0.join("..")).await;
+}

@@ -1,0 +1,375 @@
+//! The service as a process, its disk and its system calls, and callers who note what came of it.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use firstkey::grpc::DESCRIPTORS;
+use firstkey::grpc::client::{Client, Refusal, request_id};
+use firstkey::grpc::proto;
+use prost::Message as _;
+use tonic::transport::{Channel, Endpoint};
+use tonic_prost::ProstCodec;
+
+/// How long a start may take.
+const START_MAX: Duration = Duration::from_secs(60);
+/// How long it may take until it serves again.
+const RECOVERY_MAX: Duration = Duration::from_secs(90);
+
+/// Written past the test harness, which hides what a passing test prints.
+pub(crate) fn say(line: &str) {
+    writeln!(std::io::stderr(), "{line}").expect("standard error is open");
+}
+
+/// A folder that goes with the test.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("firstkey-faults-{}", request_id()));
+        std::fs::create_dir(&path).expect("a folder");
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A file system of its own, of so many MiB.
+pub(crate) struct SmallDisk(Folder);
+
+impl SmallDisk {
+    /// None where this may not mount.
+    pub(crate) fn mount(mib: u32) -> Option<Self> {
+        let folder = Folder::new();
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={mib}m,mode=0700"), "firstkey-faults"])
+            .arg(&folder.0)
+            .stderr(Stdio::null())
+            .status();
+        done.is_ok_and(|status| status.success()).then_some(Self(folder))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0.0
+    }
+
+    /// Fills it until so many bytes are free.
+    pub(crate) fn fill(&self, leave: u64) {
+        let path = self.path().join("ballast");
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.create(true).append(true).open(path).expect("a file");
+        while self.free() > leave {
+            let len = usize::try_from((self.free() - leave).min(64 << 10)).expect("a small number");
+            if file.write_all(&vec![7; len]).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn free(&self) -> u64 {
+        let said = Command::new("df")
+            .args(["--output=avail", "-B1"])
+            .arg(self.path())
+            .output()
+            .expect("df is there");
+        let text = String::from_utf8(said.stdout).expect("text");
+        text.lines().nth(1).and_then(|line| line.trim().parse().ok()).expect("a number")
+    }
+
+    pub(crate) fn empty(&self) {
+        std::fs::remove_file(self.path().join("ballast")).expect("the ballast is there");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Whoever still holds it open does so until the end of its process.
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+/// `strace`, with a fault in some system calls of a service.
+pub(crate) struct Tracer(Child);
+
+impl Tracer {
+    /// Attaches to every thread; none where that is not possible.
+    pub(crate) fn attach(service: &Service, fault: &str) -> Option<Self> {
+        let mut child = Command::new("strace")
+            .args(["-f", "-p", &service.child.id().to_string(), "-e", "trace=fdatasync,fsync"])
+            .args(["-e", fault, "-o", "/dev/null"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let mut said = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let attached = said.by_ref().map_while(Result::ok).any(|line| line.contains("attached"));
+        thread::spawn(move || said.for_each(drop));
+        let tracer = Self(child);
+        // The first line names one thread; the others follow within moments.
+        thread::sleep(Duration::from_millis(500));
+        attached.then_some(tracer)
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        // Told to end, it lets the calls that it holds go on; killed, it would not.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}
+
+/// What came of a call.
+pub(crate) struct Outcome {
+    pub(crate) call: String,
+    /// The reason of its refusal; none if it succeeded.
+    pub(crate) reason: Option<String>,
+    pub(crate) took: Duration,
+}
+
+/// A running `firstkeyd`.
+pub(crate) struct Service {
+    child: Child,
+    data: PathBuf,
+    flags: Vec<String>,
+    url: String,
+}
+
+impl Service {
+    pub(crate) fn start(data: &Path, flags: &[&str]) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
+            .args([
+                "serve",
+                "--dev",
+                "--listen",
+                "127.0.0.1:0",
+                "--drain-seconds",
+                "1",
+                "--dev-keys",
+            ])
+            .arg(root.join("keys-dev"))
+            .arg("--data")
+            .arg(data)
+            .args(flags)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("firstkeyd starts");
+        let log = BufReader::new(child.stderr.take().expect("standard error is piped"));
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let mut said = Vec::new();
+        let url = loop {
+            let Ok(line) = receiver.recv_timeout(START_MAX) else {
+                panic!("firstkeyd did not come to serve:\n{}", said.join("\n"));
+            };
+            let address = serde_json::from_str::<serde_json::Value>(&line)
+                .ok()
+                .and_then(|line| line.get("address")?.as_str().map(str::to_owned));
+            said.push(line);
+            if let Some(address) = address {
+                break format!("http://{address}");
+            }
+        };
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        Self { child, data: data.to_owned(), flags, url }
+    }
+
+    /// Kills it and starts it over the same folder.
+    pub(crate) fn restart(mut self) -> Self {
+        self.end();
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        Self::start(&self.data, &flags)
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    async fn client(&self) -> Client {
+        Client::connect(&self.url).await.expect("it accepts connections")
+    }
+
+    /// A static MAC key.
+    pub(crate) async fn make_key(&self) {
+        let request = proto::CreateKeyRequest {
+            request_id: request_id(),
+            key_id: "mac".to_owned(),
+            usage: proto::KeyUsage::MacCmac.into(),
+            algorithm: proto::KeyAlgorithm::Aes128.into(),
+            ..proto::CreateKeyRequest::default()
+        };
+        self.client().await.keys().create_key(request).await.expect("a key");
+    }
+
+    /// Uses the key so many times, at once.
+    pub(crate) async fn use_key(&self, times: usize) -> Vec<Outcome> {
+        let client = self.client().await;
+        let calls: Vec<_> = (0..times)
+            .map(|number| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    let static_key = proto::working_key::Key::StaticKey("keys/mac".to_owned());
+                    let request = proto::GenerateMacRequest {
+                        key: Some(proto::WorkingKey { key: Some(static_key) }),
+                        algorithm: proto::MacAlgorithm::AesCmac.into(),
+                        message: number.to_string().into_bytes(),
+                        mac_length_bytes: 8,
+                        ..proto::GenerateMacRequest::default()
+                    };
+                    timed("GenerateMac", client.macs().generate_mac(request)).await
+                })
+            })
+            .collect();
+        let mut outcomes = Vec::new();
+        for call in calls {
+            outcomes.push(call.await.expect("the call comes to an end"));
+        }
+        outcomes
+    }
+
+    pub(crate) async fn list_keys(&self) -> Outcome {
+        let client = self.client().await;
+        let request = proto::ListKeysRequest::default();
+        timed("ListKeys", client.keys().list_keys(request)).await
+    }
+
+    /// Whether calls come to be refused with a reason: what is free is looked at each second.
+    pub(crate) async fn refused_with(&self, first: &[Outcome], reason: &str) -> bool {
+        let is = |outcomes: &[Outcome]| {
+            outcomes.iter().any(|outcome| outcome.reason.as_deref() == Some(reason))
+        };
+        let mut found = is(first);
+        let began = Instant::now();
+        while !found && began.elapsed() < RECOVERY_MAX {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            found = is(&self.use_key(1).await);
+        }
+        found
+    }
+
+    /// Calls until what the store has in its file for itself is used up.
+    pub(crate) async fn exhaust(&self) {
+        let began = Instant::now();
+        while self.list_keys().await.reason.is_none() && began.elapsed() < RECOVERY_MAX {}
+    }
+
+    /// Whether it comes to serve again.
+    pub(crate) async fn recovers(&self) -> bool {
+        let began = Instant::now();
+        while began.elapsed() < RECOVERY_MAX {
+            if self.use_key(1).await.iter().all(|outcome| outcome.reason.is_none()) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        false
+    }
+
+    /// Makes every call of the API at once, each with an empty body; of a stream the first message
+    /// counts.
+    pub(crate) async fn call_everything(&self) -> Vec<Outcome> {
+        let endpoint = Endpoint::from_shared(self.url.clone()).expect("an address");
+        let channel = endpoint.connect().await.expect("it accepts connections");
+        let calls: Vec<_> = every_path()
+            .into_iter()
+            .map(|path| tokio::spawn(call_empty(channel.clone(), path)))
+            .collect();
+        let mut outcomes = Vec::new();
+        for call in calls {
+            outcomes.push(call.await.expect("the call comes to an end"));
+        }
+        outcomes
+    }
+
+    /// The whole log, verified by the tool against its checkpoint.
+    pub(crate) async fn verified_export(&self, out: &Path) -> Vec<serde_json::Value> {
+        let out = out.parent().expect("a folder").join(format!("{}.jsonl", request_id()));
+        let tool = |arguments: &[&str]| {
+            let done = Command::new(env!("CARGO_BIN_EXE_firstkey"))
+                .args(["--output", "json", "audit"])
+                .args(arguments)
+                .env("FIRSTKEY_SERVER", &self.url)
+                .output()
+                .expect("the tool runs");
+            let said = String::from_utf8_lossy(&done.stdout).into_owned();
+            assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
+            serde_json::from_str::<serde_json::Value>(&said).expect("JSON")
+        };
+        let path = out.to_string_lossy().into_owned();
+        let exported = tool(&["export", "--out", &path]);
+        let key = exported["key"].as_str().expect("a key");
+        let note = format!("{path}.checkpoint");
+        let verified = tool(&["verify", &path, "--checkpoint", &note, "--key", key]);
+        assert_eq!(verified["verified"], true);
+        assert_eq!(verified["covered"], exported["events"]);
+        let text = std::fs::read_to_string(&out).expect("the export");
+        text.lines().map(|line| serde_json::from_str(line).expect("an event")).collect()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+async fn timed<T>(
+    call: &str,
+    answer: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Outcome {
+    let began = Instant::now();
+    let reason = answer.await.err().map(|status| {
+        let refusal = Refusal::from(status);
+        if refusal.reason.is_empty() { refusal.code.to_string() } else { refusal.reason }
+    });
+    Outcome { call: call.to_owned(), reason, took: began.elapsed() }
+}
+
+async fn call_empty(channel: Channel, path: String) -> Outcome {
+    let mut grpc = tonic::client::Grpc::new(channel);
+    let at = path.parse().expect("a path");
+    timed(&path, async {
+        grpc.ready().await.map_err(|error| tonic::Status::unknown(error.to_string()))?;
+        let codec = ProstCodec::<(), ()>::default();
+        let answer = grpc.server_streaming(tonic::Request::new(()), at, codec).await?;
+        // A stream that begins has its event already: it counts as done.
+        let mut stream = answer.into_inner();
+        if path.ends_with("/WatchTerminals") {
+            return Ok(tonic::Response::new(()));
+        }
+        stream.message().await.map(|_| tonic::Response::new(()))
+    })
+    .await
+}
+
+/// The paths of all calls of the API.
+fn every_path() -> Vec<String> {
+    let set = prost_types::FileDescriptorSet::decode(DESCRIPTORS).expect("the descriptors");
+    let mut paths = Vec::new();
+    for file in set.file {
+        for service in file.service {
+            for method in service.method {
+                let package = file.package.clone().unwrap_or_default();
+                paths.push(format!(
+                    "/{package}.{}/{}",
+                    service.name.clone().unwrap_or_default(),
+                    method.name.unwrap_or_default()
+                ));
+            }
+        }
+    }
+    assert!(paths.len() > 50, "{} calls", paths.len());
+    paths
+}
