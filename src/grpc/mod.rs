@@ -56,7 +56,7 @@ const BATCH_PATH: &str = "/firstkey.v1.TerminalService/BatchCreateTerminals";
 const POLICY_PATH: &str = "/firstkey.v1.PolicyService/SetPolicy";
 
 /// The services by name, for health.
-pub const SERVICE_NAMES: [&str; 9] = [
+pub const SERVICE_NAMES: [&str; 10] = [
     "firstkey.v1.ActivationService",
     "firstkey.v1.ApprovalService",
     "firstkey.v1.AuditService",

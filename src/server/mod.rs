@@ -82,9 +82,6 @@ impl Default for Operations {
 /// Why serving ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The audit log could not be told of the start: nothing is served.
-    #[error("the audit log can not be written: {0}")]
-    Audit(#[from] crate::vault::Error),
     /// Calls in flight did not end within the drain time; nothing acknowledged is lost.
     #[error("calls in flight did not end within the drain time")]
     Drain,
