@@ -15,7 +15,7 @@ use crate::crypto::certificate::authority::{Authority, IssueFailed, Validity};
 use crate::key::usage::{KeyBlockProtection, KeyDerivation, KeyEncryption, StoredUsage as _};
 use crate::key::{Algorithm, Key, Material};
 use crate::keyblock;
-use crate::memory::{SecretPage, SecretPageUnavailable};
+use crate::memory::{SecretPage, SecretPageUnavailable, with_wiped_stack};
 use crate::vault::{Action, Caller, Grant, MasterKey, Policy, Realm, Reason, Role, Vault};
 
 /// The acquirer id of every development service.
@@ -116,9 +116,11 @@ impl Keys {
 
     /// The key that the development key blocks are under: the master key itself.
     pub fn protection_key(&self) -> Result<Key<KeyBlockProtection>, DevError> {
-        let material = Material::copied_from(&*self.master_key()?);
-        Key::from_material(Algorithm::Aes256, material)
-            .map_err(|_| DevError::Keys("the master key is not a key"))
+        with_wiped_stack(|| {
+            let material = Material::copied_from(&*self.master_key()?);
+            Key::from_material(Algorithm::Aes256, material)
+                .map_err(|_| DevError::Keys("the master key is not a key"))
+        })
     }
 
     /// The key encryption key [`KEK`], for tools that bring keys to a development service.
@@ -150,8 +152,11 @@ impl Keys {
 
     /// The master key, for the vault of a development service.
     pub fn seal(&self) -> Result<MasterKey, DevError> {
-        let mut bytes = self.master_key()?;
-        Ok(MasterKey::new(SecretPage::taken_from(&mut bytes)?))
+        // The bytes are moved on their way into the page; where they were, nobody else wipes.
+        with_wiped_stack(|| {
+            let mut bytes = self.master_key()?;
+            Ok(MasterKey::new(SecretPage::taken_from(&mut bytes)?))
+        })
     }
 }
 

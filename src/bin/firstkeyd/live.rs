@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::{Denied, DenyList};
-use firstkey::memory::SecretPage;
+use firstkey::memory::{SecretPage, with_wiped_stack};
 use firstkey::server::{Listener, Material, Tls};
 use firstkey::vault::store::SqliteStore;
 use firstkey::vault::{AuditSettings, MasterKey, Opening, Policy, Realm, Vault};
@@ -135,11 +135,14 @@ fn read_policy(path: &Path) -> anyhow::Result<Policy> {
 
 fn read_master_key(path: &Path) -> anyhow::Result<MasterKey> {
     refuse_shared(path)?;
-    let bytes = Zeroizing::new(access::read(path)?);
-    let mut key = <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).map_err(|_| {
-        anyhow::anyhow!("the master key {} is not a file of 32 bytes", path.display())
-    })?;
-    Ok(MasterKey::new(SecretPage::taken_from(&mut key)?))
+    // The bytes are moved on their way into the page; where they were, nobody else wipes.
+    with_wiped_stack(|| {
+        let bytes = Zeroizing::new(access::read(path)?);
+        let mut key = <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).map_err(|_| {
+            anyhow::anyhow!("the master key {} is not a file of 32 bytes", path.display())
+        })?;
+        Ok(MasterKey::new(SecretPage::taken_from(&mut key)?))
+    })
 }
 
 /// Refuses a file with a key that others than its owner may touch. Who reads such a file is its
