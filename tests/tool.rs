@@ -496,3 +496,71 @@ fn vectors_end_with_their_count_and_tell_by_the_exit_code() {
     assert_eq!(output.status.code(), Some(6));
     assert!(text(&output.stdout).ends_with("0 passed, 1 failed, 0 skipped\n"));
 }
+
+/// A backend that may verify MACs with one key.
+const POLICY: &str = r#"
+votes_required = 0
+
+[[principal]]
+name = "spiffe://acquirer.example/officer/ann"
+person = "ann"
+role = "officer"
+
+[[principal]]
+name = "spiffe://acquirer.example/backend/switch-1"
+role = "backend"
+profiles = ["profiles/dev-*"]
+
+[[grant]]
+key = "keys/dev-mac"
+principals = ["spiffe://acquirer.example/backend/switch-1"]
+calls = ["VerifyMac"]
+not_after = "2100-01-01T00:00:00Z"
+"#;
+
+#[test]
+fn a_policy_is_set_read_back_and_asked() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.path("data"));
+    let url = service.url.as_str();
+    let json = |arguments: &[&str]| {
+        let all = [&["--output", "json"], arguments].concat();
+        serde_json::from_str::<Value>(&succeed(&all, url)).unwrap()
+    };
+    let before = json(&["policy", "get"])["version"].as_u64().unwrap();
+    let file = folder.path("policy.toml");
+    std::fs::write(&file, format!("version = {before}{POLICY}")).unwrap();
+    let version = before + 1;
+    // Sent once more, it is the same request.
+    for _ in 0..2 {
+        let told = succeed(&["policy", "set", &file], url);
+        assert_eq!(told.trim(), format!("version {version} is in force"));
+    }
+    let read = succeed(&["policy", "get", "--toml"], url);
+    assert!(read.contains("not_after = \"2100-01-01T00:00:00Z\""), "{read}");
+    assert!(succeed(&["policy", "get"], url).contains("switch-1"));
+    // What was read is set as it stands; what was replaced is not replaced again.
+    std::fs::write(&file, &read).unwrap();
+    assert_eq!(json(&["policy", "set", &file])["version"].as_u64(), Some(version + 1));
+    std::fs::write(&file, read.replace("dev-mac", "dev-kek")).unwrap();
+    let late = firstkey(&["policy", "set", &file], Some(url));
+    assert_eq!(late.status.code(), Some(1));
+    assert!(text(&late.stderr).contains("STORE_CONFLICT"), "{}", text(&late.stderr));
+    std::fs::write(&file, "votes = 1").unwrap();
+    let wrong = firstkey(&["policy", "set", &file], Some(url));
+    assert!(text(&wrong.stderr).contains("is no policy"), "{}", text(&wrong.stderr));
+
+    let switch = "spiffe://acquirer.example/backend/switch-1";
+    let allowed = succeed(&["policy", "check", switch, "VerifyMac", "dev-mac"], url);
+    assert!(allowed.contains("grants[0], for keys/dev-mac: allows it"), "{allowed}");
+    for (call, key) in [("GenerateMac", "dev-mac"), ("VerifyMac", "dev-kek"), ("GetKey", "dev-mac")]
+    {
+        let denied = firstkey(&["policy", "check", switch, call, key], Some(url));
+        assert_eq!(denied.status.code(), Some(5), "{call} {key}: {}", text(&denied.stdout));
+    }
+    let asked = json(&["policy", "check", switch, "GetTerminal", "profiles/dev-aes"]);
+    assert_eq!(
+        (&asked["allowed"], &asked["policy_version"]),
+        (&true.into(), &(version + 1).into())
+    );
+}

@@ -119,13 +119,11 @@ impl WorkingKey {
 impl DukptKey {
     /// The base derivation key; nothing for a key set that nobody here has.
     pub(super) async fn behind(&self, vault: &Vault) -> Result<Behind, Error> {
-        match &self.base_derivation_key {
-            Some(name) => Ok(Behind::key(name.clone())),
-            None => {
-                let name = vault.key_of_set(&self.ksn.key_set_id()).await?;
-                Ok(Behind::found(name, Reason::KeyNotFound))
-            }
+        if let Some(name) = &self.base_derivation_key {
+            return Ok(Behind::key(name.clone()));
         }
+        let name = vault.key_of_set(&self.ksn.key_set_id()).await?;
+        Ok(Behind::found(name, Reason::KeyNotFound))
     }
 }
 

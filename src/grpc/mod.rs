@@ -121,8 +121,8 @@ pub fn services(parts: Parts) -> Routes {
         .max_decoding_message_size(BATCH_LEN_BYTES_MAX);
     let policies = proto::policy_service_server::PolicyServiceServer::new(policy::PolicyApi)
         .max_decoding_message_size(BATCH_LEN_BYTES_MAX);
-    let router = routes.routes().into_axum_router();
-    router.route_service(BATCH_PATH, batches).route_service(POLICY_PATH, policies).into()
+    let of_services = routes.routes().into_axum_router();
+    of_services.route_service(BATCH_PATH, batches).route_service(POLICY_PATH, policies).into()
 }
 
 /// The reflection service: what services there are and of what form.

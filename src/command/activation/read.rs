@@ -40,7 +40,8 @@ pub async fn list_terminals(
     after: Option<&str>,
     limit: usize,
 ) -> Result<Page<Reading>, Error> {
-    let page = page_of(vault, caller, filter, after, limit);
+    // On the heap: what it holds while it reads is too much for every call's own state.
+    let page = Box::pin(page_of(vault, caller, filter, after, limit));
     audited(vault, caller, Action::ListTerminals, "terminals", page).await
 }
 

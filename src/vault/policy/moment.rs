@@ -6,6 +6,7 @@ use serde::{Deserialize as _, Deserializer, Serializer};
 use super::super::clock::UnixMillis;
 
 /// Writes a moment; for `#[serde(with)]`.
+#[allow(clippy::ref_option, reason = "serde hands the field over as it stands")]
 pub(super) fn serialize<S: Serializer>(
     moment: &Option<UnixMillis>,
     serializer: S,
@@ -48,9 +49,8 @@ fn parse(text: &str) -> Option<UnixMillis> {
         (digits(&whole[11..13])?, digits(&whole[14..16])?, digits(&whole[17..])?);
     let ms = match fraction.strip_prefix('.') {
         Some(part) if (1..=3).contains(&part.len()) => digits(&format!("{part:0<3}"))?,
-        Some(_) => return None,
         None if fraction.is_empty() => 0,
-        None => return None,
+        Some(_) | None => return None,
     };
     let in_bounds = year >= 1970
         && (1..=12).contains(&month)
