@@ -46,6 +46,7 @@ impl Gated {
             clock: clock.clone(),
             rng: Arc::new(SystemRng::new()),
             node: "test".to_owned(),
+            audit: firstkey::vault::AuditSettings::default(),
         };
         let vault = Arc::new(Vault::open(opening).await.unwrap());
         dev::prepare(&vault, &keys, &Pki::generate(BEGIN_SECONDS).unwrap()).await.unwrap();
