@@ -1,6 +1,7 @@
 //! Listeners: from a socket to a connection of which it is known who is at its other end.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,13 +12,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
 
+use super::guard::Guarded;
+use super::limits::{ConnectionLimits, Crowd};
 use super::tls::Tls;
-use crate::grpc::{Peer, Plane};
-
-/// How long a handshake may take.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+use crate::grpc::{Peer, Place, Plane};
 
 /// How long a listener rests when the system has no connection to give, for want of descriptors.
 const REST: Duration = Duration::from_millis(100);
@@ -75,11 +74,12 @@ impl Listener {
 /// Accepts on every listener until `draining`; gives the connections as they become ready.
 pub(super) fn accept_all(
     listeners: Vec<Listener>,
+    crowd: &Arc<Crowd>,
     draining: &CancellationToken,
 ) -> mpsc::Receiver<io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(READY_MAX);
     for listener in listeners {
-        tokio::spawn(accept(listener, ready.clone(), draining.clone()));
+        tokio::spawn(accept(listener, Arc::clone(crowd), ready.clone(), draining.clone()));
     }
     connections
 }
@@ -87,6 +87,7 @@ pub(super) fn accept_all(
 /// Accepts until `draining`, and then closes the socket.
 async fn accept(
     listener: Listener,
+    crowd: Arc<Crowd>,
     ready: mpsc::Sender<io::Result<Connection>>,
     draining: CancellationToken,
 ) {
@@ -96,13 +97,16 @@ async fn accept(
             accepted = listener.socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let way = listener.way.clone();
+            Ok((stream, address)) => {
+                // One that is too many is closed at once.
+                let Some(place) = crowd.admit(address) else { continue };
+                let (way, limits) = (listener.way.clone(), crowd.limits().clone());
+                let guest = Guest { stream, address, place, limits };
                 let (ready, draining) = (ready.clone(), draining.clone());
                 tokio::spawn(async move {
                     tokio::select! {
                         () = draining.cancelled() => {}
-                        () = welcome(stream, way, ready) => {}
+                        () = welcome(guest, way, ready) => {}
                     }
                 });
             }
@@ -114,33 +118,49 @@ async fn accept(
     }
 }
 
+/// A connection before it is known who is at its other end.
+struct Guest {
+    stream: TcpStream,
+    address: SocketAddr,
+    place: Place<IpAddr>,
+    limits: ConnectionLimits,
+}
+
 /// Takes one connection through its handshake, in time or not at all.
-async fn welcome(stream: TcpStream, way: Way, ready: mpsc::Sender<io::Result<Connection>>) {
-    let address = stream.peer_addr().ok();
+async fn welcome(guest: Guest, way: Way, ready: mpsc::Sender<io::Result<Connection>>) {
+    let Guest { stream, address, place, limits } = guest;
+    let time_max = Duration::from_secs(limits.step_seconds);
     let connected = match way {
-        Way::Plain => plain(stream),
-        Way::Tls(tls) => match tokio::time::timeout(HANDSHAKE_MAX, handshake(stream, &tls)).await {
-            Ok(connected) => connected,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        },
+        Way::Plain => plain(stream, address),
+        Way::Tls(tls) => {
+            match tokio::time::timeout(time_max, handshake(stream, address, &tls)).await {
+                Ok(connected) => connected,
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
     };
     match connected {
-        // Nobody takes it once the service drains.
-        Ok(connection) => drop(ready.send(Ok(connection)).await),
-        Err(error) => tracing::info!(?address, %error, "a connection was refused"),
+        Ok((stream, peer)) => {
+            let stream = Guarded::new(stream, &limits, place);
+            // Nobody takes it once the service drains.
+            drop(ready.send(Ok(Connection { stream, peer })).await);
+        }
+        Err(error) => tracing::info!(%address, %error, "a connection was refused"),
     }
 }
 
-fn plain(stream: TcpStream) -> io::Result<Connection> {
+/// A stream, and who is at its other end.
+type Connected = (Box<dyn Stream>, Peer);
+
+fn plain(stream: TcpStream, address: SocketAddr) -> io::Result<Connected> {
     stream.set_nodelay(true)?;
-    let address = stream.peer_addr()?.ip();
-    let peer = Peer { address: Some(address), planes: Plane::ALL.to_vec(), identity: None };
-    Ok(Connection { stream: Box::new(stream), peer })
+    let address = Some(address.ip());
+    let peer = Peer { address, planes: Plane::ALL.to_vec(), identity: None };
+    Ok((Box::new(stream), peer))
 }
 
-async fn handshake(stream: TcpStream, tls: &Tls) -> io::Result<Connection> {
+async fn handshake(stream: TcpStream, address: SocketAddr, tls: &Tls) -> io::Result<Connected> {
     stream.set_nodelay(true)?;
-    let address = stream.peer_addr()?.ip();
     let handshake = tls.begin();
     let stream = TlsAcceptor::from(Arc::clone(&handshake.config)).accept(stream).await?;
     let identity = match stream.get_ref().1.peer_certificates() {
@@ -150,13 +170,13 @@ async fn handshake(stream: TcpStream, tls: &Tls) -> io::Result<Connection> {
         }
         None => None,
     };
-    let peer = Peer { address: Some(address), planes: tls.planes().to_vec(), identity };
-    Ok(Connection { stream: Box::new(stream), peer })
+    let peer = Peer { address: Some(address.ip()), planes: tls.planes().to_vec(), identity };
+    Ok((Box::new(stream), peer))
 }
 
 /// A connection that came in, with what is known of its other end.
 pub(super) struct Connection {
-    stream: Box<dyn Stream>,
+    stream: Guarded<Box<dyn Stream>>,
     peer: Peer,
 }
 
@@ -164,7 +184,7 @@ pub(super) struct Connection {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-impl Connected for Connection {
+impl tonic::transport::server::Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
@@ -178,7 +198,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_read(context, buffer)
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
@@ -188,15 +208,15 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream).poll_write(context, bytes)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 
     fn poll_write_vectored(
@@ -204,7 +224,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream).poll_write_vectored(context, bytes)
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -5,8 +5,11 @@ pub mod demonstration;
 pub mod dev;
 pub mod faults;
 pub mod fleet;
+mod frames;
+mod guard;
 mod health;
 mod life;
+mod limits;
 mod listen;
 pub mod manifest;
 mod operations;
@@ -25,12 +28,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
 
-use crate::grpc::{self, Admission, CallLimits, Facts, Metrics, Parts, Standing, Stopwatch, Trust};
+use crate::grpc::{self, Admission, Facts, Metrics, Parts, Standing, Stopwatch, Trust};
 use crate::vault::{self, Gate};
 
 use self::health::Examiner;
 use self::operations::Answers;
 
+use self::limits::Crowd;
+pub use self::limits::{ConnectionLimits, Limits};
 pub use self::listen::Listener;
 pub use self::self_test::{
     SELF_TEST_PERIOD_MAX, SelfTestFailed, SelfTestsPassed, run_self_tests, self_test_names,
@@ -47,6 +52,8 @@ pub struct Settings {
     pub reflection: bool,
     /// How long calls in flight may take to end after the shutdown began.
     pub drain: Duration,
+    /// How much the service takes on.
+    pub limits: Limits,
     /// What those who run the service see of it.
     pub operations: Operations,
 }
@@ -123,11 +130,11 @@ pub async fn serve(
     });
     let testing = spawn(self_test::repeat(Arc::clone(&gate), operations.self_test_period));
 
-    let router = Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_mins(1)))
-        .http2_max_pending_accept_reset_streams(Some(32))
-        .http2_max_header_list_size(16 * 1024)
-        .layer(Admission::new(Arc::clone(&gate), settings.trust, CallLimits::default(), metrics))
+    let crowd = Crowd::new(settings.limits.connections);
+    let admission =
+        Admission::new(Arc::clone(&gate), settings.trust, settings.limits.calls, metrics);
+    let router = builder(crowd.limits())
+        .layer(admission)
         .add_routes(grpc::services(parts))
         .add_service(health)
         .add_optional_service(settings.reflection.then(grpc::reflection).flatten());
@@ -144,7 +151,8 @@ pub async fn serve(
         drain.cancel();
         streaming.cancel();
     };
-    let connections = ReceiverStream::new(listen::accept_all(settings.listeners, &draining));
+    let connections =
+        ReceiverStream::new(listen::accept_all(settings.listeners, &crowd, &draining));
     let serving = router.serve_with_incoming_shutdown(connections, signal);
     tokio::pin!(serving);
     let overdue = async {
@@ -192,3 +200,29 @@ fn spawn<T: Send + 'static>(
 ) -> AbortOnDropHandle<T> {
     AbortOnDropHandle::new(tokio::spawn(task))
 }
+
+/// HTTP/2 within limits.
+///
+/// What a call may send before it is read is little, so that many open calls take up little. The
+/// age has no grace here: with one, the library would cut a connection without asking its other end
+/// to connect anew; who does not is cut by the connection's guard.
+fn builder(limits: &ConnectionLimits) -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(limits.ping_seconds)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(limits.pong_seconds)))
+        .max_connection_age(Duration::from_secs(limits.age_seconds))
+        .max_concurrent_streams(limits.streams)
+        .http2_max_header_list_size(limits.header_bytes)
+        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+}
+
+/// How many streams that were reset before anybody looked at them may wait.
+const RESETS_MAX: usize = 128;
+
+/// What one call may send before it is read (RFC 9113, 6.9.2): more than the longest message.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+
+/// What all calls of a connection may send before it is read.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;

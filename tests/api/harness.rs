@@ -27,7 +27,7 @@ use firstkey::server::simulation::{self, simulated_device, simulated_device_with
 pub(crate) use firstkey::server::simulation::{
     registration as create_terminal_request, with_master_key,
 };
-use firstkey::server::{Listener, Operations, Settings, run_self_tests, serve};
+use firstkey::server::{Limits, Listener, Operations, Settings, run_self_tests, serve};
 use firstkey::terminal::{
     Certified, Credential, Device, Payment, Purchase, Terminal, TerminalError,
 };
@@ -181,7 +181,8 @@ impl Service {
         let operations = Operations::default();
         let listeners =
             vec![Listener::plain_for_dev_only(listener).expect("a listener on loopback")];
-        let settings = Settings { listeners, trust, reflection: true, drain, operations };
+        let limits = Limits::default();
+        let settings = Settings { listeners, trust, reflection: true, drain, limits, operations };
         let signal = shutdown.clone().cancelled_owned();
         let gate = Gate::open(Arc::clone(&vault));
         let before = vault.log_size().await.expect("the log is read");

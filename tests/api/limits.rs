@@ -4,19 +4,20 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use firstkey::crypto::certificate::certificate_to_pem;
 use firstkey::grpc::proto::{GetKeyRequest, InspectKeyBlockRequest, ListKeysRequest};
-use firstkey::grpc::{BATCH_LEN_BYTES_MAX, DOMAIN, MESSAGE_LEN_BYTES_MAX, Trust};
-use firstkey::server::dev::Pki;
+use firstkey::grpc::{BATCH_LEN_BYTES_MAX, DOMAIN, MESSAGE_LEN_BYTES_MAX, Plane, Trust};
+use firstkey::server::dev::{self, Pki};
 use firstkey::vault::store::MemoryStore;
-use firstkey::vault::{Action, Caller, Reason};
+use firstkey::vault::{Action, Caller, Reason, Role};
 use prost::Message as _;
 use tokio_stream::StreamExt as _;
 use tonic::client::GrpcService as _;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::harness::{BEGIN_SECONDS, Service, TestClock, answer};
+use crate::harness::{BEGIN_SECONDS, Service, TestClock, TlsService, answer};
 use crate::known::{expect_reason, status_of};
 
 const GET_KEY: &str = "/firstkey.v1.KeyService/GetKey";
@@ -197,4 +198,112 @@ async fn who_shows_no_certificate_makes_so_many_calls_and_the_refusals_are_count
     tokio::time::sleep(retry + Duration::from_millis(200)).await;
     let status = status_of(keys.inspect_key_block(invalid).await);
     expect_reason(&status, "CALLER_UNKNOWN");
+}
+
+/// A connection over TLS without a certificate, as a terminal has it.
+async fn terminal_channel(service: &TlsService) -> Channel {
+    let authority = certificate_to_pem(service.access.server.root_der());
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority));
+    let endpoint = Endpoint::from_shared(service.url().to_owned()).expect("an address");
+    endpoint.tls_config(tls).expect("TLS").connect().await.expect("it serves")
+}
+
+#[tokio::test]
+async fn terminals_of_one_address_hold_so_many_calls_at_once_and_keep_nobody_else_out() {
+    let service = TlsService::start().await;
+    let channel = terminal_channel(&service).await;
+    let begin = "/firstkey.v1.ActivationService/BeginActivation";
+    let mut slow = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let channel = channel.clone();
+        slow.spawn(async move {
+            let silent = tokio_stream::pending::<Result<Vec<u8>, Status>>();
+            send(&channel, begin, None, axum::body::Body::from_stream(silent)).await
+        });
+    }
+    // Until all of them hold their places, a quick call may be quicker.
+    let mut limited = None;
+    for _ in 0..100 {
+        let status = send(&channel, begin, None, whole(&[])).await;
+        if status.code() == Code::ResourceExhausted {
+            limited = Some(status);
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let limited = limited.expect("there is no place left");
+    expect_reason(&limited, "RATE_LIMITED");
+    assert!(limited.get_details_retry_info().is_some());
+    // Who shows a certificate has places of its own, on the same plane and from the same address.
+    let relay = service.client("relay-1", Plane::Activation).await;
+    let status = status_of(relay.activation().begin_activation(Default::default()).await);
+    assert_ne!(status.code(), Code::ResourceExhausted, "{status}");
+    while let Some(given_up) = slow.join_next().await {
+        expect_reason(&given_up.expect("an answer"), "MESSAGE_INVALID");
+    }
+    let status = send(&channel, begin, None, whole(&[])).await;
+    assert_ne!(status.code(), Code::ResourceExhausted, "a place is free again: {status}");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_policy_sets_the_rate_of_a_caller_and_no_other_caller_pays_for_it() {
+    let mut policy = dev::policy();
+    for principal in &mut policy.principals {
+        if principal.role == Role::Operator {
+            principal.calls_per_minute_max = 5;
+        }
+    }
+    let service = TlsService::start_with(policy).await;
+    let operator = service.client("operator-1", Plane::Admin).await;
+    let officer = service.client("officer-1", Plane::Admin).await;
+    for _ in 0..5 {
+        answer(operator.keys().list_keys(ListKeysRequest::default()).await);
+    }
+    let limited = status_of(operator.keys().list_keys(ListKeysRequest::default()).await);
+    expect_reason(&limited, "RATE_LIMITED");
+    let retry = limited.get_details_retry_info().and_then(|info| info.retry_delay);
+    assert!(retry.is_some_and(|retry| retry <= Duration::from_secs(12)), "{retry:?}");
+    for _ in 0..20 {
+        answer(officer.keys().list_keys(ListKeysRequest::default()).await);
+    }
+    let events = service.plain.vault.events_after(0, 1_000).await.expect("events");
+    let told = events.iter().find(|event| {
+        event.reason.as_deref() == Some(Reason::RateLimited.as_str())
+            && event.role == Role::Operator.as_str()
+    });
+    assert_eq!(told.expect("an event").action, Action::ListKeys.as_str());
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_end_is_cut() {
+    let service = TlsService::start().await;
+    let address = service.url().replace("https://localhost", "127.0.0.1");
+    // Nothing at all, and the begin of a ClientHello.
+    for begun in [&[][..], &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]] {
+        let stream = tokio::net::TcpStream::connect(&address).await.expect("a connection");
+        stream.writable().await.expect("it is open");
+        assert_eq!(stream.try_write(begun).expect("sent"), begun.len());
+        let closed = tokio::time::timeout(Duration::from_secs(20), async {
+            loop {
+                stream.readable().await.expect("it becomes readable");
+                match stream.try_read(&mut [0; 64]) {
+                    Ok(0) => return,
+                    Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return,
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        });
+        closed.await.expect("the service closes it");
+    }
+    answer(
+        service
+            .client("officer-1", Plane::Admin)
+            .await
+            .keys()
+            .list_keys(ListKeysRequest::default())
+            .await,
+    );
+    service.stop().await;
 }

@@ -21,7 +21,7 @@ use firstkey::grpc::{DESCRIPTORS, SERVICE_NAMES};
 use firstkey::pin::{Pan, Pin};
 use firstkey::server::dev::{self, Pki};
 use firstkey::server::simulation::{simulated_device, translate_request, verify_request};
-use firstkey::server::{Listener, Operations, Settings, run_self_tests, serve};
+use firstkey::server::{Limits, Listener, Operations, Settings, run_self_tests, serve};
 use firstkey::terminal::{Purchase, Terminal};
 use firstkey::vault::store::SqliteStore;
 use firstkey::vault::{AuditSettings, Gate, Opening, Vault};
@@ -105,6 +105,7 @@ async fn reflection_is_answered_only_when_it_is_asked_for() {
         trust: everybody(),
         reflection: false,
         drain: Duration::from_secs(5),
+        limits: Limits::default(),
         operations: Operations::default(),
     };
     let stop = CancellationToken::new();

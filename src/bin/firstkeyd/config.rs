@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use firstkey::grpc::Plane;
+use firstkey::server::Limits;
 use firstkey::vault::{AuditSettings, Witness};
 use serde::Deserialize;
 
@@ -28,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) log: String,
     pub(crate) audit: AuditSettings,
     pub(crate) drain: Duration,
+    pub(crate) limits: Limits,
     pub(crate) mode: Mode,
     pub(crate) operations: operations::Settings,
     #[cfg(feature = "fault-points")]
@@ -71,6 +73,8 @@ struct File {
     drain_seconds: Option<u64>,
     operations: Option<SocketAddr>,
     self_test_seconds: Option<u64>,
+    #[serde(default)]
+    limits: Limits,
 
     dev: Option<bool>,
     dev_keys: Option<PathBuf>,
@@ -128,6 +132,7 @@ impl Config {
             flags.checkpoint.clone().or_else(|| file.checkpoint.clone()),
             flags.audit_reserve_mib.or(file.audit_reserve_mib),
         );
+        let limits = file.limits.clone();
         let mode = if flags.dev.or(file.dev).unwrap_or(false) {
             Mode::Development(Development::join(flags, file)?)
         } else {
@@ -141,6 +146,7 @@ impl Config {
             log: log.unwrap_or_else(|| "info".to_owned()),
             audit,
             drain: Duration::from_secs(drain_seconds),
+            limits,
             mode,
             operations,
             #[cfg(feature = "fault-points")]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use firstkey::grpc::Trust;
 use firstkey::memory::protections;
-use firstkey::server::{self, Operations, Settings};
+use firstkey::server::{self, Limits, Operations, Settings};
 use firstkey::vault::{AuditSettings, Gate, Vault};
 use tokio::net::TcpListener;
 
@@ -29,13 +29,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (stop, at_once) = (shared::stop_signal()?, shared::second_stop_signal()?);
     #[cfg(feature = "fault-points")]
     operations::set_faults(&config.faults)?;
-    let Config { data, audit, drain, mode, operations, .. } = config;
+    let Config { data, audit, drain, limits, mode, operations, .. } = config;
     let passed = server::run_self_tests()?;
     tracing::info!("self-tests passed");
     let (mut settings, vault) = match mode {
         Mode::Development(dev) => for_development(&data, &dev, audit, drain).await?,
         Mode::Live(live) => in_earnest(&data, live, audit, drain).await?,
     };
+    settings.limits = limits;
     settings.operations = operations.open(&data).await?;
     let stop = async {
         stop.await;
@@ -68,6 +69,7 @@ async fn in_earnest(
         trust: Trust::Certificates(doors.denied),
         reflection: false,
         drain,
+        limits: Limits::default(),
         operations: Operations::default(),
     };
     Ok((settings, vault))

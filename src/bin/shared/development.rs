@@ -13,7 +13,7 @@ use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::{DenyList, Plane, Trust};
 use firstkey::server::access::Access;
 use firstkey::server::dev::{self, Keys, Pki};
-use firstkey::server::{Listener, Operations, Settings, Tls};
+use firstkey::server::{Limits, Listener, Operations, Settings, Tls};
 use firstkey::vault::store::SqliteStore;
 use firstkey::vault::{AuditSettings, Caller, Clock as _, Opening, Vault};
 use tokio::net::TcpListener;
@@ -98,6 +98,7 @@ pub(crate) async fn settings(
         trust,
         reflection: true,
         drain,
+        limits: Limits::default(),
         operations: Operations::default(),
     })
 }

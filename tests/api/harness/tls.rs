@@ -10,7 +10,9 @@ use firstkey::grpc::client::{Client, ClientError, Credentials};
 use firstkey::grpc::{DenyList, Plane, Trust};
 use firstkey::server::access::{Access, HOLDERS, Issued};
 use firstkey::server::dev::Pki;
-use firstkey::server::{Listener, Material, Operations, Settings, Tls, dev, run_self_tests, serve};
+use firstkey::server::{
+    Limits, Listener, Material, Operations, Settings, Tls, dev, run_self_tests, serve,
+};
 use firstkey::vault::{Gate, Policy};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -80,6 +82,7 @@ impl TlsService {
             trust: Trust::Certificates(denied.clone()),
             reflection: false,
             drain: Duration::from_secs(5),
+            limits: Limits::default(),
             operations: Operations::default(),
         };
         let gate = Gate::open(Arc::clone(&plain.vault));

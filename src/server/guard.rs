@@ -1,0 +1,149 @@
+//! A connection under guard: it is cut when it is too slow, too quiet, too old or floods us.
+
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Interval;
+
+use super::frames::FrameMeter;
+use super::limits::ConnectionLimits;
+use crate::grpc::Place;
+
+/// A stream of HTTP/2 and what is waited for on it.
+///
+/// Its time goes by in whole seconds, whoever is asked to move, reader or writer: a connection that
+/// does neither would wait for ever.
+pub(super) struct Guarded<S> {
+    stream: S,
+    meter: FrameMeter,
+    seconds: Interval,
+    waited: Waited,
+    limits: Waited,
+    /// Why it was cut.
+    cut: Option<&'static str>,
+    place: Place<IpAddr>,
+}
+
+/// Seconds that went by.
+#[derive(Debug, Default)]
+struct Waited {
+    /// Since the connection came to be.
+    age: u64,
+    /// Since the last octet arrived.
+    idle: u64,
+    /// Since something began to arrive that is not whole.
+    step: u64,
+    /// How many things had arrived whole, when that was looked at last.
+    arrived: u64,
+}
+
+impl<S> Guarded<S> {
+    /// Guards a stream from before its first octet.
+    pub(super) fn new(stream: S, limits: &ConnectionLimits, place: Place<IpAddr>) -> Self {
+        let limits = Waited {
+            age: limits.age_seconds.saturating_add(limits.grace_seconds),
+            idle: limits.idle_seconds,
+            step: limits.step_seconds,
+            arrived: 0,
+        };
+        Self {
+            stream,
+            meter: FrameMeter::new(),
+            seconds: tokio::time::interval(Duration::from_secs(1)),
+            waited: Waited::default(),
+            limits,
+            cut: None,
+            place,
+        }
+    }
+
+    /// Lets the seconds go by, and cuts the connection when one was too many.
+    fn poll_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        while self.cut.is_none() && self.seconds.poll_tick(context).is_ready() {
+            self.meter.tick();
+            let (waited, max) = (&mut self.waited, &self.limits);
+            waited.age = waited.age.saturating_add(1);
+            waited.idle = waited.idle.saturating_add(1);
+            let goes_on = waited.arrived != self.meter.arrived();
+            waited.arrived = self.meter.arrived();
+            let is_due = self.meter.is_within() && !goes_on;
+            waited.step = if is_due { waited.step.saturating_add(1) } else { 0 };
+            if waited.step > max.step {
+                self.cut("what began to arrive did not end in time");
+            } else if waited.idle > max.idle {
+                self.cut("nothing arrived for too long");
+            } else if waited.age > max.age {
+                self.cut("it is too old");
+            }
+        }
+        match self.cut {
+            Some(cause) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, cause)),
+            None => Ok(()),
+        }
+    }
+
+    fn cut(&mut self, cause: &'static str) {
+        tracing::info!(source = %self.place.who(), cause, "a connection was cut");
+        self.cut = Some(cause);
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        this.poll_time(context)?;
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+        let arrived = buffer.filled().get(before..).unwrap_or_default();
+        if !arrived.is_empty() {
+            this.waited.idle = 0;
+        }
+        if let Err(excess) = this.meter.read(arrived) {
+            this.cut("it sends more than its calls are good for");
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, excess)));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_time(context)?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_time(context)?;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_time(context)?;
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_time(context)?;
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

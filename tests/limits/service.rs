@@ -1,0 +1,112 @@
+//! The service as a process of its own, with short times so that a test sees them end.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long a start may take before the test gives up.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// Limits with shorter times than where nobody sets them, and the same numbers.
+const CONFIGURATION: &str = "
+[limits.calls]
+message_seconds = 2
+[limits.connections]
+step_seconds = 2
+ping_seconds = 2
+pong_seconds = 2
+";
+
+/// The longest of these times, and what the machine may be late by.
+pub(crate) const CUT_MAX: Duration = Duration::from_secs(8);
+
+/// A running `firstkeyd`, in plain text for development.
+pub(crate) struct Service {
+    child: Child,
+    folder: PathBuf,
+    pub(crate) address: SocketAddr,
+}
+
+impl Service {
+    /// Starts it and waits until it serves.
+    pub(crate) fn start() -> Self {
+        let name = format!("firstkey-limits-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir(&folder).expect("a folder for the test");
+        let configuration = folder.join("firstkeyd.toml");
+        std::fs::write(&configuration, CONFIGURATION).expect("a configuration");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
+            .args(["--dev", "--listen", "127.0.0.1:0", "--log", "warn,firstkeyd=info"])
+            .args(["--dev-keys", concat!(env!("CARGO_MANIFEST_DIR"), "/keys-dev")])
+            .arg("--config")
+            .arg(&configuration)
+            .arg("--data")
+            .arg(folder.join("data"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("firstkeyd starts");
+        let log = BufReader::new(child.stderr.take().expect("standard error is piped"));
+        let (sender, lines) = mpsc::channel();
+        // Reads on until the process is gone, so that it is never held up by a full pipe.
+        std::thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                // Nobody listens any more once the address is known.
+                let _ = sender.send(line);
+            }
+        });
+        // Held from here on, so that it is ended however this function ends.
+        let mut service = Self { child, folder, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let mut said = Vec::new();
+        loop {
+            let Ok(line) = lines.recv_timeout(START_MAX) else {
+                panic!("firstkeyd did not come to serve:\n{}", said.join("\n"));
+            };
+            if let Some(address) = serving(&line) {
+                service.address = address;
+                return service;
+            }
+            said.push(line);
+        }
+    }
+
+    /// Whether the process still runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("a process of one's own").is_none()
+    }
+
+    /// What it holds in memory now, and the most it ever held, in KiB.
+    pub(crate) fn memory_kib(&self) -> (u64, u64) {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).expect("it runs");
+        let of = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).expect("a line of it");
+            line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
+        };
+        (of("VmRSS:"), of("VmHWM:"))
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(folder).expect("it runs").count()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Where it has ended by itself the test has failed already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The address in the line of the log that says that it serves.
+fn serving(line: &str) -> Option<SocketAddr> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    let serves = line.get("message")?.as_str()? == "serving";
+    serves.then(|| line["address"].as_str()?.parse().ok()).flatten()
+}
