@@ -332,6 +332,7 @@ pub(super) async fn read_terminal(
     work.expects(&terminal);
     work.detail("terminal", terminal.record.name());
     terminal.record.check_seen(vault, caller)?;
+    vault.rates().take_terminal(id)?;
     Ok(terminal)
 }
 

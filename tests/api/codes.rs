@@ -11,11 +11,30 @@ use firstkey::grpc::proto;
 use firstkey::terminal::SignedRequest;
 
 use crate::harness::{Service, refused, retyped, told};
+use crate::pins::restarted;
 
 const AES: Suite = Suite::P256Aes128;
 
 fn wrong() -> ActivationCode {
     ActivationCode::from_random_bits(&[0xA5; 7])
+}
+
+#[tokio::test]
+async fn tries_that_were_spent_stay_spent_over_a_restart() {
+    let service = Service::start_durable().await;
+    let mut till = service.register("till", AES).await;
+    let right = service.issue_code("till").await;
+    for left in ["4", "3", "2"] {
+        let refusal = refused(till.twin().begin(&service, Some(wrong())).await);
+        assert_eq!(told(&refusal, "tries_left"), left);
+    }
+    let service = restarted(service).await;
+    for (reason, left) in [("CODE_REFUSED", "1"), ("TERMINAL_LOCKED", "0")] {
+        let refusal = refused(till.twin().begin(&service, Some(wrong())).await);
+        assert_eq!((refusal.reason.as_str(), told(&refusal, "tries_left")), (reason, left));
+    }
+    let refusal = refused(till.begin(&service, Some(right)).await);
+    assert_eq!(refusal.reason, "TERMINAL_LOCKED", "the right code comes too late");
 }
 
 #[tokio::test]

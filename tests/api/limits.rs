@@ -4,8 +4,12 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use firstkey::agreement::Suite;
 use firstkey::crypto::certificate::certificate_to_pem;
-use firstkey::grpc::proto::{GetKeyRequest, InspectKeyBlockRequest, ListKeysRequest};
+use firstkey::grpc::proto::{
+    BeginActivationRequest, GenerateMacRequest, GetKeyRequest, InspectKeyBlockRequest,
+    ListKeysRequest, MacAlgorithm,
+};
 use firstkey::grpc::{BATCH_LEN_BYTES_MAX, DOMAIN, MESSAGE_LEN_BYTES_MAX, Plane, Trust};
 use firstkey::server::dev::{self, Pki};
 use firstkey::vault::store::MemoryStore;
@@ -18,7 +22,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::harness::{BEGIN_SECONDS, Service, TestClock, TlsService, answer};
-use crate::known::{expect_reason, status_of};
+use crate::known::{expect_reason, status_of, stored};
 
 const GET_KEY: &str = "/firstkey.v1.KeyService/GetKey";
 const BATCH: &str = "/firstkey.v1.TerminalService/BatchCreateTerminals";
@@ -200,6 +204,37 @@ async fn who_shows_no_certificate_makes_so_many_calls_and_the_refusals_are_count
     expect_reason(&status, "CALLER_UNKNOWN");
 }
 
+#[tokio::test]
+async fn a_terminal_that_runs_wild_is_limited_and_no_other_is() {
+    let service = Service::start().await;
+    for id in ["wild", "calm"] {
+        service.register(id, Suite::P256Aes128).await;
+    }
+    let of = |id: &str| GenerateMacRequest {
+        key: stored("dev-mac"),
+        algorithm: MacAlgorithm::AesCmac.into(),
+        message: b"message".to_vec(),
+        mac_length_bytes: 16,
+        terminal: format!("terminals/{id}"),
+        ..GenerateMacRequest::default()
+    };
+    let mut macs = service.client.macs();
+    let mut calls = 0;
+    let limited = loop {
+        calls += 1;
+        let status = status_of(macs.generate_mac(of("wild")).await);
+        if status.code() == Code::ResourceExhausted {
+            break status;
+        }
+        expect_reason(&status, "TERMINAL_NOT_ACTIVE");
+        assert!(calls < 20_000, "it is never too many");
+    };
+    assert!(calls > 1_200, "{calls}");
+    expect_reason(&limited, "RATE_LIMITED");
+    assert!(limited.get_details_retry_info().is_some());
+    expect_reason(&status_of(macs.generate_mac(of("calm")).await), "TERMINAL_NOT_ACTIVE");
+}
+
 /// A connection over TLS without a certificate, as a terminal has it.
 async fn terminal_channel(service: &TlsService) -> Channel {
     let authority = certificate_to_pem(service.access.server.root_der());
@@ -236,7 +271,8 @@ async fn terminals_of_one_address_hold_so_many_calls_at_once_and_keep_nobody_els
     assert!(limited.get_details_retry_info().is_some());
     // Who shows a certificate has places of its own, on the same plane and from the same address.
     let relay = service.client("relay-1", Plane::Activation).await;
-    let status = status_of(relay.activation().begin_activation(Default::default()).await);
+    let status =
+        status_of(relay.activation().begin_activation(BeginActivationRequest::default()).await);
     assert_ne!(status.code(), Code::ResourceExhausted, "{status}");
     while let Some(given_up) = slow.join_next().await {
         expect_reason(&given_up.expect("an answer"), "MESSAGE_INVALID");

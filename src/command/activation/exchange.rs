@@ -83,6 +83,9 @@ pub(super) async fn open(
         return Err(refuse(work, Reason::ActivationRefused).await);
     }
     work.set_resource(terminal.record.name());
+    if let Err(error) = vault.rates().take_terminal(&terminal.record.id) {
+        return Err(give_up(work, error).await);
+    }
     work.uses(&bdk);
     let id = Activation::id_of(&terminal.record.id, terminal.record.activation);
     let activation = vault.get::<Activation>(&id).await?;

@@ -106,6 +106,19 @@ pub(super) async fn prove(
     message: &Message<'_>,
     now: UnixMillis,
 ) -> Result<Proven, Disbelief> {
+    let proven = judge_proof(vault, terminal, message, now).await?;
+    // What others send in its name takes nothing from a terminal, so only now does a message count.
+    let taken = vault.rates().take_terminal(&terminal.id);
+    taken.map_err(|error| Disbelief::Failed(error.into()))?;
+    Ok(proven)
+}
+
+async fn judge_proof(
+    vault: &Vault,
+    terminal: &Terminal,
+    message: &Message<'_>,
+    now: UnixMillis,
+) -> Result<Proven, Disbelief> {
     let transcript = message.before.with(&message.signed.payload);
     let (step, proof) = (message.step, message.signed.proof.as_slice());
     match &terminal.credential {
