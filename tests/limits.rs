@@ -1,9 +1,10 @@
 //! Attacks the real service from the network, and measures a healthy client meanwhile.
 //!
-//! The client makes calls on a connection of its own: for a while in quiet, then while an attack
-//! goes on, then in quiet again. What the service promises about each attack is counted, and so is
-//! the service's memory. The attackers run on the same machine as the service and take their share
-//! of it, which the figures contain.
+//! The attackers have no certificate and connect over TLS all the same, as terminals do, from
+//! addresses of their own. The client is a backend with its certificate; it makes calls on a
+//! connection of its own: for a while in quiet, then while an attack goes on, then in quiet again.
+//! What the service promises about each attack is counted, and so is its memory. The attackers run
+//! on the same machine as the service and take a share of it, which the figures contain.
 
 #[path = "limits/attacks.rs"]
 mod attacks;
@@ -13,7 +14,6 @@ mod service;
 mod wire;
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ use crate::attacks::{Attack, Tally, run};
 use crate::service::Service;
 
 /// How long the client is measured in quiet, and under attack.
-const QUIET: Duration = Duration::from_millis(2_500);
-const UNDER_ATTACK: Duration = Duration::from_secs(6);
+const QUIET: Duration = Duration::from_secs(2);
+const UNDER_ATTACK: Duration = Duration::from_secs(5);
 
 /// How much slower a healthy client may become (of a hundred calls all but one).
 const RATIO_MAX: f64 = 5.0;
@@ -45,9 +45,8 @@ const MEMORY_MAX_KIB: u64 = 160 * 1024;
 #[test]
 fn a_healthy_client_goes_on_under_each_attack() {
     let mut service = Service::start();
-    let address = service.address;
     let (before_kib, _) = service.memory_kib();
-    let client = Healthy::connect(address);
+    let client = Healthy::connect(&service);
     client.measure(Duration::from_secs(1));
     tell(&format!("\n{HEAD}"));
     let mut faults = Vec::new();
@@ -67,7 +66,7 @@ fn a_healthy_client_goes_on_under_each_attack() {
         }
         let broken = row.tally.broken.load(Ordering::Relaxed);
         let kept = row.tally.kept.load(Ordering::Relaxed);
-        if broken > 0 || kept == 0 {
+        if broken > 0 || (kept == 0 && attack.ends()) {
             faults.push(format!("{attack:?}: {broken} promises were broken, {kept} kept"));
         }
         if row.rss_kib > before_kib + MEMORY_MAX_KIB {
@@ -84,9 +83,14 @@ fn a_healthy_client_goes_on_under_each_attack() {
 fn under(attack: Attack, client: &Healthy, service: &Service) -> Row {
     let first = client.measure(QUIET);
     let stop = CancellationToken::new();
-    let address = service.address;
+    let target = service.target();
     let (attacked, tally, rss_kib, descriptors) = std::thread::scope(|scope| {
-        let attacker = scope.spawn(|| runtime().block_on(run(attack, address, stop.clone())));
+        let attacker = scope.spawn(|| {
+            // On a machine of their own they would not take the service's time; here they give
+            // way, a little.
+            rustix::process::nice(5).expect("less is always granted");
+            runtime().block_on(run(attack, target, stop.clone()))
+        });
         // What is measured is the attack under way, not its beginning.
         std::thread::sleep(Duration::from_millis(300));
         let attacked = client.measure(UNDER_ATTACK);
@@ -156,9 +160,10 @@ struct Figures {
 }
 
 impl Healthy {
-    fn connect(address: SocketAddr) -> Self {
+    fn connect(service: &Service) -> Self {
         let runtime = runtime();
-        let client = runtime.block_on(Client::connect(&format!("http://{address}")));
+        let url = format!("https://localhost:{}", service.address.port());
+        let client = runtime.block_on(Client::connect_with(&url, &service.credentials()));
         Self { runtime, client: client.expect("the service answers") }
     }
 

@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
@@ -89,7 +90,10 @@ impl Admission {
         let caller = entered.as_ref().unwrap_or_else(|shut| &shut.caller);
         let place = match self.pace.begin(&vault, caller, peer.address) {
             Ok(place) => place,
-            Err(error) => return Err(vault.refuse(caller, call.action, error).await.into()),
+            Err(error) => {
+                peer.refused.fetch_add(1, Ordering::Relaxed);
+                return Err(vault.refuse(caller, call.action, error).await.into());
+            }
         };
         let caller = match entered {
             Ok(caller) => caller,
@@ -112,7 +116,11 @@ impl Admission {
     fn pass(&self, peer: &Peer) -> Result<(), Error> {
         match (&self.trust, self.gate.enter()) {
             (Trust::Certificates(_), Ok(vault)) => {
-                Ok(self.pace.take_unknown(vault.rates(), peer.address)?)
+                let taken = self.pace.take_unknown(vault.rates(), peer.address);
+                if taken.is_err() {
+                    peer.refused.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(taken?)
             }
             // Health is told by a service that failed, too.
             (Trust::ForDevOnly(_), _) | (Trust::Certificates(_), Err(_)) => Ok(()),

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use super::denied::DenyList;
 use crate::vault::{Caller, UnixMillis, Vault};
@@ -57,6 +58,8 @@ pub struct Peer {
     pub planes: Vec<Plane>,
     /// The verified certificate; none where the other end showed none.
     pub identity: Option<Arc<Identity>>,
+    /// How many of its calls were too many; whoever reads the connection counts anew when it likes.
+    pub refused: Arc<AtomicU32>,
 }
 
 /// What a verified client certificate says.

@@ -30,6 +30,8 @@ pub(super) struct FrameMeter {
     headers_open: bool,
     /// How many things arrived whole: the preface, a frame, headers.
     arrived: u64,
+    /// How many frames began in the second that goes on.
+    this_second: u32,
     frames_left: usize,
     data_left_bytes: usize,
 }
@@ -73,6 +75,7 @@ impl FrameMeter {
             stage: Stage::Preface { left: PREFACE_LEN_BYTES },
             headers_open: false,
             arrived: 0,
+            this_second: 0,
             frames_left: FRAMES_MAX,
             data_left_bytes: DATA_BEGIN_BYTES,
         }
@@ -107,6 +110,7 @@ impl FrameMeter {
 
     /// A second went by.
     pub(super) fn tick(&mut self) {
+        self.this_second = 0;
         self.frames_left = self.frames_left.saturating_add(FRAMES_PER_SECOND).min(FRAMES_MAX);
     }
 
@@ -123,8 +127,14 @@ impl FrameMeter {
         self.arrived
     }
 
+    /// How many frames began in the second that goes on.
+    pub(super) const fn this_second(&self) -> u32 {
+        self.this_second
+    }
+
     fn begin(&mut self, head: [u8; HEAD_LEN_BYTES]) -> Result<(), Excess> {
         let [a, b, c, kind, flags, ..] = head;
+        self.this_second = self.this_second.saturating_add(1);
         let len = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX);
         if kind == HEADERS {
             let frames = self.frames_left.saturating_add(FRAMES_PER_CALL);

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,10 +25,25 @@ pub(super) struct Guarded<S> {
     seconds: Interval,
     waited: Waited,
     limits: Waited,
+    frames_per_second: u32,
+    /// How many of its calls were too many, in the second that goes on.
+    refused: Arc<AtomicU32>,
+    /// It has had its turn: others come first before it goes on.
+    had_turn: bool,
     /// Why it was cut.
     cut: Option<&'static str>,
     place: Place<IpAddr>,
 }
+
+/// How much of a connection is read before the others have their turn, in octets.
+///
+/// What is read is worked off in one go, and the smallest frames have nine octets: with more, one
+/// that is full of them would keep a thread of the service to itself.
+const TURN_LEN_BYTES: usize = 2 * 1024;
+
+/// How many calls that are too many are refused in a second. Even a refusal costs something: who
+/// goes on after so many of them is not heard before the next second.
+const REFUSED_PER_SECOND: u32 = 50;
 
 /// Seconds that went by.
 #[derive(Debug, Default)]
@@ -43,7 +60,13 @@ struct Waited {
 
 impl<S> Guarded<S> {
     /// Guards a stream from before its first octet.
-    pub(super) fn new(stream: S, limits: &ConnectionLimits, place: Place<IpAddr>) -> Self {
+    pub(super) fn new(
+        stream: S,
+        limits: &ConnectionLimits,
+        place: Place<IpAddr>,
+        refused: Arc<AtomicU32>,
+    ) -> Self {
+        let frames_per_second = limits.frames_per_second;
         let limits = Waited {
             age: limits.age_seconds.saturating_add(limits.grace_seconds),
             idle: limits.idle_seconds,
@@ -56,6 +79,9 @@ impl<S> Guarded<S> {
             seconds: tokio::time::interval(Duration::from_secs(1)),
             waited: Waited::default(),
             limits,
+            frames_per_second,
+            refused,
+            had_turn: false,
             cut: None,
             place,
         }
@@ -65,6 +91,7 @@ impl<S> Guarded<S> {
     fn poll_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         while self.cut.is_none() && self.seconds.poll_tick(context).is_ready() {
             self.meter.tick();
+            self.refused.store(0, Ordering::Relaxed);
             let (waited, max) = (&mut self.waited, &self.limits);
             waited.age = waited.age.saturating_add(1);
             waited.idle = waited.idle.saturating_add(1);
@@ -100,16 +127,30 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         this.poll_time(context)?;
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
-        let arrived = buffer.filled().get(before..).unwrap_or_default();
-        if !arrived.is_empty() {
+        if std::mem::take(&mut this.had_turn) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let is_refused = this.refused.load(Ordering::Relaxed) >= REFUSED_PER_SECOND;
+        if is_refused || this.meter.this_second() >= this.frames_per_second {
+            // The next second wakes it. What comes meanwhile waits at the other end.
+            return Poll::Pending;
+        }
+        let room = buffer.initialize_unfilled_to(buffer.remaining().min(TURN_LEN_BYTES));
+        let mut turn = ReadBuf::new(room);
+        ready!(Pin::new(&mut this.stream).poll_read(context, &mut turn))?;
+        let arrived = turn.filled();
+        let len = arrived.len();
+        this.had_turn = len == TURN_LEN_BYTES;
+        if len > 0 {
             this.waited.idle = 0;
         }
-        if let Err(excess) = this.meter.read(arrived) {
+        let read = this.meter.read(arrived);
+        if let Err(excess) = read {
             this.cut("it sends more than its calls are good for");
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, excess)));
         }
+        buffer.advance(len);
         Poll::Ready(Ok(()))
     }
 }

@@ -44,6 +44,9 @@ pub struct ConnectionLimits {
     pub age_seconds: u64,
     /// How many seconds calls and streams may go on after that.
     pub grace_seconds: u64,
+    /// Frames of one connection that are read in a second; what is more waits at its other end.
+    /// A call takes about three.
+    pub frames_per_second: u32,
     /// Calls at once on one connection.
     pub streams: u32,
     /// The headers of a call, in octets as RFC 9113, 6.5.2 counts them.
@@ -63,6 +66,7 @@ impl Default for ConnectionLimits {
             idle_seconds: 120,
             age_seconds: 30 * 60,
             grace_seconds: 60,
+            frames_per_second: 20_000,
             streams: 256,
             header_bytes: 16 * 1024,
         }

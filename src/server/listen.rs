@@ -141,7 +141,7 @@ async fn welcome(guest: Guest, way: Way, ready: mpsc::Sender<io::Result<Connecti
     };
     match connected {
         Ok((stream, peer)) => {
-            let stream = Guarded::new(stream, &limits, place);
+            let stream = Guarded::new(stream, &limits, place, Arc::clone(&peer.refused));
             // Nobody takes it once the service drains.
             drop(ready.send(Ok(Connection { stream, peer })).await);
         }
@@ -155,7 +155,7 @@ type Connected = (Box<dyn Stream>, Peer);
 fn plain(stream: TcpStream, address: SocketAddr) -> io::Result<Connected> {
     stream.set_nodelay(true)?;
     let address = Some(address.ip());
-    let peer = Peer { address, planes: Plane::ALL.to_vec(), identity: None };
+    let peer = Peer { address, planes: Plane::ALL.to_vec(), ..Peer::default() };
     Ok((Box::new(stream), peer))
 }
 
@@ -170,7 +170,8 @@ async fn handshake(stream: TcpStream, address: SocketAddr, tls: &Tls) -> io::Res
         }
         None => None,
     };
-    let peer = Peer { address: Some(address.ip()), planes: tls.planes().to_vec(), identity };
+    let (address, planes) = (Some(address.ip()), tls.planes().to_vec());
+    let peer = Peer { address, planes, identity, ..Peer::default() };
     Ok((Box::new(stream), peer))
 }
 

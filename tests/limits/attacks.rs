@@ -1,7 +1,7 @@
 //! The attacks: what each sends on a connection, and what the service promises to do about it.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub(crate) enum Attack {
     HeaderBomb,
     SettingsFlood,
     PingFlood,
+    /// A handshake that begins and does not end.
+    SlowHandshake,
     /// A greeting that comes octet by octet.
     SlowGreeting,
     /// Headers whose end does not come.
@@ -54,12 +56,13 @@ pub(crate) enum Attack {
 }
 
 impl Attack {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::RapidReset,
         Self::ContinuationFlood,
         Self::HeaderBomb,
         Self::SettingsFlood,
         Self::PingFlood,
+        Self::SlowHandshake,
         Self::SlowGreeting,
         Self::SlowHeaders,
         Self::SlowBody,
@@ -76,10 +79,16 @@ impl Attack {
     const fn lanes(self) -> (usize, usize) {
         match self {
             Self::SlowGreeting | Self::SlowHeaders | Self::SlowBody | Self::NoWindow => (100, 2),
-            Self::Idle => (2_000, 10),
+            Self::SlowHandshake | Self::Idle => (1_000, 4),
             Self::ReconnectStorm => (8, 8),
             _ => (4, 4),
         }
+    }
+
+    /// Whether each connection is cut within the time of the test. One whose answers nobody reads
+    /// is cut when the system holds so many of them that it takes no more.
+    pub(crate) const fn ends(self) -> bool {
+        !matches!(self, Self::Deaf)
     }
 
     /// Attacks on one connection; tells whether the service kept its promise.
@@ -108,6 +117,11 @@ impl Attack {
             }
             Self::SettingsFlood => self.flood(wire, |_| frame(SETTINGS, 0, 0, &[])).await,
             Self::PingFlood => self.flood(wire, |_| frame(PING, 0, 0, &[7; 8])).await,
+            Self::SlowHandshake => {
+                // The begin of a record, and of a ClientHello in it.
+                wire.send(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await?;
+                wire.closed(CUT_MAX).await.map(|()| true)
+            }
             Self::SlowGreeting => {
                 for octet in PREFACE.chunks(1) {
                     wire.send(octet).await?;
@@ -221,8 +235,8 @@ pub(crate) struct Tally {
 }
 
 /// Attacks until it is stopped.
-pub(crate) async fn run(attack: Attack, service: SocketAddr, stop: CancellationToken) -> Tally {
-    let tally = Arc::new(Tally::default());
+pub(crate) async fn run(attack: Attack, target: Target, stop: CancellationToken) -> Tally {
+    let (tally, target) = (Arc::new(Tally::default()), Arc::new(target));
     let (lanes, addresses) = attack.lanes();
     let mut running = tokio::task::JoinSet::new();
     for lane in 0..lanes {
@@ -231,19 +245,26 @@ pub(crate) async fn run(attack: Attack, service: SocketAddr, stop: CancellationT
         // has begun.
         let third = u8::try_from(Attack::ALL.iter().position(|one| *one == attack).unwrap_or(0));
         let source = Ipv4Addr::new(127, 1, third.expect("few attacks"), last);
-        let (tally, stop) = (Arc::clone(&tally), stop.clone());
+        let (tally, target, stop) = (Arc::clone(&tally), Arc::clone(&target), stop.clone());
         running.spawn(async move {
             while !stop.is_cancelled() {
-                let Ok(mut wire) = Wire::connect(service, source).await else {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+                tally.connections.fetch_add(1, Ordering::Relaxed);
+                let connected = match attack {
+                    Attack::SlowHandshake => Wire::connect_bare(&target, source).await,
+                    _ => Wire::connect(&target, source).await,
+                };
+                let Ok(mut wire) = connected else {
+                    // Closed at once: there were too many.
+                    tally.kept.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(200)).await;
                     continue;
                 };
-                tally.connections.fetch_add(1, Ordering::Relaxed);
                 let went = tokio::select! {
-                    went = attack.go(&mut wire) => went,
-                    () = stop.cancelled() => return,
+                    went = attack.go(&mut wire) => Some(went),
+                    () = stop.cancelled() => None,
                 };
                 tally.sent_bytes.fetch_add(wire.sent_bytes, Ordering::Relaxed);
+                let Some(went) = went else { return };
                 // An error is the service's: it closed or reset the connection, or took no more.
                 let kept = match &went {
                     Ok(kept) => *kept,

@@ -1,16 +1,25 @@
-//! The service as a process of its own, with short times so that a test sees them end.
+//! The service as a process of its own over TLS, with short times so that a test sees them end.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
+
+use firstkey::grpc::client::Credentials;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use zeroize::Zeroizing;
+
+use crate::wire::Target;
 
 /// How long a start may take before the test gives up.
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// Limits with shorter times than where nobody sets them, and the same numbers.
+/// Limits with shorter times than where nobody sets them. The numbers are the same but for one: a
+/// program that is built for tests takes about ten times as long over a frame.
 const CONFIGURATION: &str = "
 [limits.calls]
 message_seconds = 2
@@ -18,17 +27,21 @@ message_seconds = 2
 step_seconds = 2
 ping_seconds = 2
 pong_seconds = 2
+frames_per_second = 2000
 ";
 
 /// The longest of these times, and what the machine may be late by.
 pub(crate) const CUT_MAX: Duration = Duration::from_secs(8);
 
-/// A running `firstkeyd`, in plain text for development.
+/// A running `firstkeyd`, over TLS with the certificates of development.
 pub(crate) struct Service {
     child: Child,
     folder: PathBuf,
     pub(crate) address: SocketAddr,
 }
+
+/// Where the certificates of development lie below the folder of the store.
+const CERTIFICATES: &str = "data/dev-tls";
 
 impl Service {
     /// Starts it and waits until it serves.
@@ -39,7 +52,15 @@ impl Service {
         let configuration = folder.join("firstkeyd.toml");
         std::fs::write(&configuration, CONFIGURATION).expect("a configuration");
         let mut child = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
-            .args(["--dev", "--listen", "127.0.0.1:0", "--log", "warn,firstkeyd=info"])
+            .args([
+                "serve",
+                "--dev",
+                "--tls",
+                "--listen",
+                "127.0.0.1:0",
+                "--log",
+                "warn,firstkeyd=info",
+            ])
             .args(["--dev-keys", concat!(env!("CARGO_MANIFEST_DIR"), "/keys-dev")])
             .arg("--config")
             .arg(&configuration)
@@ -70,6 +91,33 @@ impl Service {
             }
             said.push(line);
         }
+    }
+
+    /// How the attackers know it, who have no certificate of their own.
+    pub(crate) fn target(&self) -> Target {
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(&self.read("authorities/server.crt"));
+        roots.add(authority.expect("a certificate")).expect("an authority");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Target { address: self.address, tls: Arc::new(config) }
+    }
+
+    /// How a backend knows it, and is known.
+    pub(crate) fn credentials(&self) -> Credentials {
+        let certificate = self.read("clients/data/backend-1.crt");
+        let key = Zeroizing::new(self.read("clients/data/backend-1.key"));
+        let authority = self.read("authorities/server.crt");
+        Credentials { authority, identity: Some((certificate, key)) }
+    }
+
+    fn read(&self, file: &str) -> Vec<u8> {
+        std::fs::read(self.folder.join(CERTIFICATES).join(file)).expect("a file of certificates")
     }
 
     /// Whether the process still runs.

@@ -2,10 +2,14 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
 
 // RFC 9113, 6.
 pub(crate) const DATA: u8 = 0;
@@ -34,8 +38,8 @@ pub(crate) fn call(path: &str, encoding: Option<&str>) -> Vec<u8> {
         octets.push(u8::try_from(text.len()).expect("a short text"));
         octets.extend_from_slice(text.as_bytes());
     };
-    // POST, http; then names of the static table by number and of ours by letter.
-    let mut block = vec![0x83, 0x86, 0x04];
+    // POST, https; then names of the static table by number and of ours by letter.
+    let mut block = vec![0x83, 0x87, 0x04];
     text(&mut block, path);
     block.push(0x01);
     text(&mut block, "localhost");
@@ -51,41 +55,55 @@ pub(crate) fn call(path: &str, encoding: Option<&str>) -> Vec<u8> {
     block
 }
 
+/// The service, as an attacker without a certificate sees it.
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: Arc<ClientConfig>,
+}
+
+/// A stream, enciphered or not.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// A connection of the attacker's.
 pub(crate) struct Wire {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     read: Vec<u8>,
     pub(crate) sent_bytes: u64,
 }
 
 impl Wire {
-    /// Connects from an address of the loopback network.
-    pub(crate) async fn connect(service: SocketAddr, source: Ipv4Addr) -> io::Result<Self> {
-        let socket = TcpSocket::new_v4()?;
-        socket.bind(SocketAddr::from((source, 0)))?;
-        let stream = socket.connect(service).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, read: Vec::new(), sent_bytes: 0 })
+    /// Connects from an address of the loopback network, and goes through the handshake.
+    pub(crate) async fn connect(target: &Target, source: Ipv4Addr) -> io::Result<Self> {
+        let bare = bare(target.address, source).await?;
+        let name = ServerName::try_from("localhost").expect("a name");
+        let connecting = TlsConnector::from(Arc::clone(&target.tls)).connect(name, bare);
+        let stream = tokio::time::timeout(HELD_UP_MAX, connecting).await??;
+        Ok(Self { stream: Box::new(stream), read: Vec::new(), sent_bytes: 0 })
+    }
+
+    /// Connects without a handshake.
+    pub(crate) async fn connect_bare(target: &Target, source: Ipv4Addr) -> io::Result<Self> {
+        let stream = bare(target.address, source).await?;
+        Ok(Self { stream: Box::new(stream), read: Vec::new(), sent_bytes: 0 })
     }
 
     /// Sends octets as they are, reads what has come meanwhile, and fails when it is cut off.
     pub(crate) async fn send(&mut self, octets: &[u8]) -> io::Result<()> {
-        let sending = tokio::time::timeout(HELD_UP_MAX, self.stream.write_all(octets));
-        sending.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        self.sent_bytes += u64::try_from(octets.len()).expect("a length");
+        self.send_deaf(octets).await?;
         let mut read = [0; 16 * 1024];
-        loop {
-            match self.stream.try_read(&mut read) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        // What is there is read, and nothing is waited for.
+        while let Ok(read_now) =
+            tokio::time::timeout(Duration::ZERO, self.stream.read(&mut read)).await
+        {
+            match read_now? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 // The first answers are kept; nobody looks at more.
-                Ok(len) if self.read.len() < 1024 * 1024 => {
-                    self.read.extend_from_slice(&read[..len]);
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
+                len if self.read.len() < 1024 * 1024 => self.read.extend_from_slice(&read[..len]),
+                _ => {}
             }
         }
+        Ok(())
     }
 
     /// Whether a frame of a type was read.
@@ -103,7 +121,11 @@ impl Wire {
 
     /// Sends octets and never reads.
     pub(crate) async fn send_deaf(&mut self, octets: &[u8]) -> io::Result<()> {
-        let sending = tokio::time::timeout(HELD_UP_MAX, self.stream.write_all(octets));
+        let sending = async {
+            self.stream.write_all(octets).await?;
+            self.stream.flush().await
+        };
+        let sending = tokio::time::timeout(HELD_UP_MAX, sending);
         sending.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         self.sent_bytes += u64::try_from(octets.len()).expect("a length");
         Ok(())
@@ -123,4 +145,12 @@ impl Wire {
         let closed = tokio::time::timeout(time_max, read_away).await;
         closed.map_err(|_| io::Error::other("the service holds on to it"))
     }
+}
+
+async fn bare(service: SocketAddr, source: Ipv4Addr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((source, 0)))?;
+    let stream = socket.connect(service).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
