@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::service::CUT_MAX;
 use crate::wire::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
-    Wire, call, frame,
+    Target, Wire, call, frame,
 };
 
 const GENERATE_MAC: &str = "/firstkey.v1.MacService/GenerateMac";
