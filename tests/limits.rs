@@ -161,7 +161,9 @@ struct Figures {
 
 impl Healthy {
     fn connect(service: &Service) -> Self {
-        let runtime = runtime();
+        // With a thread of its own, so that its connection lives on between the measurements.
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build().expect("a runtime");
         let url = format!("https://localhost:{}", service.address.port());
         let client = runtime.block_on(Client::connect_with(&url, &service.credentials()));
         Self { runtime, client: client.expect("the service answers") }

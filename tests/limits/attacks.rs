@@ -78,7 +78,8 @@ impl Attack {
     /// How many connections at once, and from how many addresses.
     const fn lanes(self) -> (usize, usize) {
         match self {
-            Self::SlowGreeting | Self::SlowHeaders | Self::SlowBody | Self::NoWindow => (100, 2),
+            Self::SlowGreeting | Self::SlowHeaders | Self::SlowBody => (100, 2),
+            Self::NoWindow => (20, 2),
             Self::SlowHandshake | Self::Idle => (1_000, 4),
             Self::ReconnectStorm => (8, 8),
             _ => (4, 4),
@@ -249,9 +250,15 @@ pub(crate) async fn run(attack: Attack, target: Target, stop: CancellationToken)
         running.spawn(async move {
             while !stop.is_cancelled() {
                 tally.connections.fetch_add(1, Ordering::Relaxed);
-                let connected = match attack {
-                    Attack::SlowHandshake => Wire::connect_bare(&target, source).await,
-                    _ => Wire::connect(&target, source).await,
+                let connecting = async {
+                    match attack {
+                        Attack::SlowHandshake => Wire::connect_bare(&target, source).await,
+                        _ => Wire::connect(&target, source).await,
+                    }
+                };
+                let connected = tokio::select! {
+                    connected = connecting => connected,
+                    () = stop.cancelled() => return,
                 };
                 let Ok(mut wire) = connected else {
                     // Closed at once: there were too many.

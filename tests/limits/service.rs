@@ -18,11 +18,12 @@ use crate::wire::Target;
 /// How long a start may take before the test gives up.
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// Limits with shorter times than where nobody sets them. The numbers are the same but for one: a
-/// program that is built for tests takes about ten times as long over a frame.
+/// Limits with shorter times than where nobody sets them. Two numbers are a tenth of what they are
+/// then: a program that is built for tests takes about ten times as long over a frame or a call.
 const CONFIGURATION: &str = "
 [limits.calls]
 message_seconds = 2
+unknown_per_minute = 120
 [limits.connections]
 step_seconds = 2
 ping_seconds = 2
