@@ -27,7 +27,7 @@ use crate::service::Service;
 
 /// How long the client is measured in quiet, and under attack.
 const QUIET: Duration = Duration::from_secs(2);
-const UNDER_ATTACK: Duration = Duration::from_secs(5);
+const UNDER_ATTACK: Duration = Duration::from_millis(6_500);
 
 /// How much slower a healthy client may become (of a hundred calls all but one).
 const RATIO_MAX: f64 = 5.0;

@@ -43,7 +43,7 @@ const TURN_LEN_BYTES: usize = 2 * 1024;
 
 /// How many calls that are too many are refused in a second. Even a refusal costs something: who
 /// goes on after so many of them is not heard before the next second.
-const REFUSED_PER_SECOND: u32 = 50;
+const REFUSED_PER_SECOND: u32 = 10;
 
 /// Seconds that went by.
 #[derive(Debug, Default)]

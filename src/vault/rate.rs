@@ -22,7 +22,7 @@ const SUBJECTS_MAX: usize = 100_000;
 
 /// How many messages of one terminal are taken in a minute: far more than somebody who swipes cards
 /// can cause, so that a terminal that runs wild keeps none of the others waiting.
-const TERMINAL_PER_MINUTE: u32 = 1_200;
+const TERMINAL_PER_MINUTE: u32 = 6_000;
 
 /// The buckets of all rates. The time is the machine's own since it started, not the time of day:
 /// a clock that is set back keeps nobody waiting.

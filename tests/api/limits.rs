@@ -227,9 +227,9 @@ async fn a_terminal_that_runs_wild_is_limited_and_no_other_is() {
             break status;
         }
         expect_reason(&status, "TERMINAL_NOT_ACTIVE");
-        assert!(calls < 20_000, "it is never too many");
+        assert!(calls < 60_000, "it is never too many");
     };
-    assert!(calls > 1_200, "{calls}");
+    assert!(calls > 6_000, "{calls}");
     expect_reason(&limited, "RATE_LIMITED");
     assert!(limited.get_details_retry_info().is_some());
     expect_reason(&status_of(macs.generate_mac(of("calm")).await), "TERMINAL_NOT_ACTIVE");

@@ -8,7 +8,9 @@ use firstkey::grpc::DESCRIPTORS;
 use firstkey::grpc::client::Client;
 use firstkey::grpc::proto::{GetKeyRequest, GetStatusRequest, WatchTerminalsRequest};
 use firstkey::server::dev::{self, Pki};
-use firstkey::server::{Listener, Operations, Settings, run_self_tests, self_test_names, serve};
+use firstkey::server::{
+    Limits, Listener, Operations, Settings, run_self_tests, self_test_names, serve,
+};
 use firstkey::vault::store::{MemoryStore, Store};
 use firstkey::vault::{Gate, Opening, Reason, Vault};
 use prost::Message as _;
@@ -57,6 +59,7 @@ impl Gated {
             trust: everybody(),
             reflection: true,
             drain: Duration::from_secs(5),
+            limits: Limits::default(),
             operations,
         };
         let (gate, stop) = (Gate::open(vault), CancellationToken::new());
