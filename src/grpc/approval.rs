@@ -128,6 +128,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_comment_of_the_service_names_each_marked_call() {
+        let text = include_str!("../../proto/firstkey/v1/approval_service.proto");
+        let (comment, _) = text.split_once("service ApprovalService").unwrap();
+        for mark in approvals::MARKS {
+            assert!(comment.contains(mark.action.as_str()), "{mark:?}");
+        }
+    }
+
+    #[test]
     fn each_state_goes_there_and_back() {
         for state in ApprovalState::ALL {
             let word = from_state(state);

@@ -470,7 +470,8 @@ mod tests {
 
     use super::*;
     use crate::vault::housekeeping::{Purged, purge_expired};
-    use crate::vault::testing::{Bench, caller};
+    use crate::vault::idempotency::RequestId;
+    use crate::vault::testing::{Bench, Fault, caller};
 
     /// Names of officers, each with the person behind it: two have two certificates.
     const OFFICERS: [(&str, &str); 5] =
@@ -693,5 +694,46 @@ mod tests {
             let left = bench.vault.get::<Approval>(&open.id).await.unwrap();
             assert_eq!(left.is_some(), is_there);
         }
+    }
+
+    #[tokio::test]
+    async fn an_approval_is_consumed_with_the_effect_or_not_at_all() {
+        let bench = Bench::new().await;
+        let (vault, store) = (&bench.vault, &bench.store);
+        let policy = Policy { principals: officers(), ..Policy::none() };
+        let mut work = bench.begin(Action::SetPolicy).await;
+        work.put(&Versioned::absent(policy)).unwrap();
+        work.commit().await.unwrap();
+        let asked = Asked { request: &[1], digest: &[1; 32] };
+        let quorum = vault.quorum().await.unwrap();
+        let mut work = bench.begin(Action::ExportKey).await;
+        let open = work.open_approval(vault, asked, &quorum).unwrap();
+        work.commit_refused(Reason::ApprovalRequired).await;
+        let execute = async || {
+            let found = vault.approval_of(&caller(), asked).await.unwrap().unwrap();
+            let mut work = bench.begin(Action::ExportKey).await;
+            work.execute_approved(found, &vault.quorum().await.unwrap())?;
+            work.remember(RequestId { id: "one", body_hash: &[1; 32] }, &"done").await?;
+            work.commit().await
+        };
+        let required = Err(Error::Refused(Reason::ApprovalRequired));
+        assert_eq!(execute().await, required, "nobody has approved");
+        let mut found = vault.get::<Approval>(&open.id).await.unwrap().unwrap();
+        found.record.vote(&officer(4), &[1; 32], &quorum).unwrap();
+        let mut work = bench.begin(Action::Approve).await;
+        work.put(&found).unwrap();
+        work.commit().await.unwrap();
+        // Whenever the power goes, both are there or none.
+        for (fault, executed) in [(Fault::Before, false), (Fault::After, true)] {
+            store.fail(fault);
+            assert_eq!(execute().await, Err(Error::Unavailable));
+            store.fail(Fault::None);
+            let after = vault.get::<Approval>(&open.id).await.unwrap().unwrap().record;
+            assert_eq!(after.state(&quorum) == ApprovalState::Executed, executed);
+            let id = RequestId { id: "one", body_hash: &[1; 32] };
+            let answer = vault.recall::<String>(&caller(), Action::ExportKey, id).await.unwrap();
+            assert_eq!(answer.is_some(), executed);
+        }
+        assert_eq!(execute().await, required, "it serves once");
     }
 }

@@ -145,6 +145,7 @@ mod tests {
 
     #[test]
     fn what_stops_a_key_waits_for_nobody() {
+        use KeyState::{Active, Compromised, Deactivated, Destroyed, PreActive, Suspended};
         let mut marked = Vec::new();
         for from in KeyState::ALL {
             for state in KeyState::ALL.into_iter().filter(|state| from.may_become(*state)) {
@@ -157,7 +158,6 @@ mod tests {
                 }
             }
         }
-        use KeyState::{Active, Compromised, Deactivated, Destroyed, PreActive, Suspended};
         let expected = [
             (Active, Compromised, true),
             (Deactivated, Destroyed, false),
