@@ -139,6 +139,9 @@ async fn change_policy(service: &TlsService, change: impl FnOnce(&mut Policy)) {
     work.commit().await.unwrap();
 }
 
+/// What becomes of a policy.
+type Change = fn(&mut Policy);
+
 fn uri_name(officer: u8) -> String {
     format!("spiffe://{}/officer/officer-{officer}", dev::TRUST_DOMAIN)
 }
@@ -294,7 +297,7 @@ async fn the_quorum_is_judged_again_when_the_call_is_done() {
     assert_eq!(state(&one, &name).await, "APPROVED");
     let known = uri_name(2);
     // Gone; no officer any more; another person's; and one vote is no more enough.
-    let changes: [(&str, fn(&mut Policy)); 4] = [
+    let changes: [(&str, Change); 4] = [
         ("removed", |policy| policy.principals.retain(|one| one.name != uri_name(2))),
         ("demoted", |policy| principal(policy, 2).role = Role::Auditor),
         ("given on", |policy| principal(policy, 2).person = "officer-3".to_owned()),

@@ -83,13 +83,12 @@ async fn approve(arguments: Approve, output: Output) -> anyhow::Result<ExitCode>
     let approval = read(&client, &arguments.named.id).await?;
     let explained = explain_request(&approval.method, &approval.request)
         .context("this release does not know all of the request; approve it with a newer one")?;
-    let typed = match arguments.digest {
-        Some(digest) => digest,
-        None => {
-            ensure!(output == Output::Table, "a program names the digest: --digest");
-            print_whole(&approval, Some(&explained), output);
-            ask("To approve this, type the first 8 digits of its digest: ")?
-        }
+    let typed = if let Some(digest) = arguments.digest {
+        digest
+    } else {
+        ensure!(output == Output::Table, "a program names the digest: --digest");
+        print_whole(&approval, Some(&explained), output);
+        ask("To approve this, type the first 8 digits of its digest: ")?
     };
     let digest = data_encoding::HEXUPPER.encode(&explained.digest);
     if !is_prefix(&typed, &digest) {
