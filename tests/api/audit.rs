@@ -191,8 +191,8 @@ async fn open(
     .await
 }
 
-async fn write(vault: &Vault, count: usize) {
-    let caller = Caller::for_dev_only("test");
+async fn write(vault: &Vault, caller: &str, count: usize) {
+    let caller = Caller::for_dev_only(caller);
     for _ in 0..count {
         let work = vault.begin(&caller, Action::GetKey, "keys/x").await.unwrap();
         work.commit().await.unwrap();
@@ -213,18 +213,18 @@ async fn a_store_that_was_set_back_or_forked_is_found_at_start_against_the_check
     let (store, old) = (folder.path().join("store"), folder.path().join("old"));
     let outside = Arc::new(Outside::default());
     let vault = open(&store, "n", Some(&outside)).await.unwrap();
-    write(&vault, 10).await;
+    write(&vault, "test", 10).await;
     vault.close().await;
     copy(&store, &old);
     let vault = open(&store, "n", Some(&outside)).await.unwrap();
-    write(&vault, 10).await;
+    write(&vault, "test", 10).await;
     vault.close().await;
     // The store as it is opens; as it was it does not, unless nothing outside tells.
     open(&store, "n", Some(&outside)).await.unwrap().close().await;
     let error = open(&old, "n", Some(&outside)).await.err();
     assert_eq!(error, Some(OpenError::RolledBack { kept: 20, found: 10 }));
     let vault = open(&old, "n", None).await.unwrap();
-    write(&vault, 15).await;
+    write(&vault, "somebody else", 15).await;
     vault.close().await;
     // Written on from there it is as long, and another.
     let error = open(&old, "n", Some(&outside)).await.err();

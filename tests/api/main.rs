@@ -28,6 +28,7 @@ mod marks;
 mod master;
 mod mended;
 mod operations;
+mod outcomes;
 mod payloads;
 mod pins;
 mod policy;
