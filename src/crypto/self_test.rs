@@ -10,6 +10,7 @@ use data_encoding::HEXUPPER;
 
 use super::aes::Aes;
 use super::ec::{EphemeralKey, Point, SigningKey};
+use super::ed25519::{self, Ed25519Key};
 use super::tdes::{Des, Tdes};
 use super::{aead, cbc_mac, cmac, digest, ec, hmac, kdf, retail_mac};
 
@@ -65,7 +66,7 @@ pub(super) fn falsify(algorithm: &'static str, answer: &mut [u8]) {
 }
 
 /// The known answers of the primitives.
-pub const KNOWN_ANSWERS: [KnownAnswer; 19] = [
+pub const KNOWN_ANSWERS: [KnownAnswer; 20] = [
     // FIPS 197, appendices C.1, C.2 and C.3.
     KnownAnswer {
         algorithm: "AES-128",
@@ -192,6 +193,15 @@ pub const KNOWN_ANSWERS: [KnownAnswer; 19] = [
         ),
         holds: ecdsa,
     },
+    // RFC 8032, 7.1, test 1: the empty message.
+    KnownAnswer {
+        algorithm: "Ed25519",
+        expected: concat!(
+            "E5564300C360AC729086E2CC806E828A84877F1EB8E5D974D873E065224901555FB8821590A33BACC61E",
+            "39701CF9B46BD25BF5F0595BBE24655141438E7A100B",
+        ),
+        holds: ed25519,
+    },
 ];
 
 /// NIST SP 800-38A, appendix F: its AES-128 key and first block.
@@ -313,6 +323,13 @@ fn ecdsa(expected: &[u8]) -> Option<bool> {
     let key = SigningKey::generate().ok()?;
     let signature = key.sign(b"sample").ok()?;
     Some(known && ec::verify(&key.public(), b"sample", &signature).is_ok())
+}
+
+fn ed25519(expected: &[u8]) -> Option<bool> {
+    let seed = hex("9D61B19DEFFD5A60BA844AF492EC2CC44449C5697B326919703BAC031CAE7F60")?;
+    let key = Ed25519Key::from_seed(&seed.try_into().ok()?);
+    let signed = key.sign(b"");
+    Some(signed == expected && ed25519::verify(&key.public(), b"", &signed).is_ok())
 }
 
 fn hex(digits: &str) -> Option<Vec<u8>> {

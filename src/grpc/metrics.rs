@@ -80,7 +80,7 @@ impl Metrics {
         }
     }
 
-    /// The text form (OpenMetrics 1.0) of everything, as it is now.
+    /// The text form (`OpenMetrics` 1.0) of everything, as it is now.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -191,6 +191,10 @@ impl Collector for Now {
         }
         if let Ok(vault) = self.gate.enter() {
             let entries = ConstCounter::new(vault.audit_sequence());
+            if let Some((_, time)) = vault.newest_checkpoint() {
+                let told = "When the newest checkpoint of the audit log was signed, in Unix time";
+                gauge("audit_last_checkpoint_timestamp_seconds", told, time.seconds())?;
+            }
             let told = "Audit events of this replica";
             let kind = entries.metric_type();
             entries.encode(encoder.encode_descriptor("audit_entries", told, None, kind)?)?;

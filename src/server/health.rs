@@ -96,7 +96,12 @@ impl Examiner {
             (Check::Audit, of_answer(audit, &format!("no event can be written: {advice}"))),
             (Check::Certificate, of_expiry(expiry, vault.now())),
             (Check::Clock, of_clock(vault.clock_behind_ms())),
-            (Check::Disk, of_disk(self.folder.as_deref().map(free_disk_bytes))),
+            (
+                Check::Disk,
+                self.folder
+                    .as_deref()
+                    .map_or(Finding::Well, |folder| of_disk(free_disk_bytes(folder))),
+            ),
             (Check::Random, Finding::Well),
             (Check::SelfTest, Finding::Well),
             (Check::Store, of_answer(store, &format!("it does not answer: {advice}"))),
@@ -136,19 +141,17 @@ fn of_clock(behind_ms: u64) -> Finding {
     }
 }
 
-/// A store without a folder has no disk of ours.
-fn of_disk(free: Option<Option<u64>>) -> Finding {
-    let megabytes = |free: u64| free / (1024 * 1024);
-    match free {
-        None => Finding::Well,
-        Some(None) => Finding::Failed("the disk of the store can not be asked".to_owned()),
-        Some(Some(free)) if free < DISK_FREE_BYTES_MIN => {
-            Finding::Failed(format!("the disk of the store has {} MiB left", megabytes(free)))
-        }
-        Some(Some(free)) if free < DISK_FREE_BYTES_LOW => {
-            Finding::Failing(format!("the disk of the store has {} MiB left", megabytes(free)))
-        }
-        Some(Some(_)) => Finding::Well,
+fn of_disk(free: Option<u64>) -> Finding {
+    let Some(free) = free else {
+        return Finding::Failed("the disk of the store can not be asked".to_owned());
+    };
+    let left = format!("the disk of the store has {} MiB left", free / (1024 * 1024));
+    if free < DISK_FREE_BYTES_MIN {
+        Finding::Failed(left)
+    } else if free < DISK_FREE_BYTES_LOW {
+        Finding::Failing(left)
+    } else {
+        Finding::Well
     }
 }
 
@@ -178,10 +181,10 @@ mod tests {
     #[test]
     fn a_disk_is_complained_of_before_it_is_full() {
         let mib = 1024 * 1024;
-        let free = |bytes: u64| sign(&of_disk(Some(Some(bytes))));
+        let free = |bytes: u64| sign(&of_disk(Some(bytes)));
         assert_eq!([free(0), free(64 * mib - 1), free(64 * mib)], [-1, -1, 0]);
         assert_eq!([free(1024 * mib - 1), free(1024 * mib)], [0, 1]);
-        assert_eq!([sign(&of_disk(Some(None))), sign(&of_disk(None))], [-1, 1]);
+        assert_eq!(sign(&of_disk(None)), -1);
     }
 
     #[test]

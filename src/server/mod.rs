@@ -141,13 +141,13 @@ pub async fn serve(
 
     let drain = draining.clone();
     let examining = CancellationToken::new();
-    let examined = spawn(examiner.run(examining.clone()));
+    let told_health = spawn(examiner.run(examining.clone()));
     let signal = async move {
         shutdown.await;
         tracing::info!("draining: no new calls, those in flight may end");
         examining.cancel();
         // Health is told first, so that nobody is sent here any more.
-        let _ = examined.await;
+        let _ = told_health.await;
         drain.cancel();
         streaming.cancel();
     };

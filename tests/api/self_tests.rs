@@ -254,6 +254,7 @@ fn every_algorithm_on_the_service_s_path_is_tested_by_name() {
         "DUKPT with TDES",
         "ECDH",
         "ECDSA",
+        "Ed25519",
         "HKDF",
         "HMAC",
         "KBKDF",
