@@ -271,18 +271,18 @@ mod tests {
             let of = |parts: Vec<Part>| -> Vec<Hash> {
                 parts.into_iter().map(|part| hash_of_part(&leaves[..size], part)).collect()
             };
-            for index in 0..size {
+            for (index, leaf) in leaves[..size].iter().enumerate() {
                 let at = u64::try_from(index).unwrap();
                 let proof = of(parts_for_inclusion(tree.size, at).unwrap());
-                assert_eq!(verify_inclusion(&tree, &leaves[index], at, &proof), Ok(()));
+                assert_eq!(verify_inclusion(&tree, leaf, at, &proof), Ok(()));
                 assert!(verify_inclusion(&tree, b"other", at, &proof).is_err());
                 let other = (index + 1) % size;
                 if other != index {
                     let other = u64::try_from(other).unwrap();
-                    assert!(verify_inclusion(&tree, &leaves[index], other, &proof).is_err());
+                    assert!(verify_inclusion(&tree, leaf, other, &proof).is_err());
                 }
                 let longer = [proof.as_slice(), &[[0; 32]]].concat();
-                assert!(verify_inclusion(&tree, &leaves[index], at, &longer).is_err());
+                assert!(verify_inclusion(&tree, leaf, at, &longer).is_err());
             }
             for first in 1..=size {
                 let smaller = root(first);

@@ -51,7 +51,7 @@ impl HttpBody for Bounded {
             return Poll::Pending;
         };
         if let Some(Ok(frame)) = &frame {
-            let len = frame.data_ref().map_or(0, |data| data.len());
+            let len = frame.data_ref().map_or(0, prost::bytes::Bytes::len);
             match self.left_bytes.checked_sub(len) {
                 Some(left) => self.left_bytes = left,
                 None => return Poll::Ready(Some(Err(message_invalid(Code::InvalidArgument)))),
