@@ -60,7 +60,10 @@ pub async fn export_initial_key(
             return Err(give_up(work, error).await);
         }
         // Before an id is taken, which would be lost.
-        let about = about(vault, &mut work, export).await?;
+        let about = match about(vault, &mut work, export).await {
+            Ok(about) => about,
+            Err(error) => return Err(give_up(work, error).await),
+        };
         let mut work = approvals::require(vault, work, request, &about).await?;
         match derive_and_wrap(&mut work, &keys).await {
             Ok(exported) => {
@@ -88,14 +91,19 @@ async fn find_keys(vault: &Vault, export: &Export) -> Result<Keys, Error> {
     Ok((bdk, wrapping))
 }
 
-/// Unless a grant names the officer and both keys, others have to approve.
+/// Unless a grant names the officer and both keys, others have to approve. One that does holds as
+/// often in a minute as it says.
 async fn about(vault: &Vault, work: &mut Work, export: &Export) -> Result<Vec<When>, Error> {
     let (key, partner) = (resource(&export.base_derivation_key), resource(&export.wrapping_key));
     let quorum = vault.quorum().await?;
-    if !quorum.names(work.caller(), work.action(), &key, &partner) {
-        return Ok(vec![When::NotGranted]);
-    }
+    let granted = quorum.granted(work.caller(), work.action(), &key, &partner);
+    let Some(per_minute) = granted else { return Ok(vec![When::NotGranted]) };
     work.judged_by(&quorum);
+    let subject = ["key", work.caller().name(), export.base_derivation_key.as_str()];
+    if let Err(error) = vault.rates().take(per_minute, &subject) {
+        work.detail("rule", "grant.calls_per_minute_max");
+        return Err(error.into());
+    }
     Ok(Vec::new())
 }
 

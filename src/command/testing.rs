@@ -177,14 +177,17 @@ impl Bench {
 }
 
 fn policy_of_officers() -> Policy {
-    let officer = |person: &str| Principal {
-        name: officer_name(person),
+    let officer = |name: String, person: &str| Principal {
+        name,
         person: person.to_owned(),
         role: Role::Officer,
         profiles: Vec::new(),
         calls_per_minute_max: 0,
     };
-    Policy { version: 1, principals: OFFICERS.map(officer).into(), ..Policy::none() }
+    let mut principals = OFFICERS.map(|person| officer(officer_name(person), person)).to_vec();
+    // Who asks in these tests.
+    principals.push(officer("dev".to_owned(), "dev"));
+    Policy { version: 1, principals, ..Policy::none() }
 }
 
 /// A terminal without keys.

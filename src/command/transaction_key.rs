@@ -329,9 +329,14 @@ pub(super) async fn read_terminal(
 ) -> Result<Versioned<Terminal>, Error> {
     let terminal = vault.get::<Terminal>(id).await?;
     let terminal = terminal.ok_or(Error::refused(Reason::TerminalNotFound))?;
+    if let Err(hidden) = terminal.record.check_seen(vault, caller) {
+        // Not as "terminal": refusals are told apart by that, so each would wait for an event of
+        // its own, and the time would tell that there is such a terminal.
+        work.detail("terminal_hidden", terminal.record.name());
+        return Err(hidden);
+    }
     work.expects(&terminal);
     work.detail("terminal", terminal.record.name());
-    terminal.record.check_seen(vault, caller)?;
     vault.rates().take_terminal(id)?;
     Ok(terminal)
 }

@@ -35,6 +35,11 @@ pub const PROFILE_MASTER_AES_TDES: &str = "dev-master-aes-tdes";
 /// The profile of TDES-DUKPT terminals with a TDES master key.
 pub const PROFILE_MASTER_TDES: &str = "dev-master-tdes";
 
+/// The id of the AES master key of development terminals.
+pub const MASTER_AES: &str = "dev-master-aes";
+/// The id of the TDES master key of development terminals.
+pub const MASTER_TDES: &str = "dev-master-tdes";
+
 /// The id of the key encryption key of every development service.
 pub const KEK: &str = "dev-kek";
 
@@ -192,10 +197,12 @@ pub const REALM: Realm = Realm::Dev;
 pub const TRUST_DOMAIN: &str = "dev.firstkey.internal";
 
 /// The policy of a development service that tells callers apart: everybody of [`HOLDERS`], one vote
-/// besides the requester's, and the backend may use every key.
+/// besides the requester's, and the backend may use every key, and register terminals with the
+/// master keys of development terminals.
 #[must_use]
 pub fn policy() -> Policy {
-    let backend = HOLDERS.iter().filter(|holder| holder.role == Role::Backend);
+    let backends = HOLDERS.iter().filter(|holder| holder.role == Role::Backend);
+    let backends: Vec<String> = backends.map(|holder| holder.uri_name(TRUST_DOMAIN)).collect();
     let calls = [
         Action::GenerateMac,
         Action::LookupKsn,
@@ -203,10 +210,10 @@ pub fn policy() -> Policy {
         Action::VerifyMac,
         Action::VerifyMacAndTranslatePin,
     ];
-    let grant = Grant {
-        key: "keys/*".to_owned(),
-        principals: backend.map(|holder| holder.uri_name(TRUST_DOMAIN)).collect(),
-        calls: calls.map(|call| call.as_str().to_owned()).to_vec(),
+    let grant = |key: &str, calls: &[Action]| Grant {
+        key: key.to_owned(),
+        principals: backends.clone(),
+        calls: calls.iter().map(|call| call.as_str().to_owned()).collect(),
         pin_formats_in: Vec::new(),
         pin_formats_out: Vec::new(),
         partner_keys: Vec::new(),
@@ -214,7 +221,9 @@ pub fn policy() -> Policy {
         not_before: None,
         not_after: None,
     };
-    access::policy(TRUST_DOMAIN, 1, vec![grant])
+    let registers = |id: &str| grant(&format!("keys/{id}"), &[Action::CreateTerminal]);
+    let masters = [MASTER_AES, MASTER_TDES].map(registers);
+    access::policy(TRUST_DOMAIN, 1, [vec![grant("keys/*", &calls)], masters.to_vec()].concat())
 }
 
 /// Brings a development service to where a newcomer can use it; what is there already stays.

@@ -14,6 +14,7 @@ use super::caller::{Action, Caller, Role};
 use super::clock::UnixMillis;
 use super::error::Error;
 use super::idempotency;
+use super::install::stored_policy;
 use super::policy::{Policy, Principal};
 use super::reason::Reason;
 use super::record::{Kind, Record, Versioned};
@@ -90,13 +91,13 @@ pub enum Ending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ApprovalState {
-    /// There are votes enough; the requester may repeat the call.
+    /// There are votes enough, and the requester is an officer still: it may repeat the call.
     Approved,
     /// The call was done.
     Executed,
     /// Its time is over.
     Expired,
-    /// Votes are missing.
+    /// Votes are missing, or the requester is no officer any more.
     Pending,
     /// Somebody rejected it.
     Rejected,
@@ -187,20 +188,30 @@ impl Quorum {
         }
     }
 
-    /// Whether a grant of the policy names the caller, the call, a key and the other key of the
-    /// call, each in full. Such a grant was approved with the policy, so it stands for the approval
-    /// of each call; one with a pattern does not.
+    /// The rate of the grant of the policy that names the caller, the call, a key and the other key
+    /// of the call, each in full: of several the most generous, 0 for no limit. Such a grant was
+    /// approved with the policy, so it stands for the approval of each call; one with a pattern
+    /// does not.
     #[must_use]
-    pub fn names(&self, caller: &Caller, action: Action, key: &str, partner: &str) -> bool {
+    pub fn granted(
+        &self,
+        caller: &Caller,
+        action: Action,
+        key: &str,
+        partner: &str,
+    ) -> Option<u32> {
         let named = |names: &[String], name: &str| names.iter().any(|one| one == name);
-        self.policy.record.grants.iter().any(|grant| {
+        let naming = self.policy.record.grants.iter().filter(|grant| {
             grant.key == key
                 && named(&grant.principals, caller.name())
                 && named(&grant.calls, action.as_str())
                 && named(&grant.partner_keys, partner)
                 && grant.not_before.is_none_or(|begin| begin <= self.now)
                 && grant.not_after.is_none_or(|end| self.now <= end)
-        })
+        });
+        let rates = naming.map(|grant| grant.calls_per_minute_max);
+        // No limit is the most generous.
+        rates.max_by_key(|rate| rate.checked_sub(1).unwrap_or(u32::MAX))
     }
 
     /// The person behind an officer's name; none for whoever is no officer now.
@@ -226,7 +237,9 @@ impl Approval {
             None => {
                 let votes = self.approvers(quorum).len();
                 let enough = u32::try_from(votes).is_ok_and(|n| n >= quorum.votes_required());
-                if enough { ApprovalState::Approved } else { ApprovalState::Pending }
+                // Votes are for what this person asked, who has to be the one that does it.
+                let asks = quorum.officer(&self.requester) == Some(&self.requester_person);
+                if enough && asks { ApprovalState::Approved } else { ApprovalState::Pending }
             }
         }
     }
@@ -341,9 +354,10 @@ impl Record for ApprovalOf {
 }
 
 impl Vault {
-    /// What approvals are judged by now: the policy as the store has it, not as it was last seen.
+    /// What approvals are judged by now: the policy as the store has it, not as it was last seen,
+    /// and never one that is older than that.
     pub async fn quorum(&self) -> Result<Quorum, Error> {
-        let stored = self.get::<Policy>(Policy::ID).await?;
+        let stored = stored_policy(&self.shared.core).await?;
         let policy = stored.unwrap_or_else(|| Versioned::absent(Policy::none()));
         Ok(Quorum { policy, realm: self.realm(), now: self.now() })
     }
@@ -468,6 +482,7 @@ mod base64 {
 mod tests {
     use std::collections::HashSet;
 
+    use super::super::policy::Grant;
     use super::*;
     use crate::vault::housekeeping::{Purged, purge_expired};
     use crate::vault::idempotency::RequestId;
@@ -505,7 +520,10 @@ mod tests {
     }
 
     fn quorum(realm: Realm, votes_required: u32, principals: Vec<Principal>) -> Quorum {
-        let policy = Policy { votes_required, principals, ..Policy::none() };
+        with_policy(realm, Policy { votes_required, principals, ..Policy::none() })
+    }
+
+    fn with_policy(realm: Realm, policy: Policy) -> Quorum {
         Quorum { policy: Versioned::absent(policy), realm, now: UnixMillis(1) }
     }
 
@@ -546,7 +564,11 @@ mod tests {
         fn may_execute(&self) -> bool {
             let stands = |place: usize| self.pressed[place] && self.officers[place];
             let persons = u32::from(stands(2) || stands(3)) + u32::from(stands(4));
-            persons >= self.required.max(1) && !self.late && !self.rejected && !self.executed
+            let asks = self.officers[0];
+            asks && persons >= self.required.max(1)
+                && !self.late
+                && !self.rejected
+                && !self.executed
         }
 
         fn is_open(&self) -> bool {
@@ -642,12 +664,52 @@ mod tests {
         let before = quorum(Realm::Live, 1, officers());
         approval.vote(&officer(4), &[1; 32], &before).unwrap();
         assert_eq!(approval.state(&before), ApprovalState::Approved);
-        for (place, person) in [(4, "eve"), (0, "bob")] {
-            // Bob's name is Eve's now, or Bob has become who asked.
+        for (place, person) in [(4, "eve"), (0, "bob"), (0, "eve")] {
+            // Bob's name is Eve's now, or the name that asked is Bob's or Eve's.
             let mut principals = officers();
             principals[place].person = person.to_owned();
             let after = quorum(Realm::Live, 1, principals);
             assert_eq!(approval.state(&after), ApprovalState::Pending, "{person}");
+        }
+    }
+
+    #[test]
+    fn who_asked_and_is_no_officer_any_more_executes_nothing() {
+        let mut approval = approval();
+        let before = quorum(Realm::Live, 1, officers());
+        approval.vote(&officer(4), &[1; 32], &before).unwrap();
+        assert_eq!(approval.state(&before), ApprovalState::Approved);
+        let mut without = officers();
+        without.remove(0);
+        let mut as_auditor = officers();
+        as_auditor[0].role = Role::Auditor;
+        for principals in [without, as_auditor] {
+            let after = quorum(Realm::Live, 1, principals);
+            assert_eq!(approval.state(&after), ApprovalState::Pending);
+        }
+    }
+
+    #[test]
+    fn a_grant_has_its_rate_and_of_several_the_most_generous() {
+        let grant = |rate| Grant {
+            key: "keys/bdk".to_owned(),
+            principals: vec!["req".to_owned()],
+            calls: vec!["ExportInitialKey".to_owned()],
+            pin_formats_in: Vec::new(),
+            pin_formats_out: Vec::new(),
+            partner_keys: vec!["keys/kek".to_owned()],
+            calls_per_minute_max: rate,
+            not_before: None,
+            not_after: None,
+        };
+        for (rates, expected) in
+            [(vec![], None), (vec![2], Some(2)), (vec![2, 3], Some(3)), (vec![2, 0, 3], Some(0))]
+        {
+            let grants: Vec<Grant> = rates.into_iter().map(grant).collect();
+            let quorum = with_policy(Realm::Live, Policy { grants, ..Policy::none() });
+            let action = Action::ExportInitialKey;
+            let granted = |partner| quorum.granted(&officer(0), action, "keys/bdk", partner);
+            assert_eq!((granted("keys/kek"), granted("keys/other")), (expected, None));
         }
     }
 

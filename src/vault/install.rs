@@ -8,6 +8,7 @@ use super::error::Error;
 use super::policy::{Policy, PolicyInvalid};
 use super::reason::Reason;
 use super::record::Versioned;
+use super::seal::Realm;
 use super::vault::Vault;
 use super::work::Work;
 
@@ -31,9 +32,16 @@ pub enum PolicyRefused {
 impl Vault {
     /// Puts a first policy in force where there is none yet, and tells whether it did: the service
     /// itself does so when it starts, and says it in the audit log.
+    ///
+    /// Outside development only the opening that began the store may do so: from whichever store
+    /// rows are deleted, it does not get its first policy back.
     pub async fn install_policy(&self, policy: Policy) -> Result<bool, PolicyRefused> {
         policy.check(self.realm())?;
-        if self.get::<Policy>(Policy::ID).await?.is_some() {
+        let may_be_first = match self.realm() {
+            Realm::Dev => true,
+            Realm::Live => self.has_begun_store,
+        };
+        if stored_policy(&self.shared.core).await?.is_some() || !may_be_first {
             return Ok(false);
         }
         let (caller, resource) = (Caller::service(), Policy::RESOURCE.to_owned());
@@ -46,7 +54,7 @@ impl Vault {
     /// the next version; `STORE_CONFLICT` where another is in force by now.
     pub async fn next_policy(&self, policy: Policy) -> Result<Versioned<Policy>, PolicyRefused> {
         policy.check(self.realm())?;
-        let stored = self.get::<Policy>(Policy::ID).await?;
+        let stored = stored_policy(&self.shared.core).await?;
         let in_force = stored.as_ref().map_or(0, |stored| stored.record.version);
         if in_force != policy.version {
             return Err(Error::from(Reason::StoreConflict).into());
@@ -73,19 +81,28 @@ impl Work {
     }
 }
 
+/// Reads the policy that the store holds. One that is older than one that was in force, or none
+/// where there was one, is an incident.
+pub(super) async fn stored_policy(core: &Core) -> Result<Option<Versioned<Policy>>, Error> {
+    // Asked first: what was in force then was durable, so the store must have it or a later one.
+    let known = core.policy.known();
+    let stored = core.read::<Policy>(Policy::ID).await?;
+    if stored.as_ref().map_or(0, |stored| stored.record.version) < known {
+        return Err(Error::incident("the policy is older than one that was in force", Policy::ID));
+    }
+    Ok(stored)
+}
+
 /// Puts the policy that the store holds in force. One that does not open, that is older than one
 /// that was in force, or that is gone, is none: then nobody may do anything.
 pub(super) async fn load_policy(core: &Core) -> Result<(), Error> {
-    // Asked first: what was in force then was durable, so the store must have it or a later one.
-    let known = core.policy.known();
-    let refused = match core.read::<Policy>(Policy::ID).await {
-        Ok(Some(stored)) if stored.record.version >= known => {
+    let refused = match stored_policy(core).await {
+        Ok(Some(stored)) => {
             core.policy.put(stored.record);
             return Ok(());
         }
-        Ok(None) if known == 0 => return Ok(()),
+        Ok(None) => return Ok(()),
         Err(Error::Unavailable) => return Err(Error::Unavailable),
-        Ok(_) => Error::incident("the policy is older than one that was in force", Policy::ID),
         Err(error) => error,
     };
     core.policy.deny_all();
@@ -107,10 +124,12 @@ pub(super) async fn know_policy(core: &Core, newest: u64) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::policy::Principal;
-    use super::super::store::{Change, Expected, Store as _, Write};
-    use super::super::testing::{Bench, opening};
-    use super::super::{OpenError, Record, Role};
+    use super::super::store::{Change, Expected, IndexFilter, Query, Store as _, Write};
+    use super::super::testing::{Bench, FaultyStore, HandClock, opening};
+    use super::super::{Kind, OpenError, Opening, Record, Role};
     use super::*;
 
     /// One officer, or two.
@@ -200,6 +219,65 @@ mod tests {
         let (bench, _) = bench_with().await;
         tamper(&bench, vec![(Expected::Version(2), Change::Delete)]).await;
         expect_shut(bench, "deleted").await;
+    }
+
+    #[tokio::test]
+    async fn no_older_policy_judges_approvals() {
+        let bench = bench().await;
+        let first = row(&bench).await;
+        assert!(bench.vault.quorum().await.is_ok());
+        change(&bench).await;
+        assert!(bench.vault.quorum().await.is_ok());
+        let older = vec![(Expected::Version(2), Change::Delete), (Expected::Absent, put(first))];
+        for (changes, what) in
+            [(older, "older"), (vec![(Expected::Version(1), Change::Delete)], "deleted")]
+        {
+            tamper(&bench, changes).await;
+            let judged = bench.vault.quorum().await;
+            assert!(matches!(judged, Err(Error::Internal { .. })), "{what}: {judged:?}");
+            let next = bench.vault.next_policy(policy(1, &["ann", "eve"])).await;
+            let refused = matches!(next, Err(PolicyRefused::Vault(Error::Internal { .. })));
+            assert!(refused, "{what}: {next:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn deleted_rows_bring_the_first_policy_not_back() {
+        let (store, clock) = (Arc::new(FaultyStore::default()), HandClock::new());
+        let open = || {
+            let opening = opening(store.clone(), clock.clone());
+            Vault::open(Opening { realm: Realm::Live, ..opening })
+        };
+        let vault = open().await.unwrap();
+        assert!(vault.install_policy(policy(0, &["ann", "ben"])).await.unwrap());
+        assert!(!vault.install_policy(policy(0, &["eve", "mal"])).await.unwrap());
+        vault.close().await;
+        // Every row but the one that proves the master key.
+        let clear = async || {
+            for kind in ["policy", "chain", "event", "checkpoint"] {
+                let query = Query {
+                    kind: Kind::new(kind),
+                    index: IndexFilter::Any,
+                    after: None,
+                    limit: 100,
+                };
+                let rows = store.inner.list(query).await.unwrap();
+                let deleted = rows.into_iter().map(|row| Write {
+                    kind: Kind::new(kind),
+                    expected: Expected::Version(row.version),
+                    id: row.id,
+                    change: Change::Delete,
+                });
+                let batch = deleted.collect();
+                store.inner.commit(vec![batch], Box::new(|_| Vec::new())).await.unwrap();
+            }
+        };
+        clear().await;
+        let vault = open().await.unwrap();
+        assert_eq!(vault.log_size().await.unwrap(), 0);
+        assert!(!vault.install_policy(policy(0, &["eve", "mal"])).await.unwrap());
+        assert_eq!(vault.policy().version, 0);
+        vault.close().await;
     }
 
     #[tokio::test]

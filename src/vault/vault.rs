@@ -95,6 +95,8 @@ pub struct Vault {
     pub(super) shared: Shared,
     pub(super) checkpoints: Arc<Checkpoints>,
     verified: ChainReport,
+    /// Whether the store was empty when it was opened.
+    pub(super) has_begun_store: bool,
     committer: JoinHandle<()>,
     housekeeper: JoinHandle<()>,
     signer: JoinHandle<()>,
@@ -120,8 +122,10 @@ impl Vault {
         }
         let sealer = Sealer::new(master_key, realm);
         let core = Arc::new(Core::new(store, sealer, rng, clock, node, &audit));
-        prove_seal(&core).await?;
+        let is_new = prove_seal(&core).await?;
         let head = read_head(&core).await.map_err(OpenError::from)?.record;
+        // Events without a proof were there before.
+        let has_begun_store = is_new && head.seq == 0;
         let after = head.seq.saturating_sub(VERIFIED_AT_OPEN_MAX);
         let verified = verify(&core, after).await.map_err(OpenError::from)?;
         core.note_committed(head.seq, head.time);
@@ -138,7 +142,7 @@ impl Vault {
             Arc::clone(&checkpoints),
             shared.core.committed.subscribe(),
         ));
-        Ok(Self { shared, checkpoints, verified, committer, housekeeper, signer })
+        Ok(Self { shared, checkpoints, verified, has_begun_store, committer, housekeeper, signer })
     }
 
     /// What was verified of the chain of events when the vault was opened.
@@ -346,11 +350,12 @@ impl Record for Proof {
     }
 }
 
-async fn prove_seal(core: &Core) -> Result<(), OpenError> {
+/// Finds that the store is sealed under this master key, or makes it so; tells whether it did that.
+async fn prove_seal(core: &Core) -> Result<bool, OpenError> {
     let row = core.store.get(Proof::KIND, Proof::ID).await.map_err(|_| OpenError::Unavailable)?;
     if let Some(row) = row {
         return match core.open_bytes(Proof::KIND, Proof::ID, &row) {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(false),
             Err(_) => Err(OpenError::SealedOtherwise),
         };
     }
@@ -358,7 +363,7 @@ async fn prove_seal(core: &Core) -> Result<(), OpenError> {
     let write = core.put(&Versioned::absent(proof)).map_err(|_| OpenError::Unavailable)?;
     let outcomes = core.store.commit(vec![vec![write]], Box::new(|_| Vec::new())).await;
     match outcomes.map_err(|_| OpenError::Unavailable)?.as_slice() {
-        [outcome] if outcome.is_applied() => Ok(()),
+        [outcome] if outcome.is_applied() => Ok(true),
         _ => Err(OpenError::Unavailable),
     }
 }

@@ -336,6 +336,66 @@ async fn what_is_anothers_looks_like_nothing() {
 }
 
 #[tokio::test]
+async fn anothers_terminal_is_refused_as_fast_as_none() {
+    let service = TlsService::start_with(policy()).await;
+    prepare(&service.plain).await;
+    for id in ["two-a", "two-b"] {
+        let request = create_terminal_request(id, &format!("SN-{id}"), "dev-aes");
+        answer(service.plain.client.terminals().create_terminal(request).await);
+    }
+    let data = service.connect(Some(&service.issue(ONE, Plane::Data))).await.unwrap();
+    for id in ["two-till", "no-1", "two-a", "no-2", "two-b"] {
+        let request = GenerateMacRequest {
+            key: stored("one-mac"),
+            algorithm: MacAlgorithm::AesCmac.into(),
+            message: b"message".to_vec(),
+            mac_length_bytes: 8,
+            terminal: format!("terminals/{id}"),
+            ..GenerateMacRequest::default()
+        };
+        assert_eq!(whole(data.macs().generate_mac(request).await).0, Code::NotFound, "{id}");
+    }
+    // None but the first waited for an event of its own.
+    let events = service.plain.vault.events_after(0, 1_000).await.unwrap();
+    let written = events.iter().filter(|event| {
+        event.caller == ONE && event.action == "GenerateMac" && event.reason.is_some()
+    });
+    let written: Vec<_> = written.collect();
+    assert_eq!(written.len(), 1, "{written:?}");
+    assert_eq!(written[0].detail["terminal_hidden"], "terminals/two-till");
+    drop(data);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn only_who_knows_a_retired_terminal_registers_its_device_anew() {
+    let service = TlsService::start_with(policy()).await;
+    let plain = &service.plain.client;
+    for id in ["gone", "here"] {
+        let request = create_terminal_request(id, &format!("SN-{id}"), "dev-aes");
+        answer(plain.terminals().create_terminal(request).await);
+    }
+    let request = RetireTerminalRequest {
+        name: "terminals/gone".to_owned(),
+        request_id: request_id(),
+        cause: why(),
+    };
+    answer(plain.terminals().retire_terminal(request).await);
+    let one = service.connect(Some(&service.issue(ONE, Plane::Terminals))).await.unwrap();
+    let two = service.connect(Some(&service.issue(TWO, Plane::Terminals))).await.unwrap();
+    let register = async |client: &Client, serial: &str, profile: &str| {
+        let request = create_terminal_request("anew", serial, profile);
+        whole(client.terminals().create_terminal(request).await)
+    };
+    let of_retired = register(&one, "SN-gone", "dev-tdes").await;
+    assert_eq!(of_retired.0, Code::AlreadyExists);
+    assert_eq!(of_retired, register(&one, "SN-here", "dev-tdes").await);
+    assert_eq!(register(&two, "SN-gone", "dev-aes").await.0, Code::Ok);
+    drop((one, two));
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn lists_and_streams_show_what_is_the_callers_own() {
     let service = TlsService::start_with(policy()).await;
     prepare(&service.plain).await;

@@ -278,10 +278,12 @@ async fn profiles(office: &Office) {
 
 #[tokio::test]
 async fn a_grant_that_names_officer_and_keys_was_approved_with_the_policy() {
-    let office = Office::open(vec![grant("keys/kek")]).await;
+    let once = Grant { calls_per_minute_max: 1, ..grant("keys/kek-3") };
+    let office = Office::open(vec![grant("keys/kek"), once]).await;
     let none = KeyAttributes::default;
-    answer(office.create(new_key("kek", KeyUsage::KeyEncryption, none())).await);
-    answer(office.create(new_key("kek-2", KeyUsage::KeyEncryption, none())).await);
+    for id in ["kek", "kek-2", "kek-3"] {
+        answer(office.create(new_key(id, KeyUsage::KeyEncryption, none())).await);
+    }
     let open = KeyAttributes { open: true, ..of_set(3) };
     answer(office.create(new_key("open", KeyUsage::BaseDerivation, open)).await);
     answer(office.one.keys().export_initial_key(initial_key()).await);
@@ -289,6 +291,13 @@ async fn a_grant_that_names_officer_and_keys_was_approved_with_the_policy() {
     waits(office.two.keys().export_initial_key(initial_key()).await);
     let other = ExportInitialKeyRequest { wrapping_key: "keys/kek-2".to_owned(), ..initial_key() };
     waits(office.one.keys().export_initial_key(other).await);
+    // A grant stands for as many approvals in a minute as it says.
+    let limited =
+        || ExportInitialKeyRequest { wrapping_key: "keys/kek-3".to_owned(), ..initial_key() };
+    answer(office.one.keys().export_initial_key(limited()).await);
+    let refused = crate::harness::refusal(office.one.keys().export_initial_key(limited()).await);
+    assert_eq!(refused.reason, "RATE_LIMITED");
+    answer(office.one.keys().export_initial_key(initial_key()).await);
     let Office { service, one, two, .. } = office;
     drop((one, two));
     service.stop().await;

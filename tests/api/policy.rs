@@ -11,7 +11,9 @@ use firstkey::vault::{Grant, Policy};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::harness::{TlsService, answer, refusal, refused, told};
+use crate::harness::{
+    TlsService, answer, create_terminal_request, refusal, refused, told, with_master_key,
+};
 use crate::known::{expect_path, reason_of, status_of, stored};
 
 const BACKEND: &str = "spiffe://dev.firstkey.internal/backend/backend-1";
@@ -142,6 +144,22 @@ async fn a_document_that_is_no_policy_is_refused_by_its_field() {
     assert!(
         matches!(long, Err(ClientError::Refused(refusal)) if refusal.reason == "MESSAGE_INVALID")
     );
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_development_backend_registers_terminals_with_their_master_keys() {
+    let service = TlsService::start().await;
+    let backend = service.client("backend-1", Plane::Terminals).await;
+    for (place, key) in ["dev-master-aes", "dev-master-tdes"].into_iter().enumerate() {
+        let request = create_terminal_request(&format!("t{place}"), &format!("SN-{place}"), key);
+        answer(backend.terminals().create_terminal(with_master_key(request, key)).await);
+    }
+    let request =
+        with_master_key(create_terminal_request("t9", "SN-9", "dev-master-aes"), "dev-mac");
+    let refused = refusal(backend.terminals().create_terminal(request).await);
+    assert_eq!(refused.reason, "POLICY_DENIED");
+    drop(backend);
     service.stop().await;
 }
 

@@ -21,6 +21,11 @@ use crate::config::Live;
 use crate::shared::development::make_folder;
 use crate::shared::{SystemClock, access};
 
+/// Why a service without a policy does not start.
+const NO_POLICY: &str = "the store holds no policy, so nobody would be let in: begin an empty one \
+                         with a policy named by policy = FILE; one that was begun takes no first \
+                         policy any more";
+
 /// Opens the store under the master key, and puts the first policy in force where there is none.
 pub(crate) async fn open_vault(
     data: &Path,
@@ -29,8 +34,14 @@ pub(crate) async fn open_vault(
 ) -> anyhow::Result<Arc<Vault>> {
     let master_key = read_master_key(&live.master_key)?;
     let policy = live.policy.as_deref().map(read_policy).transpose()?;
+    let path = data.join("store");
+    // Before a store is begun: only who begins it puts a first policy in force.
+    match &policy {
+        Some(policy) => policy.check(Realm::Live).context("can not put the policy in force")?,
+        None => ensure!(path.exists(), NO_POLICY),
+    }
     make_folder(data)?;
-    let store = SqliteStore::open(&data.join("store"))
+    let store = SqliteStore::open(&path)
         .with_context(|| format!("can not open the store below {}", data.display()))?;
     let opening = Opening {
         store: Arc::new(store),
@@ -47,10 +58,7 @@ pub(crate) async fn open_vault(
     {
         tracing::info!("the first policy is in force; from now on it changes by SetPolicy");
     }
-    ensure!(
-        vault.policy().version > 0,
-        "the store holds no policy, so nobody would be let in: name a file by policy = FILE"
-    );
+    ensure!(vault.policy().version > 0, NO_POLICY);
     tracing::warn!(
         "the master key lies in a file: keep it from whoever may not open the store, and out of \
          the store's backups"

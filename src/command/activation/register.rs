@@ -40,7 +40,8 @@ pub struct NewTerminal {
     pub credential: Credential,
 }
 
-/// Registers a terminal. A serial whose terminal is retired opens a new generation.
+/// Registers a terminal. A serial whose terminal is retired opens a new generation, for callers who
+/// may know of the terminal before.
 pub async fn create_terminal(
     vault: &Vault,
     caller: &Caller,
@@ -151,7 +152,9 @@ async fn create_once(
     let mut last_begin = None;
     if serial.version.is_some() {
         let before = read_terminal(vault, &serial.record.terminal).await?;
-        if before.record.state != State::Retired {
+        // Whoever may not know of the terminal before is not told that it is retired.
+        let is_seen = before.record.check_seen(vault, caller).is_ok();
+        if before.record.state != State::Retired || !is_seen {
             return Err(refuse(work, Reason::TerminalAlreadyExists).await);
         }
         // The device is the same, and what it said then is not said anew.

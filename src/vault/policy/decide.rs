@@ -93,9 +93,8 @@ impl Policy {
             }
             known.push((key, asked));
         }
-        let ids: Vec<&str> = known.iter().map(|(key, _)| *key).collect();
-        let allowed = known.into_iter().map(|(key, asked)| {
-            let asked = Asked { action, key, with: asked, partners: &ids, now };
+        let allowed = known.iter().enumerate().map(|(place, &(key, with))| {
+            let asked = Asked { action, key, with, place, keys: &known, now };
             let granted = self.granted(caller.name(), &asked);
             let denied = |lack: Lack| Denial::new(Reason::PolicyDenied, lack.rule());
             granted
@@ -144,9 +143,29 @@ pub(super) struct Asked<'a> {
     /// The id in `keys/{id}`.
     pub(super) key: &'a str,
     pub(super) with: &'a KeyUse<'a>,
+    /// Which of the keys of the call it is.
+    pub(super) place: usize,
     /// All keys of the call.
-    pub(super) partners: &'a [&'a str],
+    pub(super) keys: &'a [(&'a str, &'a KeyUse<'a>)],
     pub(super) now: UnixMillis,
+}
+
+impl Asked<'_> {
+    /// The keys that it is used with: every other, and the same once more where a PIN block passes
+    /// from the one place to the other. That one key verifies a MAC and opens the PIN block beside
+    /// it is no use of two.
+    fn partners(&self) -> impl Iterator<Item = &str> {
+        let others = self.keys.iter().enumerate().filter(|(place, _)| *place != self.place);
+        let partners = others.filter(|(_, (key, with))| {
+            *key != self.key || passes(self.with, with) || passes(with, self.with)
+        });
+        partners.map(|(_, (key, _))| *key)
+    }
+}
+
+/// Whether a PIN block comes in under the one and goes out under the other.
+const fn passes(one: &KeyUse<'_>, other: &KeyUse<'_>) -> bool {
+    one.format_in.is_some() && other.format_out.is_some()
 }
 
 /// What a grant lacks to allow a use, in the order in which it is asked.
@@ -190,7 +209,6 @@ impl Grant {
             words.len() == 0
                 || format.is_none_or(|format| words.any(|word| word == format_word(format)))
         };
-        let mut partners = asked.partners.iter().filter(|partner| **partner != asked.key);
         if !self.calls.iter().any(|call| call == asked.action.as_str()) {
             Err(Lack::Call)
         } else if self.not_before.is_some_and(|moment| asked.now < moment)
@@ -202,7 +220,9 @@ impl Grant {
         {
             Err(Lack::Format)
         } else if !self.partner_keys.is_empty()
-            && !partners.all(|key| self.partner_keys.iter().any(|one| covers(one, KEYS, key)))
+            && !asked
+                .partners()
+                .all(|key| self.partner_keys.iter().any(|one| covers(one, KEYS, key)))
         {
             Err(Lack::Partner)
         } else {

@@ -93,9 +93,8 @@ impl Policy {
             ));
             return None;
         }
-        let ids: Vec<&str> = named.iter().map(|(key, _)| *key).collect();
-        for (key, with) in named {
-            let asked = Asked { action, key, with, partners: &ids, now };
+        for (place, &(key, with)) in named.iter().enumerate() {
+            let asked = Asked { action, key, with, place, keys: &named, now };
             let grants = self.grants.iter().enumerate();
             let naming = grants.filter(|(_, grant)| grant.names(caller.name(), key));
             let (allowing, lacking): (Vec<_>, Vec<_>) =

@@ -90,7 +90,8 @@ pub struct Grant {
     #[serde(default)]
     pub pin_formats_out: Vec<String>,
     /// The other keys of the call, as patterns of `keys/{key}`; empty for all that the caller may
-    /// use for the same call.
+    /// use for the same call. Where a PIN block goes out under the key that it came in under, that
+    /// key is the other one too.
     #[serde(default)]
     pub partner_keys: Vec<String>,
     /// The most calls of one principal with one key in a minute; 0 for no limit of its own.

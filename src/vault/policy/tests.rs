@@ -110,7 +110,7 @@ mod naive {
             return Ok(());
         }
         let mut is_denied = false;
-        for (key, come, go) in uses {
+        for (place, (key, come, go)) in uses.iter().enumerate() {
             let Some(key) = key else { return Err(Reason::TerminalNotFound) };
             let full = format!("keys/{}", IDS[*key]);
             let mut is_named = false;
@@ -124,11 +124,14 @@ mod naive {
                 let begun = grant.not_before.map_or(0, |moment| moment.0) <= now;
                 let lasts = grant.not_after.map_or(u64::MAX, |moment| moment.0) >= now;
                 let mut partners_fit = true;
-                for (other, ..) in uses {
+                for (at, (other, other_come, other_go)) in uses.iter().enumerate() {
                     let Some(other) = other else { continue };
                     let other_name = format!("keys/{}", IDS[*other]);
                     let listed = grant.partner_keys.iter().any(|one| like(one, &other_name));
-                    if other != key && !grant.partner_keys.is_empty() && !listed {
+                    let passes = (come.is_some() && other_go.is_some())
+                        || (go.is_some() && other_come.is_some());
+                    let is_other = at != place && (other != key || passes);
+                    if is_other && !grant.partner_keys.is_empty() && !listed {
                         partners_fit = false;
                     }
                 }
@@ -344,6 +347,41 @@ fn each_field_has_its_bounds() {
         fault(move |policy| policy.principals.extend((0..count).map(name)))
     };
     assert_eq!((many(997).as_str(), many(998).as_str()), ("", "principals"));
+}
+
+#[test]
+fn one_key_on_both_sides_is_a_partner_of_itself() {
+    let name = "spiffe://x/backend";
+    let caller = Caller::new(name, name, Role::Backend, "");
+    let iso_0 = Some(PinBlockFormat::Iso0);
+    let mac = |key| KeyUse::of(Ok(key));
+    let from = |key| KeyUse { format_in: iso_0, ..mac(key) };
+    let to = |key| KeyUse { format_out: iso_0, ..mac(key) };
+    let both = |partners: &[&str], keys: &[KeyUse<'static>]| {
+        let partner_keys: Vec<String> = partners.iter().map(|one| (*one).to_owned()).collect();
+        let of = |key: &str| Grant {
+            key: key.to_owned(),
+            partner_keys: partner_keys.clone(),
+            ..grant()
+        };
+        let policy = Policy { grants: vec![of("keys/a"), of("keys/b")], ..sound() };
+        let decided = policy.decide_keys(&caller, Action::TranslatePin, keys, UnixMillis(1));
+        decided.map(|_| ()).map_err(|denial| denial.rule)
+    };
+    let denied = Err("grant.partner_keys");
+    assert_eq!(both(&["keys/b"], &[from("a"), to("a")]), denied);
+    assert_eq!(both(&["keys/a"], &[from("a"), to("a")]), Ok(()));
+    assert_eq!(both(&[], &[from("a"), to("a")]), Ok(()));
+    assert_eq!(both(&["keys/a", "keys/b"], &[from("a"), to("b")]), Ok(()));
+    // The key of a request's MAC may be that of its PIN block.
+    assert_eq!(both(&["keys/a", "keys/b"], &[mac("a"), from("a"), to("b")]), Ok(()));
+    let grants = vec![
+        Grant { partner_keys: vec!["keys/b".to_owned()], key: "keys/a".to_owned(), ..grant() },
+        Grant { key: "keys/b".to_owned(), ..grant() },
+    ];
+    let policy = Policy { grants, ..sound() };
+    let keys = [mac("a"), from("a"), to("b")];
+    assert!(policy.decide_keys(&caller, Action::TranslatePin, &keys, UnixMillis(1)).is_ok());
 }
 
 #[test]
