@@ -42,7 +42,7 @@ async fn nothing_succeeds(service: &Service) -> usize {
 /// Every call that was acknowledged has its event, and the log verifies from its first on.
 async fn the_log_is_whole(service: &Service, acknowledged: usize, folder: &Path) {
     let export = folder.join(format!("export-{acknowledged}.jsonl"));
-    let events = service.verified_export(&export).await;
+    let events = service.verified_export(&export);
     let told = events.iter().filter(|event| event["action"] == "GenerateMac");
     let done = told.filter(|event| event["decision"] == "done").count();
     assert!(done >= acknowledged, "{acknowledged} acknowledged, {done} in the log");

@@ -6,6 +6,8 @@
 //! What the service promises about each attack is counted, and so is its memory. The attackers run
 //! on the same machine as the service and take a share of it, which the figures contain.
 
+#![allow(clippy::large_futures, reason = "each attack holds the frames that it sends")]
+
 #[path = "limits/attacks.rs"]
 mod attacks;
 #[path = "limits/service.rs"]
@@ -85,7 +87,7 @@ fn under(attack: Attack, client: &Healthy, service: &Service) -> Row {
     let stop = CancellationToken::new();
     let target = service.target();
     let (attacked, tally, rss_kib, descriptors) = std::thread::scope(|scope| {
-        let attacker = scope.spawn(|| {
+        let attack_running = scope.spawn(|| {
             // On a machine of their own they would not take the service's time; here they give
             // way, a little.
             rustix::process::nice(5).expect("less is always granted");
@@ -97,7 +99,7 @@ fn under(attack: Attack, client: &Healthy, service: &Service) -> Row {
         let (rss_kib, _) = service.memory_kib();
         let descriptors = service.descriptors();
         stop.cancel();
-        let tally = match attacker.join() {
+        let tally = match attack_running.join() {
             Ok(tally) => tally,
             Err(panic) => std::panic::resume_unwind(panic),
         };

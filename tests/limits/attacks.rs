@@ -102,13 +102,7 @@ impl Attack {
                 })
                 .await
             }
-            Self::ContinuationFlood => {
-                wire.greet().await?;
-                wire.send(&frame(HEADERS, 0, 1, &call(GENERATE_MAC, None))).await?;
-                // A name and a value of no length, again and again.
-                let rest = frame(CONTINUATION, 0, 1, &[0; 16_383]);
-                until_cut(wire, |_| rest.clone()).await
-            }
+            Self::ContinuationFlood => continuation_flood(wire).await,
             Self::HeaderBomb => {
                 let mut bomb = call(GENERATE_MAC, None);
                 bomb.extend_from_slice(&[0x40, 1, b'a', 0x7F, 0xA1, 0x1E]);
@@ -123,74 +117,21 @@ impl Attack {
                 wire.send(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await?;
                 wire.closed(CUT_MAX).await.map(|()| true)
             }
-            Self::SlowGreeting => {
-                for octet in PREFACE.chunks(1) {
-                    wire.send(octet).await?;
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
-                Ok(false)
-            }
+            Self::SlowGreeting => slow_greeting(wire).await,
             Self::SlowHeaders => {
                 wire.greet().await?;
                 wire.send(&frame(HEADERS, 0, 1, &call(GENERATE_MAC, None))).await?;
                 wire.closed(CUT_MAX).await.map(|()| true)
             }
-            Self::SlowBody => {
-                wire.greet().await?;
-                wire.send(&frame(HEADERS, END_HEADERS, 1, &call(GENERATE_MAC, None))).await?;
-                for octet in [0, 0, 0, 1, 0].iter().chain(&[0x42; 5]) {
-                    wire.send(&frame(DATA, 0, 1, &[*octet])).await?;
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
-                // The call has been answered before its message was whole.
-                Ok(wire.has_read(HEADERS))
-            }
-            Self::Deaf => {
-                wire.send_deaf(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await?;
-                let mut stream = 1;
-                while wire.sent_bytes < SENT_MAX {
-                    let end = END_HEADERS | END_STREAM;
-                    let octets = frame(HEADERS, end, stream, &call("/deaf", None));
-                    wire.send_deaf(&octets).await?;
-                    stream += 2;
-                }
-                Ok(false)
-            }
-            Self::NoWindow => {
-                // SETTINGS_INITIAL_WINDOW_SIZE of 0.
-                let shut = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
-                wire.send(&[PREFACE, &shut].concat()).await?;
-                for stream in (1..100).step_by(2) {
-                    let end = END_HEADERS | END_STREAM;
-                    wire.send(&frame(HEADERS, end, stream, &call(GENERATE_MAC, None))).await?;
-                }
-                wire.closed(CUT_MAX).await.map(|()| true)
-            }
+            Self::SlowBody => slow_body(wire).await,
+            Self::Deaf => deaf(wire).await,
+            Self::NoWindow => no_window(wire).await,
             Self::Idle => {
                 wire.greet().await?;
                 wire.closed(CUT_MAX).await.map(|()| true)
             }
-            Self::HugeBody => {
-                wire.greet().await?;
-                wire.send(&frame(HEADERS, END_HEADERS, 1, &call(BATCH, None))).await?;
-                wire.send(&frame(DATA, 0, 1, &[0, 0x40, 0, 0, 0])).await?;
-                let body = frame(DATA, 0, 1, &[b'x'; 16 * 1024]);
-                until_cut(wire, |_| body.clone()).await
-            }
-            Self::GzipBomb => {
-                wire.greet().await?;
-                let message = [&[1, 0, 0, 0xEA, 0x60][..], &[0x1F; 60_000]].concat();
-                for stream in (1..200).step_by(2) {
-                    let call = call(GENERATE_MAC, Some("gzip"));
-                    wire.send(&frame(HEADERS, END_HEADERS, stream, &call)).await?;
-                    for (index, part) in message.chunks(16_000).enumerate() {
-                        let end = if index == 3 { END_STREAM } else { 0 };
-                        wire.send(&frame(DATA, end, stream, part)).await?;
-                    }
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                Ok(wire.has_read(HEADERS))
-            }
+            Self::HugeBody => huge_body(wire).await,
+            Self::GzipBomb => gzip_bomb(wire).await,
             Self::OpenStreams => {
                 self.flood(wire, |stream| {
                     frame(HEADERS, END_HEADERS, stream, &call(GENERATE_MAC, None))
@@ -209,6 +150,79 @@ impl Attack {
         })
         .await
     }
+}
+
+async fn continuation_flood(wire: &mut Wire) -> io::Result<bool> {
+    wire.greet().await?;
+    wire.send(&frame(HEADERS, 0, 1, &call(GENERATE_MAC, None))).await?;
+    // A name and a value of no length, again and again.
+    let rest = frame(CONTINUATION, 0, 1, &[0; 16_383]);
+    until_cut(wire, |_| rest.clone()).await
+}
+
+async fn slow_greeting(wire: &mut Wire) -> io::Result<bool> {
+    for octet in PREFACE.chunks(1) {
+        wire.send(octet).await?;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Ok(false)
+}
+
+async fn slow_body(wire: &mut Wire) -> io::Result<bool> {
+    wire.greet().await?;
+    wire.send(&frame(HEADERS, END_HEADERS, 1, &call(GENERATE_MAC, None))).await?;
+    for octet in [0, 0, 0, 1, 0].iter().chain(&[0x42; 5]) {
+        wire.send(&frame(DATA, 0, 1, &[*octet])).await?;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    // The call has been answered before its message was whole.
+    Ok(wire.has_read(HEADERS))
+}
+
+async fn deaf(wire: &mut Wire) -> io::Result<bool> {
+    wire.send_deaf(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await?;
+    let mut stream = 1;
+    while wire.sent_bytes < SENT_MAX {
+        let end = END_HEADERS | END_STREAM;
+        let octets = frame(HEADERS, end, stream, &call("/deaf", None));
+        wire.send_deaf(&octets).await?;
+        stream += 2;
+    }
+    Ok(false)
+}
+
+async fn no_window(wire: &mut Wire) -> io::Result<bool> {
+    // SETTINGS_INITIAL_WINDOW_SIZE of 0.
+    let shut = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    wire.send(&[PREFACE, &shut].concat()).await?;
+    for stream in (1..100).step_by(2) {
+        let end = END_HEADERS | END_STREAM;
+        wire.send(&frame(HEADERS, end, stream, &call(GENERATE_MAC, None))).await?;
+    }
+    wire.closed(CUT_MAX).await.map(|()| true)
+}
+
+async fn huge_body(wire: &mut Wire) -> io::Result<bool> {
+    wire.greet().await?;
+    wire.send(&frame(HEADERS, END_HEADERS, 1, &call(BATCH, None))).await?;
+    wire.send(&frame(DATA, 0, 1, &[0, 0x40, 0, 0, 0])).await?;
+    let body = frame(DATA, 0, 1, &[b'x'; 16 * 1024]);
+    until_cut(wire, |_| body.clone()).await
+}
+
+async fn gzip_bomb(wire: &mut Wire) -> io::Result<bool> {
+    wire.greet().await?;
+    let message = [&[1, 0, 0, 0xEA, 0x60][..], &[0x1F; 60_000]].concat();
+    for stream in (1..200).step_by(2) {
+        let call = call(GENERATE_MAC, Some("gzip"));
+        wire.send(&frame(HEADERS, END_HEADERS, stream, &call)).await?;
+        for (index, part) in message.chunks(16_000).enumerate() {
+            let end = if index == 3 { END_STREAM } else { 0 };
+            wire.send(&frame(DATA, end, stream, part)).await?;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(wire.has_read(HEADERS))
 }
 
 /// Sends until the connection is cut, which is an error, or it took more than any may.
