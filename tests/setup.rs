@@ -161,8 +161,8 @@ fn what_is_made_is_whole_private_and_made_once() {
     let mut waiting = vec![folder.path("fk")];
     let mut files = 0;
     while let Some(path) = waiting.pop() {
-        let mode = fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o077, 0, "{} is its owner's alone", path.display());
+        let bits = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(bits & 0o077, 0, "{} is its owner's alone", path.display());
         if path.is_dir() {
             waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         } else {

@@ -3,6 +3,8 @@
 //! Two backends share a service. Each call of the one with a name of the other's is answered as it
 //! is with a name that nobody has: code, message and details, octet by octet.
 
+#![allow(clippy::needless_update, reason = "a macro fills in what a request has beyond its name")]
+
 use firstkey::agreement::Suite;
 use firstkey::grpc::Plane;
 use firstkey::grpc::client::{Client, request_id};
@@ -90,6 +92,7 @@ fn whole<T>(result: Result<Response<T>, Status>) -> Whole {
 }
 
 /// Every call of the data plane that names a key, a terminal or a KSN.
+#[allow(clippy::too_many_lines, reason = "a table: a line or two for each call")]
 async fn of_data(client: &Client, names: &Names) -> Vec<(&'static str, Whole)> {
     let ksn = &names.ksn;
     let make = |key: Option<WorkingKey>, terminal: &str| GenerateMacRequest {

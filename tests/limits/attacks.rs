@@ -206,7 +206,7 @@ async fn huge_body(wire: &mut Wire) -> io::Result<bool> {
     wire.greet().await?;
     wire.send(&frame(HEADERS, END_HEADERS, 1, &call(BATCH, None))).await?;
     wire.send(&frame(DATA, 0, 1, &[0, 0x40, 0, 0, 0])).await?;
-    let body = frame(DATA, 0, 1, &[b'x'; 16 * 1024]);
+    let body = frame(DATA, 0, 1, &vec![b'x'; 16 * 1024]);
     until_cut(wire, |_| body.clone()).await
 }
 

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::wire::Target;
 
 /// How long a start may take before the test gives up.
-const START_MAX: Duration = Duration::from_secs(60);
+const START_MAX: Duration = Duration::from_mins(1);
 
 /// Limits with shorter times than where nobody sets them. Two numbers are a tenth of what they are
 /// then: a program that is built for tests takes about ten times as long over a frame or a call.

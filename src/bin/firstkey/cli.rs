@@ -91,6 +91,7 @@ pub(crate) struct Dev {
 /// Where the service is, and how both sides know each other.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Service")]
+#[allow(clippy::struct_field_names, reason = "the fields are named as their flags")]
 pub(crate) struct Server {
     /// The service.
     #[arg(

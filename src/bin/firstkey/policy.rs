@@ -81,7 +81,9 @@ async fn check(arguments: CheckPolicy, output: Output) -> anyhow::Result<ExitCod
             .to_string(),
         ),
         Output::Table => {
-            because.iter().for_each(|rule| print::line(rule));
+            for rule in &because {
+                print::line(rule);
+            }
             let word = if allowed { "allowed" } else { "denied" };
             let vote =
                 if approval_required { ", where marked once officers approve it" } else { "" };

@@ -28,7 +28,7 @@ pub(crate) async fn run(server: Server, output: Output) -> anyhow::Result<ExitCo
 fn print_tables(status: &GetStatusResponse) {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let seconds = |time: &Option<prost_types::Timestamp>| {
-        time.as_ref().map_or_else(|| "never".to_owned(), |time| time.to_string())
+        time.as_ref().map_or_else(|| "never".to_owned(), std::string::ToString::to_string)
     };
     print::table(&[
         row("version", status.version.clone()),

@@ -17,19 +17,16 @@ use crate::{config, say};
 
 pub(crate) fn run(arguments: &Certificate) -> anyhow::Result<ExitCode> {
     let validity = validity_of_days(arguments.days);
-    let issued = match (&arguments.plane, &arguments.name) {
-        (Some(word), Some(name)) => {
-            let plane = config::plane(word)?;
-            let authority = read_authority(&arguments.authorities, plane.as_str())?;
-            issue_client(&authority, name, validity).with_context(|| {
-                format!("{name} is no name: a URI such as spiffe://example.com/backend/switch-2")
-            })?
-        }
-        _ => {
-            let authority = read_authority(&arguments.authorities, SERVER)?;
-            let hosts: Vec<&str> = arguments.host.iter().map(String::as_str).collect();
-            issue_server(&authority, &hosts, validity).context("the host names")?
-        }
+    let issued = if let (Some(word), Some(name)) = (&arguments.plane, &arguments.name) {
+        let plane = config::plane(word)?;
+        let authority = read_authority(&arguments.authorities, plane.as_str())?;
+        issue_client(&authority, name, validity).with_context(|| {
+            format!("{name} is no name: a URI such as spiffe://example.com/backend/switch-2")
+        })?
+    } else {
+        let authority = read_authority(&arguments.authorities, SERVER)?;
+        let hosts: Vec<&str> = arguments.host.iter().map(String::as_str).collect();
+        issue_server(&authority, &hosts, validity).context("the host names")?
     };
     write_issued(&arguments.out, &issued)?;
     let (certificate, key) = (ending(&arguments.out, "crt"), ending(&arguments.out, "key"));

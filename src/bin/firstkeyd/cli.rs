@@ -89,7 +89,7 @@ pub(crate) struct Init {
     /// A host name or address at which callers reach the service; may be given several times.
     #[arg(long = "name", value_name = "HOST", default_values = ["localhost", "127.0.0.1"])]
     pub(crate) names: Vec<String>,
-    /// The domain below which callers are named: spiffe://DOMAIN/ROLE/NAME.
+    /// The domain below which callers are named: `spiffe://DOMAIN/ROLE/NAME`.
     #[arg(long, value_name = "DOMAIN", default_value = "firstkey.internal")]
     pub(crate) trust_domain: String,
     /// Where the service will listen.

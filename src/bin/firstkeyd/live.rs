@@ -155,6 +155,7 @@ fn read_master_key(path: &Path) -> anyhow::Result<MasterKey> {
 
 /// Refuses a file with a key that others than its owner may touch. Who reads such a file is its
 /// owner, or root.
+#[allow(clippy::verbose_bit_mask, reason = "modes are read as octal digits")]
 fn refuse_shared(path: &Path) -> anyhow::Result<()> {
     let found = fs::metadata(path).with_context(|| format!("can not read {}", path.display()))?;
     ensure!(
