@@ -176,15 +176,12 @@ impl Healthy {
         let mut took = Vec::new();
         self.runtime.block_on(async {
             let since = clock();
-            while clock().checked_sub(since).unwrap() < time {
+            while clock().saturating_sub(since) < time {
                 let begun = clock();
                 let mac = self.generate().await;
                 let generated = clock();
                 self.verify(mac).await;
-                took.extend([
-                    generated.checked_sub(begun).unwrap(),
-                    clock().checked_sub(generated).unwrap(),
-                ]);
+                took.extend([generated.saturating_sub(begun), clock().saturating_sub(generated)]);
             }
         });
         took.sort_unstable();

@@ -83,7 +83,7 @@ fn series(text: &str) -> BTreeMap<String, BTreeSet<String>> {
             let (name, kind) = rest.split_once(' ').unwrap();
             let published = PUBLISHED.iter().find(|(published, ..)| *published == name);
             assert_eq!(published.map(|(_, kind, _)| *kind), Some(kind), "{name} is not published");
-            metric = name.to_owned();
+            name.clone_into(&mut metric);
         } else if !line.starts_with('#') {
             let (series, _) = line.rsplit_once(' ').unwrap();
             found.entry(metric.clone()).or_default().insert(series.to_owned());

@@ -49,7 +49,6 @@ async fn whatever_is_sent_to_any_rpc_what_is_rejected_changes_nothing() {
     assert!(rejected > ROUNDS * paths.len() / 2, "{rejected} rejected, {read} read");
     service.vault.flush().await.expect("what was counted is written");
     service.vault.verify_chain().await.expect("the chain verifies");
-    println!("{rejected} rejected, {read} answered that only read, over {} rpcs", paths.len());
 }
 
 /// The path of every rpc that has one answer.
@@ -69,8 +68,8 @@ fn reads(path: &str) -> bool {
     let method = path.rsplit('/').next().unwrap_or_default();
     // A request for a certificate is signed anew each time and kept nowhere; a batch tells of each
     // entry that it was refused.
-    const OTHERS: [&str; 2] = ["CreateCertificateRequest", "BatchCreateTerminals"];
-    OTHERS.contains(&method)
+    let others = ["CreateCertificateRequest", "BatchCreateTerminals"];
+    others.contains(&method)
         || ["Get", "List", "Lookup", "Inspect", "Check", "Prove"]
             .iter()
             .any(|word| method.starts_with(word))

@@ -16,7 +16,6 @@ use prost_types::FileDescriptorSet;
 use tonic::client::GrpcService as _;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
 
 use crate::harness::TlsService;
 
@@ -154,7 +153,7 @@ fn whole(status: &Status) -> (Code, String, Vec<u8>) {
 
 /// The reason of a refusal; empty for whatever is none.
 fn reason(status: Option<&Status>) -> String {
-    let info = status.and_then(|status| status.get_details_error_info());
+    let info = status.and_then(tonic_types::StatusExt::get_details_error_info);
     info.map(|info| info.reason).unwrap_or_default()
 }
 

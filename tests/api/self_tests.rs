@@ -11,7 +11,7 @@ use firstkey::server::dev::{self, Pki};
 use firstkey::server::{
     Limits, Listener, Operations, Settings, run_self_tests, self_test_names, serve,
 };
-use firstkey::vault::store::{MemoryStore, Store};
+use firstkey::vault::store::MemoryStore;
 use firstkey::vault::{Gate, Opening, Reason, Vault};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
@@ -42,7 +42,7 @@ impl Gated {
         let (keys, clock) = (development_keys(), TestClock::begin());
         let store = Arc::new(MemoryStore::new());
         let opening = Opening {
-            store: Arc::clone(&store) as Arc<dyn Store>,
+            store: Arc::<MemoryStore>::clone(&store),
             master_key: keys.seal().unwrap(),
             realm: dev::REALM,
             clock: clock.clone(),

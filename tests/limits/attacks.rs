@@ -212,7 +212,7 @@ async fn huge_body(wire: &mut Wire) -> io::Result<bool> {
 
 async fn gzip_bomb(wire: &mut Wire) -> io::Result<bool> {
     wire.greet().await?;
-    let message = [&[1, 0, 0, 0xEA, 0x60][..], &[0x1F; 60_000]].concat();
+    let message = [&[1, 0, 0, 0xEA, 0x60][..], &vec![0x1F; 60_000]].concat();
     for stream in (1..200).step_by(2) {
         let call = call(GENERATE_MAC, Some("gzip"));
         wire.send(&frame(HEADERS, END_HEADERS, stream, &call)).await?;
