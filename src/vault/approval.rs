@@ -762,7 +762,10 @@ mod tests {
     async fn an_approval_is_consumed_with_the_effect_or_not_at_all() {
         let bench = Bench::new().await;
         let (vault, store) = (&bench.vault, &bench.store);
-        let policy = Policy { principals: officers(), ..Policy::none() };
+        let mut principals = officers();
+        let (name, person) = (caller().name().to_owned(), caller().person().to_owned());
+        principals.push(Principal { name, person, ..principal(0, Role::Officer) });
+        let policy = Policy { principals, ..Policy::none() };
         let mut work = bench.begin(Action::SetPolicy).await;
         work.put(&Versioned::absent(policy)).unwrap();
         work.commit().await.unwrap();
