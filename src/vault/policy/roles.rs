@@ -91,6 +91,9 @@ pub const fn callers_of(action: Action) -> &'static [Role] {
         | Action::ProveConsistency
         | Action::ProveInclusion => &[Role::Auditor],
         Action::GetStatus => &[Role::Auditor, Role::Custodian, Role::Officer, Role::Operator],
-        Action::RunSelfTests | Action::StartService | Action::StopService => &[Role::Service],
+        Action::ReloadSettings
+        | Action::RunSelfTests
+        | Action::StartService
+        | Action::StopService => &[Role::Service],
     }
 }
