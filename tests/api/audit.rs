@@ -51,7 +51,7 @@ async fn an_auditor_reads_exports_and_proves_the_log_over_tls() {
     assert_eq!((first.len(), last), (3, 3));
     let stored = service.plain.vault.events_after(0, 3).await.unwrap();
     let stored: Vec<Vec<u8>> = stored.iter().map(Event::encode).collect();
-    assert_eq!(first.iter().map(|event| event.as_bytes()).collect::<Vec<_>>(), stored);
+    assert_eq!(first.iter().map(String::as_bytes).collect::<Vec<_>>(), stored);
     let (about, last) = listed(&auditor, 0, "keys/dev-bdk-aes", 100).await;
     assert!(!about.is_empty());
     assert!(about.iter().all(|event| event.contains("\"resource\":\"keys/dev-bdk-aes\"")));
@@ -178,7 +178,7 @@ async fn open(
     node: &str,
     outside: Option<&Arc<Outside>>,
 ) -> Result<Vault, OpenError> {
-    let witness = outside.map(|outside| -> Arc<dyn Witness> { outside.clone() });
+    let witness = outside.cloned().map(|outside| -> Arc<dyn Witness> { outside });
     Vault::open(Opening {
         store: Arc::new(SqliteStore::open(folder).unwrap()),
         master_key: development_keys().seal().unwrap(),

@@ -310,7 +310,7 @@ impl Service {
 pub(crate) async fn has_begun(vault: &Vault, before: u64) {
     let mut committed = vault.committed();
     let begun = committed.wait_for(|sequence| *sequence > before);
-    tokio::time::timeout(Duration::from_secs(60), begun)
+    tokio::time::timeout(Duration::from_mins(1), begun)
         .await
         .expect("the service begins")
         .expect("the vault is open");

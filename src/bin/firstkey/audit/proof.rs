@@ -55,13 +55,11 @@ pub(super) async fn fetch(what: Prove) -> anyhow::Result<()> {
         }
     };
     let text = serde_json::to_string(&proof)?;
-    match out {
-        Some(out) => write_new(&out, &format!("{text}\n")),
-        None => {
-            print::line(&text);
-            Ok(())
-        }
+    if let Some(out) = out {
+        return write_new(&out, &format!("{text}\n"));
     }
+    print::line(&text);
+    Ok(())
 }
 
 async fn inclusion(client: &Client, sequence: u64) -> anyhow::Result<Proof> {
