@@ -234,6 +234,7 @@ fn what_is_made_serves_those_it_knows_and_nobody_else() {
 async fn a_hangup_reads_certificates_and_the_deny_list_again_and_drops_no_call() {
     let folder = Folder::initialised();
     let made = folder.path("fk");
+    fs::copy(made.join("denied.txt"), made.join("denied.txt.begun")).unwrap();
     let service = Service::start(&folder);
     let who = "terminals/operator-1";
     let client = Client::connect_with(&service.url, &credentials(&made, who)).await.unwrap();
@@ -268,22 +269,74 @@ async fn a_hangup_reads_certificates_and_the_deny_list_again_and_drops_no_call()
     assert_ne!(before, after, "new connections see the new certificate");
     let file = fs::read(made.join("tls/server.crt")).unwrap();
     assert_eq!(after, certificates_from_pem(&file).unwrap()[0]);
-    // What is broken is not taken, neither the one file nor the other.
-    fs::write(made.join("denied.txt"), "spiffe://firstkey.internal/operator/operator-1\n").unwrap();
+    // A deny list that is broken is not taken.
+    fs::write(made.join("denied.txt"), "anna\n").unwrap();
+    service.signal(Signal::HUP);
+    let told = service.hear("not reloaded");
+    assert!(told.contains("line 1 is neither"), "{told}");
+    stop.cancel();
+    calling.await.expect("every call was answered");
+    // One that is not holds on the connection that is open, whatever is wrong with certificates.
+    let list = "spiffe://firstkey.internal/operator/operator-1\n";
+    fs::write(made.join("denied.txt"), list).unwrap();
     fs::write(made.join("tls/server.crt"), "none").unwrap();
     service.signal(Signal::HUP);
     let told = service.hear("not reloaded");
     assert!(told.contains("the service's certificate"), "{told}");
     assert_eq!(shown(&service, &made).await, after);
-    stop.cancel();
-    calling.await.expect("every call was answered");
-    // Mended, the deny list holds on the connection that is open.
-    fs::write(made.join("tls/server.crt"), file).unwrap();
-    service.signal(Signal::HUP);
-    service.hear("reloaded certificates");
     let mut terminals = client.terminals();
     let call = terminals.list_terminals(ListTerminalsRequest::default()).await;
     assert_eq!(Refusal::from(call.err().expect("it is denied")).reason, "CALLER_UNKNOWN");
+    service.hear("what is broken was left");
+    // Mended, certificates are taken too.
+    fs::write(made.join("tls/server.crt"), file).unwrap();
+    service.signal(Signal::HUP);
+    service.hear("reloaded certificates");
+    // An authority that others may write is not.
+    let admin = made.join("authorities/admin.crt");
+    fs::set_permissions(&admin, fs::Permissions::from_mode(0o620)).unwrap();
+    service.signal(Signal::HUP);
+    let told = service.hear("not reloaded");
+    assert!(told.contains("admin.crt may be written by others"), "{told}");
+    service.hear("what is broken was left");
+    reloads_are_audited(&service, &made, list);
+}
+
+/// Looks at the audit log: what was in force at the start and after each of the five reloads.
+fn reloads_are_audited(service: &Service, made: &Path, list: &str) {
+    let list = hexadecimals(list.as_bytes());
+    let begun = hexadecimals(&fs::read(made.join("denied.txt.begun")).unwrap());
+    let authority = fs::read(made.join("authorities/admin.crt")).unwrap();
+    let authority = hexadecimals(&certificates_from_pem(&authority).unwrap()[0]);
+    let log = made.join("events.jsonl");
+    let export = ["audit", "export", "--out", log.to_str().unwrap()];
+    succeed(service, made, Some("admin/auditor-1"), &export);
+    let events = fs::read_to_string(log).unwrap();
+    let events: Vec<Value> =
+        events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = events
+        .iter()
+        .filter(|event| event["action"] == "StartService" || event["action"] == "ReloadSettings")
+        .map(|event| {
+            assert_eq!(event["caller"], "service");
+            assert_eq!(event["detail"]["authorities.admin"], authority.as_str());
+            let text = |name: &str| event["detail"][name].as_str().unwrap_or_default().to_owned();
+            (text("denied"), text("failed"))
+        })
+        .collect();
+    let expected = [
+        (&begun, ""),
+        (&begun, ""),
+        (&begun, "denied"),
+        (&list, "certificates"),
+        (&list, ""),
+        (&list, "certificates"),
+    ];
+    assert_eq!(told, expected.map(|(denied, failed)| (denied.clone(), failed.to_owned())));
+}
+
+fn hexadecimals(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(&firstkey::crypto::digest::sha256(&[bytes]))
 }
 
 /// The certificate that the service shows to whoever connects now.
@@ -307,10 +360,19 @@ async fn shown(service: &Service, folder: &Path) -> Vec<u8> {
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
+/// Lets others touch a file.
+fn widen(made: &Path, file: &str, bits: u32) {
+    fs::set_permissions(made.join(file), fs::Permissions::from_mode(bits)).unwrap();
+}
+
 #[test]
 fn it_does_not_start_with_files_that_do_not_do() {
     type Spoil = fn(&Path);
-    let spoilt: [(&str, Spoil); 9] = [
+    let spoilt: [(&str, Spoil); 13] = [
+        ("firstkeyd.toml may be written by others", |made| widen(made, "firstkeyd.toml", 0o620)),
+        ("policy.toml may be written by others", |made| widen(made, "policy.toml", 0o602)),
+        ("denied.txt may be written by others", |made| widen(made, "denied.txt", 0o666)),
+        ("data.crt may be written by others", |made| widen(made, "authorities/data.crt", 0o664)),
         ("may be read by others", |made| {
             let private = fs::Permissions::from_mode(0o640);
             fs::set_permissions(made.join("tls/server.key"), private).unwrap();

@@ -259,14 +259,18 @@ async fn sqlite_closes_its_folder_to_others() {
 }
 
 #[tokio::test]
-async fn sqlite_refuses_a_newer_schema() {
-    let folder = Folder::new();
-    drop(SqliteStore::open(&folder.0).unwrap());
-    let file = rusqlite::Connection::open(folder.0.join("firstkey.sqlite3")).unwrap();
-    file.execute("UPDATE schema SET version = 3", []).unwrap();
-    drop(file);
-    let refused = SqliteStore::open(&folder.0).err();
-    assert_eq!(refused, Some(StoreError::SchemaTooNew { found: 3, known: 2 }));
+async fn sqlite_refuses_the_store_of_another_release_and_says_which() {
+    for (found, refusal) in [
+        (1, StoreError::SchemaTooOld { found: 1, known: 2 }),
+        (3, StoreError::SchemaTooNew { found: 3, known: 2 }),
+    ] {
+        let folder = Folder::new();
+        drop(SqliteStore::open(&folder.0).unwrap());
+        let file = rusqlite::Connection::open(folder.0.join("firstkey.sqlite3")).unwrap();
+        file.execute("UPDATE schema SET version = ?1", [found]).unwrap();
+        drop(file);
+        assert_eq!(SqliteStore::open(&folder.0).err(), Some(refusal));
+    }
 }
 
 #[tokio::test]

@@ -5,14 +5,26 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::peer::Identity;
 use crate::crypto::certificate::is_uri_name;
+use crate::crypto::digest::sha256;
 
 /// Who is shut out, asked at each call; it can change at any time.
 #[derive(Clone, Debug, Default)]
-pub struct DenyList(Arc<RwLock<BTreeSet<String>>>);
+pub struct DenyList(Arc<RwLock<Denied>>);
 
 /// What a deny list holds, read from text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Denied(BTreeSet<String>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    entries: BTreeSet<String>,
+    /// SHA-256 of the text.
+    digest: [u8; 32],
+}
+
+impl Default for Denied {
+    /// Nobody, as an empty text has it.
+    fn default() -> Self {
+        Self { entries: BTreeSet::new(), digest: sha256(&[]) }
+    }
+}
 
 /// A line of a deny list that says nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,9 +35,12 @@ impl Denied {
     /// Reads a list: on each line the SHA-256 fingerprint of a certificate in hexadecimals, with or
     /// without colons, or a URI name. `#` begins a comment.
     ///
+    /// A fingerprint shuts out the certificate and its twins: an ECDSA signature can be written in
+    /// two ways, and whoever has a certificate can change the one into the other.
+    ///
     /// A line that is neither makes the whole list invalid: whom it meant would not be shut out.
     pub fn parse(text: &str) -> Result<Self, DeniedInvalid> {
-        let mut denied = BTreeSet::new();
+        let mut entries = BTreeSet::new();
         for (index, line) in text.lines().enumerate() {
             let entry = line.split('#').next().unwrap_or_default().trim();
             if entry.is_empty() {
@@ -35,32 +50,42 @@ impl Denied {
             let is_fingerprint =
                 digits.len() == 64 && digits.bytes().all(|octet| octet.is_ascii_hexdigit());
             if is_fingerprint {
-                denied.insert(digits);
+                entries.insert(digits);
             } else if is_uri_name(entry) {
-                denied.insert(entry.to_owned());
+                entries.insert(entry.to_owned());
             } else {
                 return Err(DeniedInvalid(index + 1));
             }
         }
-        Ok(Self(denied))
+        Ok(Self { entries, digest: sha256(&[text.as_bytes()]) })
     }
 }
 
 impl DenyList {
     /// Puts another list in force, from the next call on.
     pub fn replace(&self, denied: Denied) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = denied.0;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = denied;
+    }
+
+    /// SHA-256 of the text of the list in force.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).digest
     }
 
     /// Whether a caller is shut out, by its certificate or by its name.
     pub(super) fn holds(&self, identity: &Identity) -> bool {
         let denied = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        denied.contains(&identity.fingerprint) || denied.contains(&identity.name)
+        let mut known_as = identity.twins.iter().chain([&identity.fingerprint, &identity.name]);
+        known_as.any(|one| denied.entries.contains(one))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::believed::Believed;
     use super::*;
 
     #[test]
@@ -76,7 +101,9 @@ mod tests {
             name: name.to_owned(),
             fingerprint: fingerprint.to_owned(),
             not_after: 0,
-            planes: Vec::new(),
+            twins: vec!["ef".repeat(32)],
+            planes: BTreeMap::new(),
+            believed: Believed::default(),
         };
         let anna = identity("spiffe://example.test/officer/anna", "cd");
         assert!(!list.holds(&anna));
@@ -84,7 +111,11 @@ mod tests {
         assert!(list.holds(&anna));
         assert!(list.holds(&identity("spiffe://example.test/officer/bert", &fingerprint)));
         assert!(!list.holds(&identity("spiffe://example.test/officer/bert", "cd")));
+        list.replace(Denied::parse(&"EF".repeat(32)).unwrap());
+        assert!(list.holds(&anna), "by a twin");
+        assert_eq!(list.digest(), sha256(&["EF".repeat(32).as_bytes()]));
         list.replace(Denied::default());
+        assert_eq!(list.digest(), sha256(&[]));
         assert!(!list.holds(&anna));
         assert_eq!(Denied::parse("urn:a\nanna\n"), Err(DeniedInvalid(2)));
         assert_eq!(Denied::parse("abcd"), Err(DeniedInvalid(1)));

@@ -4,6 +4,7 @@ mod activation;
 mod admit;
 mod approval;
 mod audit;
+mod believed;
 mod bounds;
 pub mod client;
 mod convert;
@@ -34,6 +35,7 @@ use tonic::service::Routes;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 pub use self::admit::{Admission, Door, Trust};
+pub use self::believed::{AuthorityKeys, Believed};
 pub use self::denied::{Denied, DeniedInvalid, DenyList};
 pub use self::metrics::{Metrics, Stopwatch};
 pub use self::pace::{CallLimits, source_of};

@@ -1,9 +1,11 @@
 //! The other end of a connection, as the listener learnt of it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
+use super::believed::Believed;
 use super::denied::DenyList;
 use crate::vault::{Caller, UnixMillis, Vault};
 
@@ -63,16 +65,21 @@ pub struct Peer {
 }
 
 /// What a verified client certificate says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Identity {
     /// Its one URI name (RFC 5280, 4.2.1.6).
     pub name: String,
     /// SHA-256 of the certificate in DER, in lower case hexadecimals.
     pub fingerprint: String,
+    /// The fingerprints of the certificates that can be made of it without its authority, and mean
+    /// the same.
+    pub twins: Vec<String>,
     /// The last second of its validity, in Unix time.
     pub not_after: u64,
-    /// The planes whose authority certified it.
-    pub planes: Vec<Plane>,
+    /// The planes whose authority certified it, with the SHA-256 of that authority's key.
+    pub planes: BTreeMap<Plane, [u8; 32]>,
+    /// The authorities in force where it came in.
+    pub believed: Believed,
 }
 
 impl Identity {
@@ -81,7 +88,15 @@ impl Identity {
         if UnixMillis(self.not_after.saturating_mul(1_000)) < vault.now() {
             return Some("expired");
         }
-        denied.holds(self).then_some("denied")
+        if denied.holds(self) {
+            return Some("denied");
+        }
+        (!self.is_believed()).then_some("authority")
+    }
+
+    /// Whether whoever certified it is an authority still.
+    fn is_believed(&self) -> bool {
+        self.planes.iter().all(|(plane, authority)| self.believed.holds(*plane, *authority))
     }
 }
 
@@ -94,8 +109,10 @@ pub(super) struct Shut {
 impl Peer {
     /// Whether its certificate opens a plane, whatever the policy says of its name.
     pub(super) fn is_of(&self, plane: Plane, denied: &DenyList) -> bool {
-        let certified =
-            |identity: &Arc<Identity>| identity.planes.contains(&plane) && !denied.holds(identity);
+        let certified = |identity: &Arc<Identity>| {
+            let is_of = identity.planes.contains_key(&plane);
+            is_of && identity.is_believed() && !denied.holds(identity)
+        };
         self.planes.contains(&plane) && self.identity.as_ref().is_some_and(certified)
     }
 
@@ -128,6 +145,10 @@ impl Peer {
         let machine = principal.person.is_empty();
         let person = if machine { &principal.name } else { &principal.person };
         let caller = Caller::new(&identity.name, person, principal.role, &identity.fingerprint);
-        if carried && identity.planes.contains(&plane) { Ok(caller) } else { shut(caller, "plane") }
+        if carried && identity.planes.contains_key(&plane) {
+            Ok(caller)
+        } else {
+            shut(caller, "plane")
+        }
     }
 }

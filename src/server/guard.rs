@@ -26,6 +26,8 @@ pub(super) struct Guarded<S> {
     waited: Waited,
     limits: Waited,
     frames_per_second: u32,
+    /// How many frames are read in the second that goes on.
+    frames_now: u32,
     /// How many of its calls were too many, in the second that goes on.
     refused: Arc<AtomicU32>,
     /// It has had its turn: others come first before it goes on.
@@ -39,11 +41,16 @@ pub(super) struct Guarded<S> {
 ///
 /// What is read is worked off in one go, and the smallest frames have nine octets: with more, one
 /// that is full of them would keep a thread of the service to itself.
-const TURN_LEN_BYTES: usize = 2 * 1024;
+const TURN_LEN_BYTES: usize = 512;
 
-/// How many calls that are too many are refused in a second. Even a refusal costs something: who
-/// goes on after so many of them is not heard before the next second.
-const REFUSED_PER_SECOND: u32 = 10;
+/// How many frames a call takes, about.
+///
+/// Even a refusal costs something. So whose calls were too many is read less in the next second: by
+/// as many frames as those calls took, so that what remains is what is served.
+const FRAMES_PER_CALL: u32 = 3;
+
+/// How many frames of a connection are read in any second: it learns that it may come back.
+const FRAMES_MIN: u32 = 16;
 
 /// Seconds that went by.
 #[derive(Debug, Default)]
@@ -80,6 +87,7 @@ impl<S> Guarded<S> {
             waited: Waited::default(),
             limits,
             frames_per_second,
+            frames_now: frames_per_second,
             refused,
             had_turn: false,
             cut: None,
@@ -90,8 +98,15 @@ impl<S> Guarded<S> {
     /// Lets the seconds go by, and cuts the connection when one was too many.
     fn poll_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         while self.cut.is_none() && self.seconds.poll_tick(context).is_ready() {
+            let refused = self.refused.swap(0, Ordering::Relaxed);
+            self.frames_now = if refused == 0 {
+                self.frames_per_second
+            } else {
+                let served = self.meter.this_second();
+                let served = served.saturating_sub(refused.saturating_mul(FRAMES_PER_CALL));
+                served.max(FRAMES_MIN)
+            };
             self.meter.tick();
-            self.refused.store(0, Ordering::Relaxed);
             let (waited, max) = (&mut self.waited, &self.limits);
             waited.age = waited.age.saturating_add(1);
             waited.idle = waited.idle.saturating_add(1);
@@ -131,8 +146,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let is_refused = this.refused.load(Ordering::Relaxed) >= REFUSED_PER_SECOND;
-        if is_refused || this.meter.this_second() >= this.frames_per_second {
+        if this.meter.this_second() >= this.frames_now {
             // The next second wakes it. What comes meanwhile waits at the other end.
             return Poll::Pending;
         }

@@ -55,9 +55,12 @@ impl Listener {
         })
     }
 
-    /// Whether callers show certificates.
-    pub(super) const fn is_tls(&self) -> bool {
-        matches!(self.way, Way::Tls(_))
+    /// What callers show their certificates to; none where they show none.
+    pub(super) const fn asks(&self) -> Option<&Arc<Tls>> {
+        match &self.way {
+            Way::Plain => None,
+            Way::Tls(tls) => Some(tls),
+        }
     }
 
     /// Serves every plane to whoever connects, in plain text; refused but on loopback.

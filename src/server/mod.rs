@@ -17,6 +17,7 @@ mod self_test;
 pub mod simulation;
 mod tls;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::vault::{self, Gate};
 use self::health::Examiner;
 use self::operations::Answers;
 
+pub use self::life::tell_reload;
 use self::limits::Crowd;
 pub use self::limits::{ConnectionLimits, Limits};
 pub use self::listen::Listener;
@@ -113,7 +115,7 @@ pub async fn serve(
     let draining = CancellationToken::new();
     let (reporter, health) = tonic_health::server::health_reporter();
     let operations = settings.operations;
-    let parts = begin(&gate, &settings.listeners, &operations).await?;
+    let parts = begin(&gate, &settings.listeners, &settings.trust, &operations).await?;
     let streaming = parts.ending.clone();
     let metrics = Arc::clone(&parts.metrics);
     let mut examiner = Examiner {
@@ -176,17 +178,24 @@ pub async fn serve(
 async fn begin(
     gate: &Arc<Gate>,
     listeners: &[Listener],
+    trust: &Trust,
     operations: &Operations,
 ) -> Result<Parts, ServeError> {
     let vault = gate.enter()?;
-    self_test::tell_start(&vault, operations.program_digest).await?;
+    let believed = match trust {
+        Trust::Certificates(denied) => {
+            life::in_force(denied, listeners.iter().filter_map(Listener::asks))
+        }
+        Trust::ForDevOnly(_) => BTreeMap::new(),
+    };
+    self_test::tell_start(&vault, operations.program_digest, believed).await?;
     let standing = Arc::new(Standing::new(Facts {
         program_digest: operations.program_digest,
         realm: vault.realm(),
         node: vault.node().to_owned(),
         start: vault.now(),
         master_key_page: vault.master_key_page(),
-        callers_certified: listeners.iter().all(Listener::is_tls),
+        callers_certified: listeners.iter().all(|listener| listener.asks().is_some()),
     }));
     let metrics = Metrics::new(Arc::clone(gate), Arc::clone(&standing), operations.stopwatch);
     // Streams end with the service, and when nothing is served any more.

@@ -1,6 +1,7 @@
 //! Known answers before the first answer, and again every day: every primitive, and every piece
 //! built upon them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,11 +72,12 @@ pub(super) async fn close(gate: &Gate, algorithm: &'static str) {
     }
 }
 
-/// Writes into the audit log that the service starts, which program it is, and that the self-tests
-/// passed.
+/// Writes into the audit log that the service starts, which program it is, that the self-tests
+/// passed, and more of how it starts: whom it believes.
 pub(super) async fn tell_start(
     vault: &Vault,
     program_digest: Option<[u8; 32]>,
+    more: BTreeMap<String, String>,
 ) -> Result<(), vault::Error> {
     let mut work = vault.begin(&Caller::service(), Action::StartService, "").await?;
     work.detail("version", env!("CARGO_PKG_VERSION"));
@@ -83,6 +85,9 @@ pub(super) async fn tell_start(
     work.detail("self_tests", "passed");
     if let Some(digest) = program_digest {
         work.detail("program", data_encoding::HEXLOWER.encode(&digest));
+    }
+    for (name, value) in more {
+        work.detail(name, value);
     }
     work.commit().await.map(|_| ())
 }

@@ -21,9 +21,10 @@ use rustls::{
 use zeroize::Zeroizing;
 
 use crate::crypto::certificate::{
-    self, CertificateInvalid, Chain, certificates_from_pem, inspect_authority, key_from_pem,
+    self, AuthorityCertificate, CertificateInvalid, Chain, certificates_from_pem,
+    inspect_authority, key_from_pem,
 };
-use crate::grpc::{Identity, Plane};
+use crate::grpc::{AuthorityKeys, Believed, Identity, Plane};
 use crate::vault::Clock;
 
 /// What TLS is made of, as the files hold it: PEM.
@@ -56,12 +57,14 @@ pub enum TlsError {
     NoPlane,
 }
 
-/// The TLS of one listener. What it is made of can change while connections are open: those that
-/// are stay as they are, the next ones get the new.
+/// The TLS of one listener. What it is made of can change while connections are open: they stay
+/// enciphered as they are, the next ones get the new. Whom an authority certified that is not in
+/// force any more is shut out of open connections, too.
 pub struct Tls {
     planes: Vec<Plane>,
     clock: Arc<dyn Clock>,
     current: RwLock<Arc<Current>>,
+    believed: Believed,
 }
 
 /// What new connections get.
@@ -79,15 +82,20 @@ impl Tls {
         material: &Material,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, TlsError> {
-        let current = Current::make(&planes, material, &clock)?;
-        Ok(Self { planes, clock, current: RwLock::new(Arc::new(current)) })
+        let believed = Believed::default();
+        let current = Current::make(&planes, material, &clock, &believed)?;
+        believed.replace(current.authorities.keys());
+        Ok(Self { planes, clock, current: RwLock::new(Arc::new(current)), believed })
     }
 
     /// Puts other certificates in force on several listeners: on all of them, or on none.
     pub fn replace(listeners: &[Arc<Self>], material: &Material) -> Result<(), TlsError> {
-        let make = |tls: &Arc<Self>| Current::make(&tls.planes, material, &tls.clock);
+        let make =
+            |tls: &Arc<Self>| Current::make(&tls.planes, material, &tls.clock, &tls.believed);
         let all: Vec<Current> = listeners.iter().map(make).collect::<Result<_, _>>()?;
         for (tls, current) in listeners.iter().zip(all) {
+            // First, so that nobody comes in by an authority of which no call would hold.
+            tls.believed.replace(current.authorities.keys());
             *tls.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(current);
         }
         Ok(())
@@ -101,6 +109,12 @@ impl Tls {
     /// The last second in which the service's certificate is valid, in Unix time.
     pub(super) fn expiry(&self) -> u64 {
         self.current.read().unwrap_or_else(PoisonError::into_inner).expiry
+    }
+
+    /// The authorities in force: for each its plane and the SHA-256 of its certificate.
+    pub(super) fn authorities(&self) -> AuthorityKeys {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.authorities.each().map(|(plane, one)| (plane, one.seen.fingerprint)).collect()
     }
 
     /// What a new connection begins with; the same must judge its certificates.
@@ -127,7 +141,7 @@ impl Handshake {
         &self,
         certificates: &[CertificateDer<'_>],
     ) -> Result<Identity, CertificateInvalid> {
-        self.authorities.identify(certificates, self.clock.now().seconds())
+        self.authorities.identify(&chain_of(certificates)?, self.clock.now().seconds())
     }
 }
 
@@ -136,9 +150,10 @@ impl Current {
         planes: &[Plane],
         material: &Material,
         clock: &Arc<dyn Clock>,
+        believed: &Believed,
     ) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
-        let authorities = Arc::new(Authorities::read(planes, &material.authorities)?);
+        let authorities = Arc::new(Authorities::read(planes, &material.authorities, believed)?);
         let key = certified_key(material, &provider)?;
         let builder = ServerConfig::builder_with_details(
             Arc::clone(&provider),
@@ -172,12 +187,26 @@ fn certified_key(material: &Material, provider: &CryptoProvider) -> Result<Certi
     CertifiedKey::from_der(chain, key.into(), provider).map_err(|error| invalid(&error))
 }
 
-/// The authorities of each plane, in DER.
-struct Authorities(BTreeMap<Plane, Vec<Vec<u8>>>);
+/// The authorities of each plane.
+struct Authorities {
+    planes: BTreeMap<Plane, Vec<Authority>>,
+    /// Those in force, at any time: what came in by these may be older.
+    believed: Believed,
+}
+
+/// The certificate of an authority.
+struct Authority {
+    der: Vec<u8>,
+    seen: AuthorityCertificate,
+}
 
 impl Authorities {
     /// Reads the authorities of the planes that a listener carries, and looks at those of all.
-    fn read(planes: &[Plane], texts: &BTreeMap<Plane, Vec<u8>>) -> Result<Self, TlsError> {
+    fn read(
+        planes: &[Plane],
+        texts: &BTreeMap<Plane, Vec<u8>>,
+        believed: &Believed,
+    ) -> Result<Self, TlsError> {
         if planes.is_empty() {
             return Err(TlsError::NoPlane);
         }
@@ -186,16 +215,18 @@ impl Authorities {
         for (&plane, text) in texts {
             let certificates =
                 certificates_from_pem(text).map_err(|_| TlsError::Authority(plane))?;
-            for der in &certificates {
-                let seen = inspect_authority(der).map_err(|_| TlsError::Authority(plane))?;
+            let mut all = Vec::new();
+            for der in certificates {
+                let seen = inspect_authority(&der).map_err(|_| TlsError::Authority(plane))?;
                 match keys.insert(seen.key_fingerprint, plane) {
                     Some(other) if other != plane => {
                         return Err(TlsError::AuthorityShared(other, plane));
                     }
                     Some(_) | None => {}
                 }
+                all.push(Authority { der, seen });
             }
-            authorities.insert(plane, certificates);
+            authorities.insert(plane, all);
         }
         let unguarded =
             |plane: &&Plane| **plane != Plane::Activation && !authorities.contains_key(*plane);
@@ -203,28 +234,36 @@ impl Authorities {
             return Err(TlsError::AuthorityMissing(plane));
         }
         authorities.retain(|plane, _| planes.contains(plane));
-        Ok(Self(authorities))
+        Ok(Self { planes: authorities, believed: believed.clone() })
+    }
+
+    fn each(&self) -> impl Iterator<Item = (Plane, &Authority)> {
+        self.planes.iter().flat_map(|(plane, all)| all.iter().map(move |one| (*plane, one)))
+    }
+
+    /// For each its plane and the SHA-256 of its key.
+    fn keys(&self) -> AuthorityKeys {
+        self.each().map(|(plane, one)| (plane, one.seen.key_fingerprint)).collect()
     }
 
     /// Finds the planes whose authorities certify the leaf; there is one at least.
-    fn identify(
-        &self,
-        certificates: &[CertificateDer<'_>],
-        at: u64,
-    ) -> Result<Identity, CertificateInvalid> {
-        let chain = Chain::parse(certificates.iter().map(|der| der.to_vec()).collect())?;
+    fn identify(&self, chain: &Chain, at: u64) -> Result<Identity, CertificateInvalid> {
+        let in_hexadecimals = |digest: &[u8; 32]| data_encoding::HEXLOWER.encode(digest);
         let mut found: Option<Identity> = None;
         let mut refused = CertificateInvalid::Path;
-        for (&plane, anchors) in &self.0 {
-            match certificate::verify_client(&chain, anchors, at) {
+        for (&plane, authorities) in &self.planes {
+            let anchors: Vec<_> = authorities.iter().map(|one| one.der.clone()).collect();
+            match certificate::verify_client(chain, &anchors, at) {
                 Ok(client) => {
                     let identity = found.get_or_insert_with(|| Identity {
                         name: client.name,
-                        fingerprint: data_encoding::HEXLOWER.encode(&client.fingerprint),
+                        fingerprint: in_hexadecimals(&client.fingerprint),
+                        twins: client.twins.iter().map(in_hexadecimals).collect(),
                         not_after: client.not_after,
-                        planes: Vec::new(),
+                        planes: BTreeMap::new(),
+                        believed: self.believed.clone(),
                     });
-                    identity.planes.push(plane);
+                    identity.planes.insert(plane, client.authority);
                 }
                 // That one authority does not know it says less than what another found wrong.
                 Err(CertificateInvalid::Path) => {}
@@ -236,10 +275,20 @@ impl Authorities {
 
     fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
-        let all = self.0.values().flatten();
-        roots.add_parsable_certificates(all.map(|der| CertificateDer::from(der.as_slice())));
+        let all = self.each().map(|(_, one)| CertificateDer::from(one.der.as_slice()));
+        roots.add_parsable_certificates(all);
         roots
     }
+}
+
+/// What a client shows: bounded before anything else is done with it.
+fn chain_of(certificates: &[CertificateDer<'_>]) -> Result<Chain, CertificateInvalid> {
+    Chain::parse(certificates.iter().map(|der| der.to_vec()).collect())
+}
+
+/// A refusal in the handshake.
+fn refused(error: CertificateInvalid) -> rustls::Error {
+    CertificateError::Other(rustls::OtherError(Arc::new(error))).into()
 }
 
 /// Judges the certificate that a client shows, in the handshake.
@@ -283,16 +332,13 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.inner.verify_client_cert(end_entity, intermediates, now)?;
         let certificates: Vec<_> =
             std::iter::once(end_entity).chain(intermediates).cloned().collect();
-        match self.authorities.identify(&certificates, now.as_secs()) {
-            Ok(_) => Ok(ClientCertVerified::assertion()),
-            Err(error) => {
-                let error = Arc::new(error);
-                Err(CertificateError::Other(rustls::OtherError(error)).into())
-            }
-        }
+        // Searching a path costs the more, the more certificates there are.
+        let chain = chain_of(&certificates).map_err(refused)?;
+        self.inner.verify_client_cert(end_entity, intermediates, now)?;
+        self.authorities.identify(&chain, now.as_secs()).map_err(refused)?;
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -320,7 +366,7 @@ impl ClientCertVerifier for ClientVerifier {
 
 impl fmt::Debug for Authorities {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_set().entries(self.0.keys()).finish()
+        formatter.debug_set().entries(self.planes.keys()).finish()
     }
 }
 
@@ -336,5 +382,42 @@ impl rustls::time_provider::TimeProvider for HandedIn {
 impl fmt::Debug for HandedIn {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("HandedIn")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::access::Access;
+    use super::*;
+    use crate::crypto::certificate::authority::Validity;
+
+    const NOON: u64 = 1_800_000_000;
+
+    #[test]
+    fn what_a_client_shows_is_bounded_before_it_is_looked_at() {
+        let validity = Validity { not_before: NOON - 100, not_after: NOON + 100 };
+        let access = Access::generate("TEST", validity).unwrap();
+        let root = access.planes[&Plane::Admin].root_der().to_vec();
+        let text = certificate::certificate_to_pem(&root).into_bytes();
+        let texts = BTreeMap::from([(Plane::Admin, text)]);
+        let read = Authorities::read(&[Plane::Admin], &texts, &Believed::default());
+        let provider = Arc::new(ring::default_provider());
+        let verifier = ClientVerifier::new(&[Plane::Admin], &Arc::new(read.unwrap()), provider);
+        let verifier = verifier.unwrap();
+        let issued = access.issue_client(Plane::Admin, "urn:a", validity).unwrap();
+        let leaf = certificates_from_pem(issued.certificate.as_bytes()).unwrap().remove(0);
+        let told = |leaf: &[u8], others: Vec<Vec<u8>>| {
+            let others: Vec<_> = others.into_iter().map(CertificateDer::from).collect();
+            let now = UnixTime::since_unix_epoch(Duration::from_secs(NOON));
+            let judged = verifier.verify_client_cert(&CertificateDer::from(leaf), &others, now);
+            judged.map(|_| ()).map_err(|error| format!("{error:?}"))
+        };
+        assert_eq!(told(&leaf, vec![root.clone(); 3]), Ok(()));
+        // These are no certificates: looked at first, they would be refused as such.
+        let bounds = Err(format!("{:?}", refused(CertificateInvalid::Form)));
+        assert_eq!(told(&[0], vec![vec![0]; 4]), bounds);
+        assert_eq!(told(&[0; 4097], Vec::new()), bounds);
+        assert_eq!(told(&leaf, vec![vec![0; 4097]]), bounds);
+        assert_ne!(told(&[0], Vec::new()), bounds);
     }
 }

@@ -281,6 +281,8 @@ actions! {
     Reject,
     /// A terminal that was held is released.
     ReleaseTerminal,
+    /// The service reads again whom it believes and whom it shuts out.
+    ReloadSettings,
     /// A terminal reports a step or a fault.
     ReportStep,
     /// A suspended terminal resumes.

@@ -35,10 +35,14 @@ impl Machine {
         Self { folder, url: service.url().to_owned() }
     }
 
-    /// Runs the tool, and types this.
+    /// Runs `firstkey approval`, and types this.
     async fn run(&self, arguments: &[&str], typed: &str) -> Output {
+        self.tool(&[&["approval"], arguments].concat(), typed).await
+    }
+
+    async fn tool(&self, arguments: &[&str], typed: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_firstkey"));
-        command.args(["approval"]).args(arguments).args(["--server", &self.url]);
+        command.args(arguments).args(["--server", &self.url]);
         for file in ["ca", "cert", "key"] {
             command.arg(format!("--{file}")).arg(self.folder.path().join(file));
         }
@@ -132,5 +136,32 @@ async fn an_officer_looks_compares_the_digest_and_approves() {
     let nobody = two.run(&["show", "nobody"], "").await;
     assert_eq!(nobody.status.code(), Some(4));
     drop(one);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_waits_is_approved_and_set_by_the_same_command() {
+    let service = live(1, Vec::new()).await;
+    let (one, two) = (Machine::of(&service, 1), Machine::of(&service, 2));
+    let before = text(&one.tool(&["policy", "get", "--toml"], "").await.stdout);
+    assert!(before.contains("approval_seconds = 86400"), "{before}");
+    let file = one.folder.path().join("policy.toml");
+    let after = before.replace("approval_seconds = 86400", "approval_seconds = 600");
+    std::fs::write(&file, after).expect("a file");
+    let set = ["policy", "set", file.to_str().unwrap()];
+    let waits = one.tool(&set, "").await;
+    assert_eq!(waits.status.code(), Some(7), "{}", text(&waits.stderr));
+    let told = text(&waits.stderr);
+    let next = told.lines().find(|line| line.starts_with("next: ")).expect("what to do next");
+    let command = next.split('`').nth(1).unwrap().trim_start_matches("firstkey approval ");
+    let command: Vec<&str> = command.split(' ').collect();
+    let shown = two.json(&["show", command[1]]).await;
+    let digest = shown["request_digest"].as_str().unwrap();
+    let approved = two.run(&command, digest).await;
+    assert_eq!(approved.status.code(), Some(0), "{}", text(&approved.stderr));
+    let set = one.tool(&set, "").await;
+    assert_eq!(set.status.code(), Some(0), "{}", text(&set.stderr));
+    let now = text(&two.tool(&["policy", "get", "--toml"], "").await.stdout);
+    assert!(now.contains("approval_seconds = 600"), "{now}");
     service.stop().await;
 }

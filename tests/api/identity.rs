@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use data_encoding::HEXUPPER;
+use data_encoding::{HEXLOWER, HEXUPPER};
 use firstkey::agreement::Suite;
 use firstkey::crypto::certificate::authority::Authority;
 use firstkey::crypto::certificate::{certificate_to_pem, certificates_from_pem};
@@ -346,6 +346,112 @@ async fn who_is_denied_is_shut_out_of_open_connections() {
     assert_eq!(ask(&with_lost).await, "OK");
 }
 
+/// The certificate that its holder makes of it without the authority: of an ECDSA signature (r, s)
+/// also (r, n - s) verifies (FIPS 186-5, 6.4.2).
+fn twisted(issued: &Issued) -> Issued {
+    const ORDER: &str = "FFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551";
+    let der = certificates_from_pem(issued.certificate.as_bytes()).unwrap().remove(0);
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
+    let signature = parsed.signature_value.data.as_ref();
+    // SEQUENCE { INTEGER r, INTEGER s }, both of some 32 octets.
+    let s_at = 4 + usize::from(signature[3]) + 2;
+    let mut rest = HEXUPPER.decode(ORDER.as_bytes()).unwrap();
+    let mut borrow = 0;
+    for (index, octet) in signature[s_at..].iter().rev().enumerate().take(32) {
+        let place = 31 - index;
+        let difference = i16::from(rest[place]) - i16::from(*octet) - borrow;
+        borrow = i16::from(difference < 0);
+        rest[place] = u8::try_from(difference.rem_euclid(256)).unwrap();
+    }
+    // A shorter s than 32 octets comes once in some hundred times, and once in some hundred times
+    // n - s does: then another certificate is twisted.
+    let sign: &[u8] = if rest[0] < 0x80 { &[] } else { &[0] };
+    let s = [sign, &rest].concat();
+    let len = |octets: &[u8]| u8::try_from(octets.len()).unwrap();
+    let pair = [&signature[2..s_at - 1], &[len(&s)], &s].concat();
+    let pair = [&[0, 0x30, len(&pair)], pair.as_slice()].concat();
+    let signed = &der[4..der.len() - signature.len() - 3];
+    let content = [signed, &[0x03, len(&pair)], &pair].concat();
+    let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+    let der = [&[0x30, 0x82], length.as_slice(), &content].concat();
+    Issued { certificate: certificate_to_pem(&der), key: issued.key.clone() }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_denied_is_denied_however_its_signature_is_written() {
+    let service = TlsService::start().await;
+    // One whose twin is in DER too: both forms of s without a zero in front.
+    let (lost, twin) = loop {
+        let lost = service.issue(OFFICER, Plane::Admin);
+        let twin = twisted(&lost);
+        if called(&service, Some(&twin)).await == "OK" {
+            break (lost, twin);
+        }
+    };
+    assert_ne!(fingerprint(&lost), fingerprint(&twin), "to all who look, another certificate");
+    for (denied, shown) in [(&lost, &lost), (&lost, &twin), (&twin, &lost), (&twin, &twin)] {
+        service.denied.replace(Denied::parse(&fingerprint(denied)).unwrap());
+        assert_eq!(called(&service, Some(shown)).await, "CALLER_UNKNOWN");
+        let event = last_event(&service).await;
+        assert_eq!(event.detail["rule"], "denied");
+        assert_eq!(event.certificate, fingerprint(shown).to_lowercase());
+    }
+    let new = service.issue(OFFICER, Plane::Admin);
+    assert_eq!(called(&service, Some(&new)).await, "OK");
+}
+
+#[tokio::test]
+async fn whom_an_authority_certified_goes_with_it_from_open_connections_and_streams() {
+    let service = TlsService::start().await;
+    let backend = service.client("backend-1", Plane::Terminals).await;
+    let officer = service.client("officer-1", Plane::Admin).await;
+    let watch = WatchTerminalsRequest::default();
+    let mut stream = answer(backend.terminals().watch_terminals(watch).await);
+    service.plain.register("till-1", Suite::P256Aes128).await;
+    assert_eq!(stream.message().await.unwrap().unwrap().terminal, "terminals/till-1");
+    let other = Access::generate("OTHER", DECADES).unwrap();
+    let kept = material(&service.access);
+    let new = material(&other).authorities.remove(&Plane::Terminals).unwrap();
+    let old = &kept.authorities[&Plane::Terminals];
+    // Another beside the old changes nothing for who is there.
+    let mut wider = material(&service.access);
+    wider.authorities.insert(Plane::Terminals, [old.as_slice(), &new].concat());
+    Tls::replace(&service.tls, &wider).unwrap();
+    answer(backend.terminals().list_terminals(terminals()).await);
+    // Nor does what is not taken.
+    let mut broken = material(&other);
+    broken.key.clear();
+    assert!(Tls::replace(&service.tls, &broken).is_err());
+    answer(backend.terminals().list_terminals(terminals()).await);
+    // The old one is believed no more.
+    let mut narrower = material(&service.access);
+    narrower.authorities.insert(Plane::Terminals, new);
+    Tls::replace(&service.tls, &narrower).unwrap();
+    let over = refusal(backend.terminals().list_terminals(terminals()).await);
+    assert_eq!((over.code, over.reason.as_str()), (Code::Unauthenticated, "CALLER_UNKNOWN"));
+    let event = last_event(&service).await;
+    assert_eq!((event.role.as_str(), event.detail["rule"].as_str()), ("stranger", "authority"));
+    service.plain.register("till-2", Suite::P256Aes128).await;
+    let ended = stream.message().await.err().expect("it ends");
+    assert_eq!(Refusal::from(ended).reason, "CALLER_UNKNOWN");
+    answer(officer.keys().get_key(key()).await);
+    // Believed again, its callers come in again.
+    Tls::replace(&service.tls, &kept).unwrap();
+    answer(backend.terminals().list_terminals(terminals()).await);
+}
+
+#[tokio::test]
+async fn the_log_is_told_at_the_start_who_is_believed() {
+    let service = TlsService::start().await;
+    let events = service.plain.vault.events_after(0, 1_000).await.unwrap();
+    let started = events.iter().rev().find(|event| event.action == "StartService").unwrap();
+    assert_eq!(started.detail["denied"], HEXLOWER.encode(&sha256(&[])));
+    for (plane, authority) in &service.access.planes {
+        let told = &started.detail[&format!("authorities.{}", plane.as_str())];
+        assert_eq!(*told, HEXLOWER.encode(&sha256(&[authority.root_der()])));
+    }
+}
+
 #[tokio::test]
 async fn who_is_denied_is_told_nothing_more_by_an_open_stream() {
     let service = TlsService::start().await;
@@ -505,12 +611,13 @@ async fn certificates_change_under_load_and_no_call_or_stream_is_dropped() {
     assert_eq!(seen.len(), 11, "each new connection sees the certificate of its time");
     stop.cancel();
     assert!(calling.await.expect("no call failed") > 10);
-    // Another authority in place of the old: who is connected stays, who comes anew does not.
+    // Another authority in place of the old: neither who is connected gets in nor who comes anew.
     let other = Access::generate("OTHER", DECADES).unwrap();
     let mut changed = material(&service.access);
     changed.authorities = material(&other).authorities;
     Tls::replace(&service.tls, &changed).unwrap();
-    answer(backend.terminals().list_terminals(terminals()).await);
+    let over = refusal(backend.terminals().list_terminals(terminals()).await);
+    assert_eq!(over.reason, "CALLER_UNKNOWN");
     let old = service.issue(OFFICER, Plane::Admin);
     assert_eq!(called(&service, Some(&old)).await, "NO CONNECTION");
     let new = other.issue_client(Plane::Admin, OFFICER, DECADES).unwrap();

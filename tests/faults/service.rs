@@ -294,8 +294,8 @@ impl Service {
     }
 
     /// The whole log, verified by the tool against its checkpoint.
-    pub(crate) fn verified_export(&self, out: &Path) -> Vec<serde_json::Value> {
-        let out = out.parent().expect("a folder").join(format!("{}.jsonl", request_id()));
+    pub(crate) fn verified_export(&self, folder: &Path) -> Vec<serde_json::Value> {
+        let out = folder.join(format!("{}.jsonl", request_id()));
         let tool = |arguments: &[&str]| {
             let done = Command::new(env!("CARGO_BIN_EXE_firstkey"))
                 .args(["--output", "json", "audit"])

@@ -46,8 +46,20 @@ fn main() -> ExitCode {
         Err(error) => {
             let code = exit_code(&error);
             shared::fail(&error);
+            tell_what_next(&error);
             code
         }
+    }
+}
+
+/// Tells a requester whose call waits how it goes on.
+#[allow(clippy::print_stderr, reason = "what to do next belongs beside why it failed")]
+fn tell_what_next(error: &anyhow::Error) {
+    let Some(ClientError::Refused(refusal)) = error.downcast_ref() else { return };
+    let waits = refusal.metadata.iter().find(|(name, _)| name == "approval");
+    if let Some((_, name)) = waits.filter(|_| refusal.reason == "APPROVAL_REQUIRED") {
+        eprintln!("next: another officer runs `firstkey approval approve {name}`;");
+        eprintln!("      then give the same command once more");
     }
 }
 

@@ -13,6 +13,7 @@ use firstkey::vault::{AuditSettings, Witness};
 use serde::Deserialize;
 
 use crate::cli::Flags;
+use crate::guard::refuse_writable;
 use crate::operations;
 use crate::shared::access::Files;
 use crate::shared::witness::WitnessFile;
@@ -234,6 +235,7 @@ pub(crate) fn plane(word: &str) -> anyhow::Result<Plane> {
 }
 
 fn read_file(path: &Path) -> anyhow::Result<File> {
+    refuse_writable(path)?;
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("can not read the configuration {}", path.display()))?;
     let mut file: File = toml::from_str(&text)

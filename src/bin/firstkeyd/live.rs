@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,14 +9,15 @@ use anyhow::{Context as _, ensure};
 use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::{Denied, DenyList};
 use firstkey::memory::{SecretPage, with_wiped_stack};
-use firstkey::server::{Listener, Material, Tls};
+use firstkey::server::{self, Listener, Material, Tls};
 use firstkey::vault::store::SqliteStore;
-use firstkey::vault::{AuditSettings, MasterKey, Opening, Policy, Realm, Vault};
+use firstkey::vault::{AuditSettings, Gate, MasterKey, Opening, Policy, Realm, Vault};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 use crate::config::Live;
+use crate::guard::{refuse_shared, refuse_writable};
 use crate::shared::development::make_folder;
 use crate::shared::{SystemClock, access};
 
@@ -94,48 +94,63 @@ pub(crate) async fn open_doors(live: &Live) -> anyhow::Result<Doors> {
     Ok(Doors { listeners, addresses, denied, tls })
 }
 
-/// Reads certificates and the deny list again at each SIGHUP. What is open stays open; where
-/// something is wrong, all of it stays as it was.
+/// Reads certificates, authorities and the deny list again at each SIGHUP, and writes what is in
+/// force since into the audit log. What is open stays open.
+///
+/// The deny list is one thing, certificates and authorities are another: where one of the two is
+/// broken it stays as it was, and the other is taken. Whom to shut out waits for nothing.
 pub(crate) fn reload_on_hangup(
     live: Live,
+    gate: Arc<Gate>,
     denied: DenyList,
     tls: Vec<Arc<Tls>>,
 ) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("can not wait for SIGHUP")?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            match reload(&live, &denied, &tls) {
-                Ok(()) => tracing::info!("reloaded certificates, authorities and the deny list"),
-                Err(error) => {
-                    let error = format!("{error:#}");
-                    tracing::error!(error, "not reloaded: everything stays as it was");
+            let list = read_denied(&live).map(|list| denied.replace(list));
+            let certificates =
+                read_material(&live).and_then(|material| Ok(Tls::replace(&tls, &material)?));
+            let mut failed = Vec::new();
+            if let Err(error) = list {
+                failed.push("denied");
+                let error = format!("{error:#}");
+                tracing::error!(error, "the deny list is not reloaded: it stays as it was");
+            }
+            if let Err(error) = certificates {
+                failed.push("certificates");
+                let error = format!("{error:#}");
+                tracing::error!(error, "certificates are not reloaded: they stay as they were");
+            }
+            let failed = failed.join(" ");
+            match server::tell_reload(&gate, &denied, &tls, &failed).await {
+                Ok(()) if failed.is_empty() => {
+                    tracing::info!("reloaded certificates, authorities and the deny list");
                 }
+                Ok(()) => tracing::warn!(failed, "what is broken was left, the rest is in force"),
+                Err(error) => tracing::error!(%error, "the reload was not audited"),
             }
         }
     });
     Ok(())
 }
 
-fn reload(live: &Live, denied: &DenyList, tls: &[Arc<Tls>]) -> anyhow::Result<()> {
-    let list = read_denied(live)?;
-    Tls::replace(tls, &read_material(live)?)?;
-    denied.replace(list);
-    Ok(())
-}
-
 fn read_material(live: &Live) -> anyhow::Result<Material> {
     refuse_shared(&live.files.key)?;
+    live.files.authorities.values().try_for_each(|path| refuse_writable(path))?;
     live.files.read()
 }
 
 fn read_denied(live: &Live) -> anyhow::Result<Denied> {
     let Some(path) = &live.denied else { return Ok(Denied::default()) };
+    refuse_writable(path)?;
     let text = fs::read_to_string(path)
         .with_context(|| format!("can not read the deny list {}", path.display()))?;
     Denied::parse(&text).with_context(|| format!("in the deny list {}", path.display()))
 }
 
 fn read_policy(path: &Path) -> anyhow::Result<Policy> {
+    refuse_writable(path)?;
     let text = fs::read_to_string(path)
         .with_context(|| format!("can not read the policy {}", path.display()))?;
     toml::from_str(&text).with_context(|| format!("in the policy {}", path.display()))
@@ -151,17 +166,4 @@ fn read_master_key(path: &Path) -> anyhow::Result<MasterKey> {
         })?;
         Ok(MasterKey::new(SecretPage::taken_from(&mut key)?))
     })
-}
-
-/// Refuses a file with a key that others than its owner may touch. Who reads such a file is its
-/// owner, or root.
-#[allow(clippy::verbose_bit_mask, reason = "modes are read as octal digits")]
-fn refuse_shared(path: &Path) -> anyhow::Result<()> {
-    let found = fs::metadata(path).with_context(|| format!("can not read {}", path.display()))?;
-    ensure!(
-        found.mode() & 0o077 == 0,
-        "{} may be read by others than its owner: chmod 600 it, and take what is in it for known",
-        path.display()
-    );
-    Ok(())
 }

@@ -3,6 +3,7 @@
 mod certificate;
 mod cli;
 mod config;
+mod guard;
 mod init;
 mod live;
 mod logging;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use firstkey::grpc::Trust;
 use firstkey::memory::protections;
 use firstkey::server::{self, Limits, Operations, Settings};
-use firstkey::vault::{AuditSettings, Gate, Vault};
+use firstkey::vault::{AuditSettings, Gate};
 use tokio::net::TcpListener;
 
 use crate::cli::Flags;
@@ -32,7 +32,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let Config { data, audit, drain, limits, mode, operations, .. } = config;
     let passed = server::run_self_tests()?;
     tracing::info!("self-tests passed");
-    let (mut settings, vault) = match mode {
+    let (mut settings, gate) = match mode {
         Mode::Development(dev) => for_development(&data, &dev, audit, drain).await?,
         Mode::Live(live) => in_earnest(&data, live, audit, drain).await?,
     };
@@ -44,7 +44,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     operations::tell_ready();
     tokio::select! {
-        served = server::serve(Gate::open(vault), passed, settings, stop) => served?,
+        served = server::serve(gate, passed, settings, stop) => served?,
         () = at_once => bail!("stopped at once: calls in flight were not waited for"),
     }
     tracing::info!("stopped; every acknowledged call is durable");
@@ -56,11 +56,11 @@ async fn in_earnest(
     live: Live,
     audit: AuditSettings,
     drain: Duration,
-) -> anyhow::Result<(Settings, Arc<Vault>)> {
+) -> anyhow::Result<(Settings, Arc<Gate>)> {
     // Whatever is wrong with the files is found before the store is touched.
     let doors = live::open_doors(&live).await?;
-    let vault = live::open_vault(data, &live, audit).await?;
-    live::reload_on_hangup(live, doors.denied.clone(), doors.tls)?;
+    let gate = Gate::open(live::open_vault(data, &live, audit).await?);
+    live::reload_on_hangup(live, Arc::clone(&gate), doors.denied.clone(), doors.tls)?;
     for address in doors.addresses {
         tracing::info!(%address, "serving");
     }
@@ -72,7 +72,7 @@ async fn in_earnest(
         limits: Limits::default(),
         operations: Operations::default(),
     };
-    Ok((settings, vault))
+    Ok((settings, gate))
 }
 
 async fn for_development(
@@ -80,7 +80,7 @@ async fn for_development(
     dev: &Development,
     audit: AuditSettings,
     drain: Duration,
-) -> anyhow::Result<(Settings, Arc<Vault>)> {
+) -> anyhow::Result<(Settings, Arc<Gate>)> {
     let socket = TcpListener::bind(dev.listen)
         .await
         .with_context(|| format!("can not serve on {}", dev.listen))?;
@@ -95,5 +95,5 @@ async fn for_development(
         ),
     }
     tracing::info!(%address, "serving");
-    Ok((settings, service.vault))
+    Ok((settings, Gate::open(service.vault)))
 }

@@ -6,6 +6,7 @@ use webpki::KeyUsage;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
+use super::twin::twins;
 use super::{CLIENT_AUTH, CertificateInvalid, Chain, not_after, parse, signs, verify_path};
 use crate::crypto::digest::sha256;
 
@@ -16,6 +17,12 @@ pub struct Client {
     pub name: String,
     /// SHA-256 of the certificate in DER.
     pub fingerprint: [u8; 32],
+    /// The fingerprints of the certificates that whoever has this one can make of it: they differ
+    /// in how they write its signature, and verify as it does.
+    pub twins: Vec<[u8; 32]>,
+    /// The authority that it was verified by: SHA-256 of its key, as the authority's certificate
+    /// has it.
+    pub authority: [u8; 32],
     /// The last second of its validity, in Unix time.
     pub not_after: u64,
 }
@@ -31,14 +38,17 @@ pub fn verify_client(
 ) -> Result<Client, CertificateInvalid> {
     let usage = KeyUsage::required(CLIENT_AUTH);
     let algorithms = webpki::ALL_VERIFICATION_ALGS;
-    let der = verify_path(chain, trust_anchors, algorithms, at, usage)?;
-    let certificate = parse(der)?;
+    let verified = verify_path(chain, trust_anchors, algorithms, at, usage)?;
+    let certificate = parse(verified.leaf)?;
     if !signs(&certificate)? {
         return Err(CertificateInvalid::Usage);
     }
+    let twins = twins(verified.leaf, &certificate)?;
     Ok(Client {
         name: uri_name(&certificate)?,
-        fingerprint: sha256(&[der]),
+        fingerprint: sha256(&[verified.leaf]),
+        twins: twins.iter().map(|twin| sha256(&[twin])).collect(),
+        authority: verified.authority,
         not_after: not_after(&certificate)?,
     })
 }
@@ -99,6 +109,8 @@ mod tests {
         assert_eq!(client.name, NAME);
         assert_eq!(client.fingerprint, sha256(&[&der]));
         assert_eq!(client.not_after, DAY.not_after);
+        let seen = super::super::inspect_authority(root.root_der()).unwrap();
+        assert_eq!(client.authority, seen.key_fingerprint);
         let late = verify_client(&chain, &anchors, DAY.not_after + 1);
         assert_eq!(late, Err(CertificateInvalid::Time));
         let stranger = Authority::new("Root for tests", DAY).unwrap();

@@ -6,8 +6,9 @@ pub mod authority;
 mod client;
 mod pem;
 mod request;
+mod twin;
 
-use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::oid_registry::{OID_X509_ORGANIZATION_NAME, OID_X509_SERIALNUMBER, Oid};
@@ -46,7 +47,8 @@ pub struct Leaf {
 pub struct AuthorityCertificate {
     /// SHA-256 of the certificate in DER.
     pub fingerprint: [u8; 32],
-    /// SHA-256 of its public key: who has it is the same authority, whatever the certificate says.
+    /// SHA-256 of its public key, without the outermost tag: who has it is the same authority,
+    /// whatever the certificate says.
     pub key_fingerprint: [u8; 32],
     /// The last second of its validity, in Unix time. A chain is not judged by it: who trusts an
     /// authority ends that trust.
@@ -148,10 +150,11 @@ pub fn inspect_authority(der: &[u8]) -> Result<AuthorityCertificate, Certificate
     if !is_authority {
         return Err(CertificateInvalid::Usage);
     }
-    anchor_from_trusted_cert(&CertificateDer::from(der)).map_err(|_| CertificateInvalid::Form)?;
+    let der_of_anchor = CertificateDer::from(der);
+    let anchor = anchor_from_trusted_cert(&der_of_anchor).map_err(|_| CertificateInvalid::Form)?;
     Ok(AuthorityCertificate {
         fingerprint: sha256(&[der]),
-        key_fingerprint: sha256(&[certificate.public_key().raw]),
+        key_fingerprint: key_fingerprint(&anchor),
         not_after: not_after(&certificate)?,
     })
 }
@@ -166,29 +169,41 @@ fn verify(
     at: u64,
     usage: impl ExtendedKeyUsageValidator,
 ) -> Result<Leaf, CertificateInvalid> {
-    read_leaf(verify_path(chain, trust_anchors, SIGNATURES, at, usage)?)
+    read_leaf(verify_path(chain, trust_anchors, SIGNATURES, at, usage)?.leaf)
 }
 
-/// Verifies the path from the leaf to an authority, and gives back the leaf.
+/// A leaf that an authority certified.
+struct Verified<'a> {
+    leaf: &'a CertificateDer<'static>,
+    /// The [`key_fingerprint`] of the authority.
+    authority: [u8; 32],
+}
+
+/// Verifies the path from the leaf to an authority.
 fn verify_path<'a>(
     chain: &'a Chain,
     trust_anchors: &[Vec<u8>],
     signatures: &[&dyn SignatureVerificationAlgorithm],
     at: u64,
     usage: impl ExtendedKeyUsageValidator,
-) -> Result<&'a CertificateDer<'static>, CertificateInvalid> {
-    let der = chain.leaf()?;
+) -> Result<Verified<'a>, CertificateInvalid> {
+    let leaf = chain.leaf()?;
     let anchors: Vec<CertificateDer> =
         trust_anchors.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
     // An anchor was looked at when it was imported; one that no longer parses trusts nobody.
     let anchors: Vec<_> =
         anchors.iter().filter_map(|der| anchor_from_trusted_cert(der).ok()).collect();
-    let end_entity = EndEntityCert::try_from(der).map_err(|_| CertificateInvalid::Form)?;
+    let end_entity = EndEntityCert::try_from(leaf).map_err(|_| CertificateInvalid::Form)?;
     let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(at));
-    end_entity
+    let path = end_entity
         .verify_for_usage(signatures, &anchors, &chain.0[1..], at, usage, None, None)
         .map_err(|error| translate(&error))?;
-    Ok(der)
+    Ok(Verified { leaf, authority: key_fingerprint(path.anchor()) })
+}
+
+/// SHA-256 of the key of an authority, as [`AuthorityCertificate`] has it.
+fn key_fingerprint(anchor: &TrustAnchor<'_>) -> [u8; 32] {
+    sha256(&[&anchor.subject_public_key_info])
 }
 
 /// What authorities of devices and of the service may sign with.

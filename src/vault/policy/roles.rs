@@ -24,6 +24,7 @@ impl Action {
 
 /// The roles that may make a call.
 #[must_use]
+#[allow(clippy::too_many_lines, reason = "one table, one line an action")]
 pub const fn callers_of(action: Action) -> &'static [Role] {
     match action {
         Action::CancelActivation
@@ -91,6 +92,9 @@ pub const fn callers_of(action: Action) -> &'static [Role] {
         | Action::ProveConsistency
         | Action::ProveInclusion => &[Role::Auditor],
         Action::GetStatus => &[Role::Auditor, Role::Custodian, Role::Officer, Role::Operator],
-        Action::RunSelfTests | Action::StartService | Action::StopService => &[Role::Service],
+        Action::ReloadSettings
+        | Action::RunSelfTests
+        | Action::StartService
+        | Action::StopService => &[Role::Service],
     }
 }

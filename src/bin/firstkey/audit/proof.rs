@@ -56,11 +56,10 @@ pub(super) async fn fetch(what: Prove) -> anyhow::Result<()> {
     };
     let text = serde_json::to_string(&proof)?;
     if let Some(out) = out {
-        write_new(&out, &format!("{text}\n"))
-    } else {
-        print::line(&text);
-        Ok(())
+        return write_new(&out, &format!("{text}\n"));
     }
+    print::line(&text);
+    Ok(())
 }
 
 async fn inclusion(client: &Client, sequence: u64) -> anyhow::Result<Proof> {
