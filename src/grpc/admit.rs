@@ -33,15 +33,15 @@ use crate::vault::{Action, Caller, Gate, Reason, Vault};
 pub(super) struct Admitted {
     pub(super) vault: Arc<Vault>,
     pub(super) caller: Caller,
-    pub(super) standing: Standing,
+    pub(super) recheck: Recheck,
 }
 
 /// The certificate that let a caller in, to be looked at again while an answer goes on. There is
 /// none where terminals call, and in development.
 #[derive(Clone, Default)]
-pub(super) struct Standing(Option<(Arc<Identity>, DenyList)>);
+pub(super) struct Recheck(Option<(Arc<Identity>, DenyList)>);
 
-impl Standing {
+impl Recheck {
     /// Refuses to go on for whom the door would not let in any more.
     pub(super) fn check(&self, vault: &Vault) -> Result<(), Error> {
         let shut = self.0.as_ref().and_then(|(one, denied)| one.shut_out_by(denied, vault));
@@ -103,13 +103,13 @@ impl Admission {
             }
         };
         vault.authorise(&caller, call.action).await?;
-        let standing = match &self.trust {
+        let recheck = match &self.trust {
             Trust::Certificates(denied) => {
-                Standing(peer.identity.clone().map(|identity| (identity, denied.clone())))
+                Recheck(peer.identity.clone().map(|identity| (identity, denied.clone())))
             }
-            Trust::ForDevOnly(_) => Standing::default(),
+            Trust::ForDevOnly(_) => Recheck::default(),
         };
-        Ok((Admitted { vault, caller, standing }, place))
+        Ok((Admitted { vault, caller, recheck }, place))
     }
 
     /// Lets a call pass that is not one of ours: it opens nothing, and costs little.

@@ -327,11 +327,11 @@ impl TerminalService for TerminalApi {
         request: Request<proto::WatchTerminalsRequest>,
     ) -> Result<Response<Self::WatchTerminalsStream>, Status> {
         let admitted = request.extensions().get::<Admitted>();
-        let standing = admitted.map(|admitted| admitted.standing.clone()).unwrap_or_default();
+        let recheck = admitted.map(|admitted| admitted.recheck.clone()).unwrap_or_default();
         serve("WatchTerminals", request, async |vault, caller, body| {
             let terminal = convert::optional_resource("terminal", "terminals", &body.terminal)?;
             watch::begin_to_watch(&vault, &caller, terminal.as_deref()).await?;
-            let watcher = Watcher { caller, standing, sequence: body.after_sequence, terminal };
+            let watcher = Watcher { caller, recheck, sequence: body.after_sequence, terminal };
             let watch = Watch::new(vault, watcher, self.ending.clone());
             let stream: Self::WatchTerminalsStream = Box::pin(watch.into_stream());
             Ok(stream)

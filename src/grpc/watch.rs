@@ -10,7 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::admit::Standing;
+use super::admit::Recheck;
 use super::convert::timestamp;
 use super::proto;
 use super::status::from_error;
@@ -24,7 +24,7 @@ const QUEUE_LEN: usize = 16;
 /// One watcher: who it is, where it stands, and which terminal it asks about.
 pub(super) struct Watcher {
     pub(super) caller: Caller,
-    pub(super) standing: Standing,
+    pub(super) recheck: Recheck,
     pub(super) sequence: u64,
     pub(super) terminal: Option<String>,
 }
@@ -66,7 +66,7 @@ impl Watch {
     async fn next(&mut self) -> Option<Result<proto::WatchTerminalsResponse, Status>> {
         loop {
             // Who has been shut out since it began to watch is told nothing more.
-            if let Err(error) = self.watcher.standing.check(&self.vault) {
+            if let Err(error) = self.watcher.recheck.check(&self.vault) {
                 return Some(Err(from_error(&error)));
             }
             if let Some(transition) = self.waiting.pop_front() {

@@ -107,13 +107,15 @@ async fn an_officer_looks_compares_the_digest_and_approves() {
         assert!(table.contains(word), "{word}: {table}");
     }
 
+    let wrong = "0".repeat(64);
     // Nothing is approved without the digest, or with too little of it, or with another.
     for (arguments, typed) in [
         (vec!["approve", &name], ""),
         (vec!["approve", &name], "\n"),
-        (vec!["approve", &name], &digest[..7]),
-        (vec!["approve", &name], "00000000\n"),
-        (vec!["approve", &name, "--digest", "00000000"], ""),
+        (vec!["approve", &name], &digest[..15]),
+        (vec!["approve", &name], "0000000000000000\n"),
+        (vec!["approve", &name, "--digest", &wrong], ""),
+        (vec!["approve", &name, "--digest", &digest[..63]], ""),
         (vec!["approve", &name, "--digest", ""], ""),
         (vec!["approve", &name, "--output", "json"], digest),
     ] {

@@ -234,7 +234,8 @@ async fn states_of_keys(office: &Office) {
     answer(office.set_state(&move_to("pin", KeyState::Suspended, None)).await);
     let request = move_to("pin", KeyState::Active, None);
     office.approved("SetKeyState", async || office.set_state(&request).await).await;
-    answer(office.set_state(&move_to("pin", KeyState::Deactivated, None)).await);
+    let request = move_to("pin", KeyState::Deactivated, None);
+    office.approved("SetKeyState", async || office.set_state(&request).await).await;
     let request = move_to("pin", KeyState::Destroyed, None);
     office.approved("SetKeyState", async || office.set_state(&request).await).await;
     answer(office.set_state(&move_to("pin-2", KeyState::Compromised, None)).await);

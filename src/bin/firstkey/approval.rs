@@ -12,8 +12,9 @@ use crate::cli::{self, Approve, ListApprovals, NamedApproval, Output, Reject};
 use crate::connect::connect;
 use crate::{exit, print, shared};
 
-/// How many digits of a digest are enough to have compared it.
-const DIGITS_MIN: usize = 8;
+/// How many digits of a digest are enough from who has just read the request. With fewer, a
+/// requester could look for two requests that begin alike: one to tell of, one to ask for.
+const DIGITS_MIN: usize = 16;
 
 pub(crate) async fn run(command: cli::Approval, output: Output) -> anyhow::Result<ExitCode> {
     match command {
@@ -83,15 +84,17 @@ async fn approve(arguments: Approve, output: Output) -> anyhow::Result<ExitCode>
     let approval = read(&client, &arguments.named.id).await?;
     let explained = explain_request(&approval.method, &approval.request)
         .context("this release does not know all of the request; approve it with a newer one")?;
-    let typed = if let Some(digest) = arguments.digest {
-        digest
+    if output == Output::Table {
+        print_whole(&approval, Some(&explained), output);
+    }
+    let digest = data_encoding::HEXUPPER.encode(&explained.digest);
+    let (typed, digits_min) = if let Some(digest_told) = arguments.digest {
+        (digest_told, digest.len())
     } else {
         ensure!(output == Output::Table, "a program names the digest: --digest");
-        print_whole(&approval, Some(&explained), output);
-        ask("To approve this, type the first 8 digits of its digest: ")?
+        (ask("To approve this, type the first 16 digits of its digest: ")?, DIGITS_MIN)
     };
-    let digest = data_encoding::HEXUPPER.encode(&explained.digest);
-    if !is_prefix(&typed, &digest) {
+    if !is_prefix(&typed, &digest, digits_min) {
         shared::fail(&anyhow::anyhow!("the digest is another one; nothing was approved"));
         return Ok(ExitCode::from(exit::UNSOUND));
     }
@@ -123,9 +126,9 @@ fn name_of(id: &str) -> String {
 }
 
 /// Whether digits as they were typed begin a digest, and are enough of it.
-fn is_prefix(typed: &str, digest: &str) -> bool {
+fn is_prefix(typed: &str, digest: &str, digits_min: usize) -> bool {
     let typed: String = typed.split_whitespace().collect::<String>().to_uppercase();
-    typed.len() >= DIGITS_MIN && digest.starts_with(&typed)
+    typed.len() >= digits_min && digest.starts_with(&typed)
 }
 
 #[allow(clippy::print_stderr, reason = "a question is no part of what is printed")]

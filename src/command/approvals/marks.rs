@@ -21,6 +21,8 @@ pub struct Mark {
 pub enum When {
     /// Whatever it is about.
     Always,
+    /// A key stops to serve for good.
+    Deactivates,
     /// A key becomes destroyed.
     Destroys,
     /// A key that protects or derives others: usages `B*` and `K*`.
@@ -38,7 +40,7 @@ pub enum When {
 }
 
 /// Every mark.
-pub const MARKS: [Mark; 17] = [
+pub const MARKS: [Mark; 18] = [
     mark(Action::AllowDevice, When::Always, "a device that was denied is trusted again"),
     mark(Action::CreateDeviceAuthority, When::Always, "whoever it certifies is given keys"),
     mark(Action::CreateIdentityKey, When::Always, "terminals will know the service by it"),
@@ -51,6 +53,7 @@ pub const MARKS: [Mark; 17] = [
     mark(Action::ImportKey, When::KeyOfKeys, "whoever knows it has all that will be below it"),
     mark(Action::ImportKey, When::NotStrict, "a crash may forget which counters are spent"),
     mark(Action::ImportKey, When::SetsPinFormats, "formats decide what a PIN block can become"),
+    mark(Action::SetKeyState, When::Deactivates, "it serves never again; suspending is at once"),
     mark(Action::SetKeyState, When::Destroys, "there is no way back"),
     mark(Action::SetKeyState, When::ServesOn, "keys that others know are still accepted"),
     mark(Action::SetKeyState, When::Unsuspends, "somebody had a reason to stop it"),
@@ -105,17 +108,14 @@ pub(in crate::command) const fn of_usage(usage: KeyUsage) -> Option<When> {
 /// to protect, and waits for nobody.
 pub(in crate::command) const fn of_change(from: KeyState, change: StateChange) -> Option<When> {
     match (from, change.state) {
+        (_, KeyState::Deactivated) => Some(When::Deactivates),
         (_, KeyState::Destroyed) => Some(When::Destroys),
         (KeyState::Suspended, KeyState::Active) => Some(When::Unsuspends),
         (KeyState::Compromised, KeyState::Compromised) => None,
         (_, KeyState::Compromised) if change.serve_until.is_some() => Some(When::ServesOn),
         (
             _,
-            KeyState::Active
-            | KeyState::Compromised
-            | KeyState::Deactivated
-            | KeyState::PreActive
-            | KeyState::Suspended,
+            KeyState::Active | KeyState::Compromised | KeyState::PreActive | KeyState::Suspended,
         ) => None,
     }
 }
@@ -160,6 +160,8 @@ mod tests {
         }
         let expected = [
             (Active, Compromised, true),
+            (Active, Deactivated, false),
+            (Active, Deactivated, true),
             (Deactivated, Destroyed, false),
             (Deactivated, Destroyed, true),
             (Deactivated, Compromised, true),
@@ -167,6 +169,8 @@ mod tests {
             (PreActive, Destroyed, true),
             (PreActive, Compromised, true),
             (Suspended, Active, false),
+            (Suspended, Deactivated, false),
+            (Suspended, Deactivated, true),
             (Suspended, Active, true),
             (Suspended, Compromised, true),
         ];

@@ -57,7 +57,7 @@ pub(crate) struct NamedApproval {
 pub(crate) struct Approve {
     #[command(flatten)]
     pub(crate) named: NamedApproval,
-    /// The digest of what you looked at, in hexadecimal digits; its first 8 at least.
+    /// The digest of what you looked at: all its hexadecimal digits. Without it, you are asked.
     #[arg(long, value_name = "DIGITS")]
     pub(crate) digest: Option<String>,
 }
