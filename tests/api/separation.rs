@@ -60,14 +60,13 @@ impl Kind {
     }
 
     /// A base derivation key serves strangers or registered terminals: one of its modes stands for
-    /// each here. One of triple length, which serves nobody, is open, so that its length is judged.
+    /// each here.
     fn is_open(self) -> bool {
-        self.mode == ModeOfUse::Derive || self.algorithm == KeyAlgorithm::Tdes3
+        self.mode == ModeOfUse::Derive
     }
 
-    /// A base derivation key of TDES-DUKPT has double length (ANSI X9.24-1).
     fn is_base_key(self) -> bool {
-        self.usage == KeyUsage::BaseDerivation && self.algorithm != KeyAlgorithm::Tdes3
+        self.usage == KeyUsage::BaseDerivation
     }
 
     fn format(self) -> i32 {
@@ -90,12 +89,14 @@ fn kinds() -> Vec<Kind> {
         Verify,
     };
     const CIPHERS: &[KeyAlgorithm] = &[Tdes2, Tdes3, Aes128, Aes192, Aes256];
+    // TDES-DUKPT begins with a key of double length (ANSI X9.24-1).
+    const BASES: &[KeyAlgorithm] = &[Tdes2, Aes128, Aes192, Aes256];
     const HASHES: &[KeyAlgorithm] = &[Hmac128, Hmac192, Hmac256, Hmac384, Hmac512];
     const DERIVES: &[ModeOfUse] = &[Derive, NoRestriction];
     const ENCRYPTS: &[ModeOfUse] = &[EncryptAndDecrypt, Encrypt, Decrypt, NoRestriction];
     const MACS: &[ModeOfUse] = &[GenerateAndVerify, Generate, Verify, NoRestriction];
     let rows: [(KeyUsage, &[KeyAlgorithm], &[ModeOfUse]); 10] = [
-        (KeyUsage::BaseDerivation, CIPHERS, DERIVES),
+        (KeyUsage::BaseDerivation, BASES, DERIVES),
         (KeyUsage::KeyDerivation, CIPHERS, DERIVES),
         (KeyUsage::KeyEncryption, CIPHERS, ENCRYPTS),
         (KeyUsage::KeyBlockProtection, CIPHERS, ENCRYPTS),

@@ -124,16 +124,18 @@ impl KeyUsage {
     }
 
     /// Whether a key of this usage may have this algorithm: the rows of the standard that the
-    /// service uses. Algorithms 1 and 3 of ISO 9797-1 are for TDES, algorithm 3 with two keys.
+    /// service uses. Algorithms 1 and 3 of ISO 9797-1 are for TDES, algorithm 3 with two keys, and
+    /// DUKPT under TDES begins with two (ANSI X9.24-1:2009, 7).
     #[must_use]
     pub const fn permits(self, algorithm: Algorithm) -> bool {
         match self {
             Self::MacHmac => algorithm.is_hmac(),
             Self::MacAlgorithm1 => algorithm.is_tdes(),
             Self::MacAlgorithm3 => matches!(algorithm, Algorithm::Tdes2),
-            Self::BaseDerivation
-            | Self::InitialDukpt
-            | Self::KeyDerivation
+            Self::BaseDerivation | Self::InitialDukpt => {
+                algorithm.is_aes() || matches!(algorithm, Algorithm::Tdes2)
+            }
+            Self::KeyDerivation
             | Self::DataEncryption
             | Self::KeyEncryption
             | Self::KeyBlockProtection
