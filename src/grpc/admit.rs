@@ -112,19 +112,22 @@ impl Admission {
         Ok((Admitted { vault, caller, recheck }, place))
     }
 
-    /// Lets a call pass that is not one of ours: it opens nothing, and costs little.
-    fn pass(&self, peer: &Peer) -> Result<(), Error> {
-        match (&self.trust, self.gate.enter()) {
-            (Trust::Certificates(_), Ok(vault)) => {
-                let taken = self.pace.take_unknown(vault.rates(), peer.address);
-                if taken.is_err() {
-                    peer.refused.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(taken?)
-            }
-            // Health is told by a service that failed, too.
-            (Trust::ForDevOnly(_), _) | (Trust::Certificates(_), Err(_)) => Ok(()),
+    /// Lets a call pass that is not one of ours: it opens nothing, and costs little. A watcher of
+    /// the health keeps its place as long as it watches.
+    fn pass(&self, peer: &Peer) -> Result<Option<Place<Who>>, Error> {
+        if matches!(self.trust, Trust::ForDevOnly(_)) {
+            return Ok(None);
         }
+        let taken = match self.gate.enter() {
+            Ok(vault) => self.pace.take_unknown(vault.rates(), peer.address),
+            // Health is told by a service that failed, too.
+            Err(_) => Ok(()),
+        };
+        let place = taken.and_then(|()| self.pace.place_of_unknown(peer.address));
+        if place.is_err() {
+            peer.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Some(place?))
     }
 }
 
@@ -220,13 +223,17 @@ impl Admission {
     {
         let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
         let Some(call) = call else {
-            return match self.pass(&peer) {
-                Ok(()) => Ok(explained(inner.call(request).await?)),
-                Err(error) => Ok(refusal(&error)),
+            let place = match self.pass(&peer) {
+                Ok(place) => place,
+                Err(error) => return Ok(refusal(&error)),
             };
+            // Reflection, which development alone has, asks again and again in one call.
+            let is_of_health = request.uri().path().starts_with(HEALTH);
+            let request = if is_of_health { self.bounded(request) } else { request };
+            return Ok(explained(inner.call(request).await?).map(|body| held(body, place)));
         };
         if call.is_of_status() && self.gate.failed().is_some() && self.may_see_status(&peer) {
-            let request = bounded(request, self.pace.message_time_max());
+            let request = self.bounded(request);
             return Ok(explained(inner.call(request).await?));
         }
         let (admitted, place) = match self.admit(call, &peer).await {
@@ -234,13 +241,17 @@ impl Admission {
             Err(error) => return Ok(refusal(&error)),
         };
         request.extensions_mut().insert(admitted);
-        let request = bounded(request, self.pace.message_time_max());
+        let request = self.bounded(request);
         let answer = explained(inner.call(request).await?);
         // What was computed while a self-test failed does not leave either.
         match self.gate.enter() {
             Ok(_) => Ok(answer.map(|body| held(body, place))),
             Err(error) => Ok(refusal(&error.into())),
         }
+    }
+
+    fn bounded(&self, request: Request<Body>) -> Request<Body> {
+        bounded(request, self.pace.message_time_max())
     }
 
     /// Whether the status of a service that has let go of its policy is for somebody to see.
@@ -251,6 +262,9 @@ impl Admission {
         }
     }
 }
+
+/// Where the paths of health calls begin.
+const HEALTH: &str = "/grpc.health.v1.Health/";
 
 /// Under what is counted whatever is not one of our calls.
 const OTHER: (&str, &str) = ("other", "other");

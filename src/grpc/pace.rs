@@ -85,22 +85,28 @@ impl Pace {
         caller: &Caller,
         address: Option<IpAddr>,
     ) -> Result<Option<Place<Who>>, vault::Error> {
-        let (places, who) = match caller.role() {
-            None => return Ok(None),
+        match caller.role() {
+            None => Ok(None),
             Some(Role::Stranger | Role::Terminal) => {
                 self.take_unknown(vault.rates(), address)?;
-                (&self.unknown, Who::Address(address.map(source_of)))
+                self.place_of_unknown(address).map(Some)
             }
             Some(_) => {
                 let policy = vault.policy();
                 let own = policy.principal(caller.name()).map_or(0, |one| one.calls_per_minute_max);
                 let per_minute = if own == 0 { self.limits.per_minute } else { own };
                 vault.rates().take(per_minute, &["caller", caller.name()])?;
-                (&self.known, Who::Caller(caller.name().to_owned()))
+                self.known.take(Who::Caller(caller.name().to_owned())).map(Some).ok_or(BUSY)
             }
-        };
-        let busy = vault::Error::RateLimited { retry_after_ms: BUSY_RETRY_MS };
-        places.take(who).map(Some).ok_or(busy)
+        }
+    }
+
+    /// The place of a call of who shows no certificate that the policy knows.
+    pub(super) fn place_of_unknown(
+        &self,
+        address: Option<IpAddr>,
+    ) -> Result<Place<Who>, vault::Error> {
+        self.unknown.take(Who::Address(address.map(source_of))).ok_or(BUSY)
     }
 
     /// Takes a call out of the buckets of those who show no certificate that the policy knows.
@@ -116,8 +122,8 @@ impl Pace {
     }
 }
 
-/// When a call that found no place is worth trying again, in milliseconds.
-const BUSY_RETRY_MS: u64 = 1_000;
+/// A call that found no place is worth trying again after a second.
+const BUSY: vault::Error = vault::Error::RateLimited { retry_after_ms: 1_000 };
 
 /// The address that stands for whoever holds it: of IPv6, the network of 64 bits that one
 /// subscriber is given (RFC 4291, 2.5.1).

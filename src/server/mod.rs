@@ -44,6 +44,9 @@ pub use self::self_test::{
 };
 pub use self::tls::{Material, Tls, TlsError};
 
+/// The longest health call, which names one service.
+const HEALTH_LEN_BYTES_MAX: usize = 1_024;
+
 /// How to serve.
 pub struct Settings {
     /// Where to accept connections, and how.
@@ -138,7 +141,7 @@ pub async fn serve(
     let router = builder(crowd.limits())
         .layer(admission)
         .add_routes(grpc::services(parts))
-        .add_service(health)
+        .add_service(health.max_decoding_message_size(HEALTH_LEN_BYTES_MAX))
         .add_optional_service(settings.reflection.then(grpc::reflection).flatten());
 
     let drain = draining.clone();

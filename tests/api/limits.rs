@@ -19,6 +19,9 @@ use tokio_stream::StreamExt as _;
 use tonic::client::GrpcService as _;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
 use crate::harness::{BEGIN_SECONDS, Service, TestClock, TlsService, answer};
@@ -341,5 +344,41 @@ async fn a_handshake_that_does_not_end_is_cut() {
             .list_keys(ListKeysRequest::default())
             .await,
     );
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn who_asks_for_the_health_keeps_to_the_limits_of_strangers() {
+    let service = TlsService::start().await;
+    let channel = terminal_channel(&service).await;
+    let check = "/grpc.health.v1.Health/Check";
+    let long = HealthCheckRequest { service: "x".repeat(2_000) }.encode_to_vec();
+    expect_reason(&send(&channel, check, None, whole(&long)).await, "MESSAGE_INVALID");
+    // A length that is announced makes no room before the octets come.
+    expect_reason(&send(&channel, check, None, framed(0, 4 << 20, b"x")).await, "MESSAGE_INVALID");
+
+    let mut health = HealthClient::new(channel.clone());
+    let whole_service = || HealthCheckRequest::default();
+    let mut watchers = Vec::new();
+    for _ in 0..32 {
+        watchers.push(health.watch(whole_service()).await.expect("a place").into_inner());
+    }
+    expect_reason(&status_of(health.watch(whole_service()).await), "RATE_LIMITED");
+    expect_reason(&status_of(health.check(whole_service()).await), "RATE_LIMITED");
+    // A caller with a certificate has places of its own.
+    let relay = service.client("relay-1", Plane::Activation).await;
+    let status =
+        status_of(relay.activation().begin_activation(BeginActivationRequest::default()).await);
+    assert_ne!(status.code(), Code::ResourceExhausted, "{status}");
+    drop(watchers);
+    let mut told = Err(Status::cancelled(""));
+    for _ in 0..100 {
+        told = health.check(whole_service()).await;
+        if told.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(answer(told).status(), ServingStatus::Serving);
     service.stop().await;
 }
