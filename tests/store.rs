@@ -10,7 +10,7 @@ use firstkey::crypto::rng::SystemRng;
 use firstkey::memory::SecretPage;
 use firstkey::vault::store::{
     Batch, Change, Expected, IndexFilter, LIST_LIMIT_MAX, MemoryStore, Outcome, Query, Row,
-    SqliteStore, Store, StoreError, Tail, Write,
+    SqliteStore, Store, StoreError, Surveyed, Tail, Write,
 };
 use firstkey::vault::{
     Action, AuditSettings, Caller, ClaimRequest, Clock, Error, Kind, MasterKey, Opening, Purpose,
@@ -52,6 +52,7 @@ contract! {
     lists_are_paged_in_byte_order,
     lists_are_filtered_by_index,
     of_many_writers_one_wins,
+    a_survey_tells_rows_apart_without_their_content,
 }
 
 async fn a_row_is_read_as_it_was_put(store: &dyn Store) {
@@ -62,6 +63,30 @@ async fn a_row_is_read_as_it_was_put(store: &dyn Store) {
     let row = Row { id: "x".into(), version: 1, index: Some("i".into()), sealed };
     assert_eq!(store.get(A, "x").await, Ok(Some(row)));
     assert_eq!(store.get(B, "x").await, Ok(None), "kinds do not mix");
+}
+
+async fn a_survey_tells_rows_apart_without_their_content(store: &dyn Store) {
+    const NONE: &[Kind] = &[];
+    const WITHOUT_A: &[Kind] = &[A];
+    let sealed: Vec<u8> = (0..=255).collect();
+    let change = || Change::Put { index: Some("i".into()), sealed: sealed.clone() };
+    for (kind, id) in [(B, "x"), (A, "y"), (A, "x")] {
+        apply(store, vec![write(kind, id, Expected::Absent, change())]).await;
+    }
+    apply(store, vec![put(A, "y", Expected::Version(1), 7)]).await;
+    let [x, y, bx] = [
+        Surveyed::of(A, "x", 1, &sealed),
+        Surveyed::of(A, "y", 2, &[7]),
+        Surveyed::of(B, "x", 1, &sealed),
+    ];
+    assert_eq!((x.beginning.len(), y.beginning.len()), (Surveyed::BEGINNING_LEN_BYTES, 1));
+    let all = store.survey(NONE, None, 10).await.unwrap();
+    assert_eq!(all, [x.clone(), y.clone(), bx.clone()]);
+    assert_eq!(store.survey(WITHOUT_A, None, 10).await.unwrap(), [bx.clone()]);
+    let after = |row: &Surveyed| Some((row.kind.clone(), row.id.clone()));
+    assert_eq!(store.survey(NONE, None, 2).await.unwrap(), [x.clone(), y.clone()]);
+    assert_eq!(store.survey(NONE, after(&y), 2).await.unwrap(), [bx.clone()]);
+    assert_eq!(store.survey(NONE, after(&bx), 2).await.unwrap(), []);
 }
 
 async fn a_put_needs_what_it_expects(store: &dyn Store) {

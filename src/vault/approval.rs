@@ -751,7 +751,7 @@ mod tests {
         assert!(bench.vault.approval_of(&caller(), other).await.unwrap().is_none());
         for (hours, is_there) in [(91 * 24, true), (2, false)] {
             bench.clock.forward(hours * 60 * 60 * 1_000);
-            assert_eq!(purge_expired(&bench.vault.shared.core).await, Purged::All);
+            assert_eq!(purge_expired(&bench.vault.shared).await, Purged::All);
             assert_eq!(found().await.is_some(), is_there, "after {hours} hours more");
             let left = bench.vault.get::<Approval>(&open.id).await.unwrap();
             assert_eq!(left.is_some(), is_there);

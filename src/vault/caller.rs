@@ -275,6 +275,8 @@ actions! {
     ProveConsistency,
     /// The audit log proves that it holds an event.
     ProveInclusion,
+    /// The service deletes what has expired.
+    PurgeExpired,
     /// An activation code is issued anew.
     ReissueActivationCode,
     /// An approval is rejected.

@@ -24,6 +24,7 @@ use super::record::{Kind, Record, Versioned};
 use super::reserve::{self, Reservation};
 use super::seal::{Nonce, draw_nonce};
 use super::store::{Batch, Change, Outcome, Write};
+use super::tally::Planned;
 
 /// Units in one commit at most.
 const GROUP_MAX: usize = 256;
@@ -83,6 +84,10 @@ pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::Receiver<Unit>) {
             }
         }
         let group = take_group(&mut waiting);
+        if let Err(error) = core.tally.settle_doubts(&*core.store).await {
+            group.into_iter().for_each(|unit| answer(unit, Err(error)));
+            continue;
+        }
         let mut prepared = Vec::with_capacity(group.len());
         for unit in group {
             if unit.is_abandoned() {
@@ -130,15 +135,24 @@ struct Prepared {
     ledgers: Vec<Versioned<Ledger>>,
     failures: Vec<Versioned<Failures>>,
     batch: Batch,
+    planned: Planned,
 }
 
 impl Prepared {
     /// Settles a unit; one that can not be settled is answered and gone.
     async fn from_unit(core: &Core, mut unit: Unit) -> Option<Self> {
-        match Self::settle(core, &mut unit).await {
-            Ok((ledgers, failures, batch)) => Some(Self { unit, ledgers, failures, batch }),
+        let (ledgers, failures, batch) = match Self::settle(core, &mut unit).await {
+            Ok(settled) => settled,
             Err(error) => {
                 answer(unit, Err(error));
+                return None;
+            }
+        };
+        match core.tally.plan(&batch) {
+            Some(planned) => Some(Self { unit, ledgers, failures, batch, planned }),
+            None => {
+                doubt(core, &unit);
+                answer(unit, Err(Error::Conflict));
                 None
             }
         }
@@ -249,7 +263,8 @@ async fn commit(
         }
         Err(error) => {
             for failed in prepared {
-                failed.doubt(core);
+                doubt(core, &failed.unit);
+                core.tally.doubt(failed.planned);
                 answer(failed.unit, Err(error));
             }
             None
@@ -275,6 +290,7 @@ async fn write(
         core: Arc::clone(core),
         frontier: head.record.frontier()?,
         head,
+        planned: prepared.iter().map(|one| one.planned.clone()).collect(),
         drafts: prepared.iter().map(|one| one.unit.event()).collect(),
         nonces,
         time,
@@ -295,6 +311,7 @@ fn finish(
     outcome: Outcome,
     committed: Option<Committed>,
 ) -> Option<Unit> {
+    core.tally.settle(&done.planned, outcome.is_applied());
     match (outcome, committed) {
         (Outcome::Applied, Some(committed)) => {
             let Prepared { unit, ledgers, failures, .. } = done;
@@ -311,7 +328,7 @@ fn finish(
             None
         }
         (Outcome::Conflict { write }, _) => {
-            done.doubt(core);
+            doubt(core, &done.unit);
             let lost_a_counter = done.batch.get(write).is_some_and(|at| at.kind == Ledger::KIND);
             if lost_a_counter {
                 lose(&mut done.unit, false);
@@ -321,22 +338,20 @@ fn finish(
             None
         }
         (Outcome::Applied, None) => {
-            done.doubt(core);
+            doubt(core, &done.unit);
             answer(done.unit, Err(Error::incident("a batch was applied without its event", "")));
             None
         }
     }
 }
 
-impl Prepared {
-    /// Lets go of what was at hand of this unit: the store knows better.
-    fn doubt(&self, core: &Core) {
-        for ticket in &self.unit.claims {
-            core.ledgers.doubt(&ticket.ledger);
-        }
-        for place in &self.unit.reservations {
-            core.failures.doubt(&place.id);
-        }
+/// Lets go of what was at hand of a unit: the store knows better.
+fn doubt(core: &Core, unit: &Unit) {
+    for ticket in &unit.claims {
+        core.ledgers.doubt(&ticket.ledger);
+    }
+    for place in &unit.reservations {
+        core.failures.doubt(&place.id);
     }
 }
 

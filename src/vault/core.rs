@@ -19,12 +19,17 @@ use super::record::{Kind, Record, Versioned};
 use super::reserve::Reserved;
 use super::seal::{Address, Sealer, draw_nonce};
 use super::store::{Change, Expected, IndexFilter, PatientStore, Query, Row, Store, Write};
+use super::tally::{self, Tally};
 use crate::crypto::rng::Rng;
+
+/// How often a row is read that is not the one that was written last.
+const READS_MAX: u32 = 4;
 
 /// Shared by the vault, its units of work and its committer.
 pub(super) struct Core {
     pub(super) store: Arc<dyn Store>,
     pub(super) sealer: Sealer,
+    pub(super) tally: Tally,
     pub(super) rng: Arc<dyn Rng>,
     pub(super) node: String,
     pub(super) ledgers: Cache<Ledger, Claims>,
@@ -54,6 +59,7 @@ impl Core {
     ) -> Self {
         Self {
             store: Arc::new(PatientStore::new(store, audit.patience)),
+            tally: Tally::new(&sealer),
             sealer,
             rng,
             node,
@@ -103,9 +109,22 @@ impl Core {
     }
 
     pub(super) async fn read<R: Record>(&self, id: &str) -> Result<Option<Versioned<R>>, Error> {
-        let row = self.store.get(R::KIND, id).await?;
+        let row = self.row(R::KIND, id).await?;
         // The id asked for is what is bound into the seal, so an answer to another question fails.
         row.map(|row| self.open::<R>(id, &row)).transpose()
+    }
+
+    /// Reads a row, which must be the one that was written last.
+    async fn row(&self, kind: Kind, id: &str) -> Result<Option<Row>, Error> {
+        for _ in 0..READS_MAX {
+            let row = self.store.get(kind, id).await?;
+            if self.tally.admits(kind, id, row.as_ref()) {
+                return Ok(row);
+            }
+            // A commit may have come between the store's answer and the question.
+            tokio::task::yield_now().await;
+        }
+        Err(tally::altered(kind, id))
     }
 
     pub(super) async fn list<R: Record>(
@@ -115,7 +134,16 @@ impl Core {
         limit: usize,
     ) -> Result<Vec<Versioned<R>>, Error> {
         let rows = self.store.list(Query { kind: R::KIND, index, after, limit }).await?;
-        rows.iter().map(|row| self.open::<R>(&row.id, row)).collect()
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            if self.tally.admits(R::KIND, &row.id, Some(&row)) {
+                found.push(self.open::<R>(&row.id, &row)?);
+            } else {
+                // Changed or deleted since it was listed, or by somebody else.
+                found.extend(self.read::<R>(&row.id).await?);
+            }
+        }
+        Ok(found)
     }
 
     fn open<R: Record>(&self, id: &str, row: &Row) -> Result<Versioned<R>, Error> {

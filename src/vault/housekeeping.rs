@@ -10,18 +10,19 @@ use super::allocation::Leases;
 use super::approval::{Approval, ApprovalOf};
 use super::audit::Summaries;
 use super::budget::{Failures, hour_bucket};
+use super::caller::{Action, Caller};
 use super::clock::UnixMillis;
 use super::committer::Unit;
-use super::core::{Core, expected};
+use super::core::Core;
 use super::error::Error;
 use super::event::Draft;
 use super::idempotency::Answered;
 use super::install;
-use super::record::Record;
+use super::record::{Record, Versioned};
 use super::refusals::Refusals;
-use super::store::{Change, IndexFilter, Write};
+use super::store::IndexFilter;
 use super::vault::Shared;
-use super::work::hand_over;
+use super::work::{Work, hand_over};
 
 /// What is counted in memory, to be told in the audit log later.
 #[derive(Default)]
@@ -93,18 +94,18 @@ pub(super) async fn keep_house(house: Housekeeper) {
         let _ = shared.counts.write(&shared, false).await;
         let _ = install::load_policy(core).await;
         if is_behind || step % PURGE_STEPS == 0 {
-            is_behind = purge_expired(core).await == Purged::More;
+            is_behind = purge_expired(&shared).await == Purged::More;
         }
     }
 }
 
 /// Deletes what has expired, of every kind that does.
-pub(super) async fn purge_expired(core: &Core) -> Purged {
-    let answers = purge::<Answered>(core).await;
-    let failures = purge::<Failures>(core).await;
+pub(super) async fn purge_expired(shared: &Shared) -> Purged {
+    let answers = purge::<Answered>(shared).await;
+    let failures = purge::<Failures>(shared).await;
     // What leads to an approval goes before it.
-    let bound = purge::<ApprovalOf>(core).await;
-    let approvals = purge::<Approval>(core).await;
+    let bound = purge::<ApprovalOf>(shared).await;
+    let approvals = purge::<Approval>(shared).await;
     // What fails has been logged by the store, and is tried again at the next step.
     let is_behind = [answers, failures, bound, approvals].contains(&Ok(Purged::More));
     if is_behind { Purged::More } else { Purged::All }
@@ -139,27 +140,24 @@ pub(super) enum Purged {
 }
 
 /// Deletes records whose index names an hour that is over: all of them, or as many as one step may.
-async fn purge<R: Record>(core: &Core) -> Result<Purged, Error> {
+async fn purge<R: Record>(shared: &Shared) -> Result<Purged, Error> {
+    let core = &shared.core;
     let now = core.now();
     let over = IndexFilter::UpTo(hour_bucket(UnixMillis(now.0.saturating_sub(PURGE_AFTER_MS))));
     let mut after = None;
     for _ in 0..PURGE_STEP_MAX / PURGE_MAX {
         let found = core.list::<R>(over.clone(), after, PURGE_MAX).await?;
-        let batches = found
-            .iter()
-            // Not what the store's index says counts, but the record's own.
-            .filter(|one| over.admits(one.record.index().as_deref()))
-            .map(|one| {
-                vec![Write {
-                    kind: R::KIND,
-                    id: one.record.id(),
-                    expected: expected(one.version),
-                    change: Change::Delete,
-                }]
-            })
-            .collect::<Vec<_>>();
-        if !batches.is_empty() {
-            core.store.commit(batches, Box::new(|_| Vec::new())).await?;
+        // Not what the store's index says counts, but the record's own.
+        let expired = found.iter().filter(|one| over.admits(one.record.index().as_deref()));
+        let expired: Vec<&Versioned<R>> = expired.collect();
+        if !expired.is_empty() {
+            let (caller, resource) = (Caller::service(), String::new());
+            let policy = core.policy.policy().version;
+            let shared = shared.clone();
+            let mut work = Work::new(shared, &caller, Action::PurgeExpired, resource, policy);
+            work.detail(R::KIND.as_str(), expired.len().to_string());
+            expired.into_iter().for_each(|one| work.delete(one));
+            work.commit().await?;
         }
         for one in &found {
             core.failures.doubt(&one.record.id());
@@ -180,16 +178,15 @@ const PURGE_AFTER_MS: u64 = super::budget::HOUR_MS;
 mod tests {
     use super::*;
     use crate::vault::budget::Budget;
-    use crate::vault::caller::Action;
     use crate::vault::idempotency::RequestId;
     use crate::vault::reason::Reason;
-    use crate::vault::record::Versioned;
     use crate::vault::testing::Bench;
 
     #[tokio::test]
     async fn what_has_expired_is_purged_and_nothing_else() {
         let bench = Bench::new().await;
-        let core = &bench.vault.shared.core;
+        let shared = &bench.vault.shared;
+        let core = &shared.core;
         let mut work = bench.begin(Action::CreateKey).await;
         work.remember(RequestId { id: "one", body_hash: &[1; 32] }, &1).await.unwrap();
         work.reserve(Budget::Pin, &[b"x"]).await.unwrap();
@@ -202,8 +199,8 @@ mod tests {
         assert_eq!(count().await, (1, 1));
         for (hours, left) in [(1, (1, 1)), (2, (1, 0)), (21, (1, 0)), (1, (0, 0))] {
             bench.clock.forward(hours * super::super::budget::HOUR_MS);
-            purge::<Answered>(core).await.unwrap();
-            purge::<Failures>(core).await.unwrap();
+            purge::<Answered>(shared).await.unwrap();
+            purge::<Failures>(shared).await.unwrap();
             assert_eq!(count().await, left, "after {hours} hours more");
         }
         // The subject of a purged budget begins anew.
@@ -216,17 +213,22 @@ mod tests {
     #[tokio::test]
     async fn a_purge_goes_on_until_nothing_is_left() {
         let bench = Bench::new().await;
-        let core = &bench.vault.shared.core;
-        let expired = |number: usize| {
+        let shared = &bench.vault.shared;
+        let core = &shared.core;
+        let mut work = bench.begin(Action::TranslatePin).await;
+        for number in 0..=PURGE_STEP_MAX {
             let mut failures = Failures::new(format!("{number:05}"));
             failures.charge(Budget::Pin, core.now());
-            vec![core.put(&Versioned::absent(failures)).unwrap()]
-        };
-        let batches = (0..=PURGE_STEP_MAX).map(expired).collect();
-        core.store.commit(batches, Box::new(|_| Vec::new())).await.unwrap();
+            work.put(&Versioned::absent(failures)).unwrap();
+        }
+        work.commit().await.unwrap();
         bench.clock.forward(3 * super::super::budget::HOUR_MS);
-        assert_eq!(purge::<Failures>(core).await, Ok(Purged::More));
-        assert_eq!(purge::<Failures>(core).await, Ok(Purged::All));
+        assert_eq!(purge::<Failures>(shared).await, Ok(Purged::More));
+        assert_eq!(purge::<Failures>(shared).await, Ok(Purged::All));
+        let events = bench.vault.events_after(0, 100).await.unwrap();
+        let purged = events.iter().filter(|event| event.action == "PurgeExpired");
+        let counts = purged.map(|event| event.detail["budget"].parse::<usize>().unwrap());
+        assert_eq!(counts.sum::<usize>(), PURGE_STEP_MAX + 1, "each purge leaves an event");
         let left = core.list::<Failures>(IndexFilter::Any, None, 10).await.unwrap();
         assert!(left.is_empty());
     }

@@ -1,6 +1,5 @@
 //! How a policy comes into force, and stays so: from a commit, and from the store.
 
-use super::audit;
 use super::caller::{Action, Caller};
 use super::committer::Committed;
 use super::core::Core;
@@ -11,12 +10,6 @@ use super::record::Versioned;
 use super::seal::Realm;
 use super::vault::Vault;
 use super::work::Work;
-
-/// How many of the newest events are asked for the version of the policy.
-const ASKED_MAX: u64 = 100;
-
-/// The detail of the audit event that holds the version of a policy that was put in force.
-const VERSION: &str = "version";
 
 /// Why a policy was not put in force.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +62,7 @@ impl Work {
     /// it are decided by it. The audit event holds both versions and SHA-256 of the document.
     pub async fn commit_policy(mut self, policy: Versioned<Policy>) -> Result<Committed, Error> {
         let version = policy.record.version;
-        self.detail(VERSION, version.to_string());
+        self.detail("version", version.to_string());
         self.detail("version_before", version.saturating_sub(1).to_string());
         self.detail("sha256", policy.record.digest());
         self.put(&policy)?;
@@ -107,19 +100,6 @@ pub(super) async fn load_policy(core: &Core) -> Result<(), Error> {
     };
     core.policy.deny_all();
     Err(refused)
-}
-
-/// Notes which policy was in force last, as the newest events tell.
-pub(super) async fn know_policy(core: &Core, newest: u64) -> Result<(), Error> {
-    let after = newest.saturating_sub(ASKED_MAX);
-    let limit = usize::try_from(ASKED_MAX).unwrap_or(usize::MAX);
-    for event in audit::events_after(core, after, None, limit).await? {
-        let changed = event.action == Action::SetPolicy.as_str() && event.is_done();
-        let version = event.detail.get(VERSION).filter(|_| changed);
-        let version = version.and_then(|version| version.parse().ok()).unwrap_or(0);
-        core.policy.know(event.policy.max(version));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -188,7 +168,7 @@ mod tests {
         let Bench { vault, store, clock } = bench;
         vault.close().await;
         let opened = Vault::open(opening(store, clock)).await;
-        assert_eq!(opened.err(), Some(OpenError::PolicyBroken), "{what}");
+        assert_eq!(opened.err(), Some(OpenError::StoreAltered), "{what}");
     }
 
     #[tokio::test]

@@ -37,6 +37,7 @@ mod refusals;
 mod reserve;
 mod seal;
 pub mod store;
+mod tally;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -77,6 +77,8 @@ pub enum HashPurpose {
     RequestBody,
     /// A caller's request id.
     RequestId,
+    /// A row that the store must hold.
+    Tally,
     /// A terminal's master key, by which its device is found.
     TerminalMasterKey,
 }
@@ -92,6 +94,7 @@ impl HashPurpose {
             Self::Pan => "pan",
             Self::RequestBody => "request-body",
             Self::RequestId => "request-id",
+            Self::Tally => "tally",
             Self::TerminalMasterKey => "terminal-master-key",
         }
     }
@@ -160,9 +163,13 @@ impl Sealer {
 
     /// HMAC-SHA-256 under a key of this purpose; the parts can not flow into each other.
     pub(super) fn keyed_hash(&self, purpose: HashPurpose, parts: &[&[u8]]) -> [u8; 32] {
-        let key = self.subkey(label::AT_REST_HASH, &[purpose.label().as_bytes()]);
         let message = Zeroizing::new(framed(parts));
-        hmac::hmac_sha256(key.as_slice(), &message)
+        hmac::hmac_sha256(self.hash_key(purpose).as_slice(), &message)
+    }
+
+    /// The key of the hashes of a purpose.
+    pub(super) fn hash_key(&self, purpose: HashPurpose) -> Zeroizing<[u8; 32]> {
+        self.subkey(label::AT_REST_HASH, &[purpose.label().as_bytes()])
     }
 
     /// The key under which a stored key's block is wrapped.

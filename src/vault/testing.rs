@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use super::store::{Batch, BoxFuture, MemoryStore, Outcome, Query, Row, Store, StoreError, Tail};
+use super::store::{
+    Batch, BoxFuture, MemoryStore, Outcome, Query, Row, Store, StoreError, Surveyed, Tail,
+};
 use super::{
     Action, AuditSettings, Caller, Clock, Kind, MasterKey, Opening, Realm, UnixMillis, Vault, Work,
 };
@@ -81,6 +83,15 @@ impl Store for FaultyStore {
 
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
         self.inner.list(query)
+    }
+
+    fn survey(
+        &self,
+        except: &'static [Kind],
+        after: Option<(String, String)>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Surveyed>, StoreError>> {
+        self.inner.survey(except, after, limit)
     }
 
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {

@@ -79,6 +79,12 @@ pub enum OpenError {
         /// How many there are.
         found: u64,
     },
+    /// Rows were changed, set back or taken away since the last commit.
+    #[error(
+        "the store is not as it was left: rows were changed, set back or taken away by somebody \
+         else; restore the newest backup that is whole"
+    )]
+    StoreAltered,
     /// The store was sealed under another master key, or in another realm.
     #[error("the store was sealed under another master key or in another realm")]
     SealedOtherwise,
@@ -128,9 +134,12 @@ impl Vault {
         let has_begun_store = is_new && head.seq == 0;
         let after = head.seq.saturating_sub(VERIFIED_AT_OPEN_MAX);
         let verified = verify(&core, after).await.map_err(OpenError::from)?;
+        let tally = core.tally.survey(&*core.store).await.map_err(|_| OpenError::Unavailable)?;
+        if tally != head.tally {
+            return Err(OpenError::StoreAltered);
+        }
         core.note_committed(head.seq, head.time);
         let checkpoints = Checkpoints::open(&core, audit.witness).await.map(Arc::new)?;
-        install::know_policy(&core, head.seq).await.map_err(OpenError::from)?;
         install::load_policy(&core).await.map_err(no_policy)?;
         core.look_at_disk().await;
         let (queue, units) = mpsc::channel(QUEUE_MAX);

@@ -20,6 +20,7 @@ use super::super::event::{Draft, Event, NO_PREVIOUS, Place, hash_of};
 use super::super::record::{Kind, Record, Versioned};
 use super::super::seal::{Address, Nonce};
 use super::super::store::{Change, Expected, IndexFilter, LIST_LIMIT_MAX, Query, Row, Write};
+use super::super::tally::{Planned, Sum};
 use super::tree;
 use crate::crypto::merkle::{Frontier, Hash, leaf_hash};
 
@@ -39,6 +40,8 @@ pub(in crate::vault) struct ChainHead {
     pub(in crate::vault) time: UnixMillis,
     /// The roots of the complete subtrees, the largest first, in hexadecimals.
     peaks: Vec<String>,
+    /// What the rows of the store fold into.
+    pub(in crate::vault) tally: Sum,
 }
 
 impl ChainHead {
@@ -82,6 +85,7 @@ pub(in crate::vault) async fn read_head(core: &Core) -> Result<Versioned<ChainHe
             hash: NO_PREVIOUS.to_owned(),
             time: UnixMillis(0),
             peaks: Vec::new(),
+            tally: Sum::default(),
         })
     }))
 }
@@ -92,6 +96,8 @@ pub(in crate::vault) struct Closing {
     pub(in crate::vault) head: Versioned<ChainHead>,
     /// The right edge of the tree at this head.
     pub(in crate::vault) frontier: Frontier,
+    /// What each batch does to the tally.
+    pub(in crate::vault) planned: Vec<Planned>,
     /// None for a batch that is counted in a summary and has no event of its own.
     pub(in crate::vault) drafts: Vec<Option<Draft>>,
     /// One for each draft and one for the head: drawn before, for here nothing may fail.
@@ -110,9 +116,13 @@ pub(in crate::vault) struct Grown {
 
 impl Closing {
     pub(in crate::vault) fn writes(self, applied: &[bool]) -> Vec<Write> {
-        let Self { core, head, mut frontier, drafts, nonces, time, grown } = self;
+        let Self { core, head, mut frontier, planned, drafts, nonces, time, grown } = self;
         let expected = expected(head.version);
         let mut next = head;
+        let tally_before = next.record.tally;
+        for (planned, _) in planned.iter().zip(applied).filter(|(_, applied)| **applied) {
+            next.record.tally.fold_all(planned);
+        }
         let mut writes = Vec::with_capacity(drafts.len() + 1);
         let mut sequences = Vec::with_capacity(drafts.len());
         let mut nonces = nonces.into_iter();
@@ -136,7 +146,8 @@ impl Closing {
             let change = Change::Put { index, sealed };
             writes.push(Write { kind: EVENT, id, expected: Expected::Absent, change });
         }
-        if !writes.is_empty() {
+        // Calls that are told in summary spend counters, too.
+        if !writes.is_empty() || next.record.tally != tally_before {
             let version = expected.next_version();
             next.version = Some(version);
             let peaks = frontier.peaks().iter();

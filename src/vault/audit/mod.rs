@@ -21,7 +21,7 @@ mod tree;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use self::chain::{ChainHead, Closing, Grown, events_after, read_head, verify};
+pub(super) use self::chain::{ChainHead, Closing, Grown, read_head, verify};
 pub use self::chain::{ChainReport, VERIFIED_AT_OPEN_MAX};
 pub(super) use self::checkpoints::{Checkpoints, keep_signing};
 pub use self::checkpoints::{SignedCheckpoint, Witness, WitnessFailed};

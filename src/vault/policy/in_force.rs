@@ -29,12 +29,6 @@ impl InForce {
         self.read().known
     }
 
-    /// Notes a version that was in force, as the audit log tells.
-    pub(in super::super) fn know(&self, version: u64) {
-        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        state.known = state.known.max(version);
-    }
-
     /// Puts a policy in force that is durable, unless a newer one was.
     pub(in super::super) fn put(&self, policy: Policy) {
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);

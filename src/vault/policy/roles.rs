@@ -92,7 +92,8 @@ pub const fn callers_of(action: Action) -> &'static [Role] {
         | Action::ProveConsistency
         | Action::ProveInclusion => &[Role::Auditor],
         Action::GetStatus => &[Role::Auditor, Role::Custodian, Role::Officer, Role::Operator],
-        Action::ReloadSettings
+        Action::PurgeExpired
+        | Action::ReloadSettings
         | Action::RunSelfTests
         | Action::StartService
         | Action::StopService => &[Role::Service],

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{
     Batch, BoxFuture, Change, Expected, LIST_LIMIT_MAX, Outcome, Query, Row, Store, StoreError,
-    Tail, Write,
+    Surveyed, Tail, Write,
 };
 use crate::vault::record::Kind;
 
@@ -63,6 +63,26 @@ impl Store for MemoryStore {
             .filter(|(_, row)| query.index.admits(row.index.as_deref()))
             .take(query.limit.min(LIST_LIMIT_MAX))
             .map(|(_, row)| row.clone())
+            .collect();
+        Box::pin(async move { Ok(found) })
+    }
+
+    fn survey(
+        &self,
+        except: &'static [Kind],
+        after: Option<(String, String)>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Surveyed>, StoreError>> {
+        let is_after = |kind: Kind, id: &str| match &after {
+            Some((last_kind, last)) => (kind.as_str(), id) > (last_kind.as_str(), last.as_str()),
+            None => true,
+        };
+        let found = self
+            .rows()
+            .iter()
+            .filter(|((kind, id), _)| !except.contains(kind) && is_after(*kind, id))
+            .take(limit.min(LIST_LIMIT_MAX))
+            .map(|((kind, id), row)| Surveyed::of(*kind, id, row.version, &row.sealed))
             .collect();
         Box::pin(async move { Ok(found) })
     }

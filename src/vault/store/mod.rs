@@ -31,6 +31,15 @@ pub trait Store: Send + Sync {
     /// Reads rows of one kind in ascending byte order of their ids, at most [`LIST_LIMIT_MAX`].
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Vec<Row>, StoreError>>;
 
+    /// Reads what tells rows apart, in ascending byte order of kind and id: those after `after`,
+    /// without the kinds in `except`, at most `limit` and at most [`LIST_LIMIT_MAX`].
+    fn survey(
+        &self,
+        except: &'static [Kind],
+        after: Option<(String, String)>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Surveyed>, StoreError>>;
+
     /// How many bytes may still be written; none where that is not limited or not known.
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {
         Box::pin(async { Ok(None) })
@@ -61,6 +70,32 @@ pub struct Row {
     pub index: Option<String>,
     /// The sealed record.
     pub sealed: Vec<u8>,
+}
+
+/// What tells a row from every other, without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surveyed {
+    /// The kind of the row, as it is stored.
+    pub kind: String,
+    /// Its id.
+    pub id: String,
+    /// Its version.
+    pub version: u64,
+    /// The first [`Surveyed::BEGINNING_LEN_BYTES`] octets of the sealed record: no two sealings
+    /// begin alike.
+    pub beginning: Vec<u8>,
+}
+
+impl Surveyed {
+    /// The layout and the nonce of a sealing.
+    pub const BEGINNING_LEN_BYTES: usize = 13;
+
+    /// What tells a row of these parts apart.
+    #[must_use]
+    pub fn of(kind: Kind, id: &str, version: u64, sealed: &[u8]) -> Self {
+        let beginning = sealed.iter().copied().take(Self::BEGINNING_LEN_BYTES).collect();
+        Self { kind: kind.as_str().to_owned(), id: id.to_owned(), version, beginning }
+    }
 }
 
 /// Which rows to list.
@@ -128,6 +163,12 @@ pub enum Expected {
 }
 
 impl Expected {
+    /// Whether there must be a row.
+    #[must_use]
+    pub const fn is_present(self) -> bool {
+        matches!(self, Self::Version(_))
+    }
+
     /// The version that a row has after a write with this expectation.
     #[must_use]
     pub const fn next_version(self) -> u64 {

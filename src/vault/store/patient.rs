@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Batch, BoxFuture, Kind, Outcome, Query, Row, Store, StoreError, Tail};
+use super::{Batch, BoxFuture, Kind, Outcome, Query, Row, Store, StoreError, Surveyed, Tail};
 
 /// Answers `Unavailable` when the store behind it takes too long to read.
 ///
@@ -41,6 +41,15 @@ impl Store for PatientStore {
 
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
         self.wait_for(self.inner.list(query))
+    }
+
+    fn survey(
+        &self,
+        except: &'static [Kind],
+        after: Option<(String, String)>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Surveyed>, StoreError>> {
+        self.wait_for(self.inner.survey(except, after, limit))
     }
 
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, StoreError>> {

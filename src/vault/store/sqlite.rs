@@ -22,12 +22,13 @@ use tokio::sync::oneshot;
 
 use super::{
     Batch, BoxFuture, Change, Expected, IndexFilter, LIST_LIMIT_MAX, Outcome, Query, Row, Store,
-    StoreError, Tail, Write,
+    StoreError, Surveyed, Tail, Write,
 };
 use crate::vault::record::Kind;
 
-/// The schema that this release writes, and reads alone: 1 had other events and no Merkle log.
-const SCHEMA: i64 = 2;
+/// The schema that this release writes, and reads alone: 1 had other events and no Merkle log, 2 no
+/// tally of its rows.
+const SCHEMA: i64 = 3;
 
 /// Connections kept for reading; more readers at once open one for themselves.
 const READERS_KEPT_MAX: usize = 4;
@@ -131,6 +132,38 @@ impl Store for SqliteStore {
                     .query_map(params![kind, after, limit, bound], row_of)?
                     .collect(),
             }
+        })
+    }
+
+    fn survey(
+        &self,
+        except: &'static [Kind],
+        after: Option<(String, String)>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Surveyed>, StoreError>> {
+        self.read(move |connection| {
+            let limit = i64::try_from(limit.min(LIST_LIMIT_MAX)).unwrap_or(0);
+            let (kind, id) = after.unwrap_or_default();
+            // Kinds are lower-case words, so they stand between quotes as they are.
+            let except: Vec<String> =
+                except.iter().map(|kind| format!("'{}'", kind.as_str())).collect();
+            let question = format!(
+                "SELECT kind, id, version, substr(sealed, 1, {}) FROM record
+                 WHERE (kind, id) > (?1, ?2) AND kind NOT IN ({}) ORDER BY kind, id LIMIT ?3",
+                Surveyed::BEGINNING_LEN_BYTES,
+                except.join(", "),
+            );
+            connection
+                .prepare_cached(&question)?
+                .query_map(params![kind, id, limit], |row| {
+                    Ok(Surveyed {
+                        kind: row.get(0)?,
+                        id: row.get(1)?,
+                        version: from_sql(row.get(2)?, 2)?,
+                        beginning: row.get(3)?,
+                    })
+                })?
+                .collect()
         })
     }
 
