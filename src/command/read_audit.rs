@@ -73,8 +73,18 @@ pub async fn begin_export(
     Ok(vault.checkpoint().await?)
 }
 
-/// The next events of an export that began; none at its end.
-pub async fn exported(vault: &Vault, after: u64, size: u64) -> Result<Vec<Event>, Error> {
+/// The next events of an export that began; none at its end. A caller who may export no more is
+/// refused.
+pub async fn exported(
+    vault: &Vault,
+    caller: &Caller,
+    after: u64,
+    size: u64,
+) -> Result<Vec<Event>, Error> {
+    vault.check_still(caller, Action::ExportEvents)?;
+    if after >= size {
+        return Ok(Vec::new());
+    }
     let mut events = vault.events_after(after, EXPORT_PAGE_LEN).await?;
     events.retain(|event| event.seq <= size);
     Ok(events)

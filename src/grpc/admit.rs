@@ -150,11 +150,6 @@ impl Call {
         let method = if method == BATCH { BATCH } else { action.as_str() };
         Some(Self { plane, action, name: (service, method) })
     }
-
-    /// Whether it is answered also when nothing else is.
-    fn is_of_status(self) -> bool {
-        self.action == Action::GetStatus
-    }
 }
 
 /// The one call whose action is named after another.
@@ -225,10 +220,6 @@ impl Admission {
                 Err(error) => Ok(refusal(&error)),
             };
         };
-        if call.is_of_status() && self.gate.failed().is_some() && self.may_see_status(&peer) {
-            let request = bounded(request, self.pace.message_time_max());
-            return Ok(explained(inner.call(request).await?));
-        }
         let (admitted, place) = match self.admit(call, &peer).await {
             Ok(admitted) => admitted,
             Err(error) => return Ok(refusal(&error)),
@@ -240,14 +231,6 @@ impl Admission {
         match self.gate.enter() {
             Ok(_) => Ok(answer.map(|body| held(body, place))),
             Err(error) => Ok(refusal(&error.into())),
-        }
-    }
-
-    /// Whether the status of a service that has let go of its policy is for somebody to see.
-    fn may_see_status(&self, peer: &Peer) -> bool {
-        match &self.trust {
-            Trust::ForDevOnly(_) => true,
-            Trust::Certificates(denied) => peer.is_of(Plane::Admin, denied),
         }
     }
 }

@@ -11,7 +11,7 @@ use tonic_health::server::HealthReporter;
 use super::listen::Expiry;
 use super::self_test;
 use crate::crypto::rng;
-use crate::grpc::{Check, Finding, SERVICE_NAMES, STATUS_SERVICE, Standing};
+use crate::grpc::{Check, Finding, SERVICE_NAMES, Standing};
 use crate::memory::free_disk_bytes;
 use crate::vault::{Gate, UnixMillis, Vault};
 
@@ -75,9 +75,8 @@ impl Examiner {
         };
         self.standing.note(found);
         let serves = self.standing.serves(&self.gate);
+        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
         for name in SERVICE_NAMES.iter().chain(&[""]) {
-            let serves = serves || *name == STATUS_SERVICE;
-            let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
             self.reporter.set_service_status(*name, status).await;
         }
     }
