@@ -13,6 +13,8 @@ pub struct Events {
     pub events: Vec<Event>,
     /// The sequence of the last event that was looked at.
     pub last: u64,
+    /// How many events there were.
+    pub size: u64,
 }
 
 /// A proof that an event is in a tree.
@@ -52,7 +54,7 @@ pub async fn list_events(
         };
         let seen = events.last().map_or(after, |event| event.seq);
         let last = if events.len() < limit { seen.max(size) } else { seen };
-        Ok(Events { events, last })
+        Ok(Events { events, last, size })
     };
     audited(vault, caller, Action::ListEvents, resource.unwrap_or_default(), read).await
 }

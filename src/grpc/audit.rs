@@ -48,7 +48,7 @@ impl AuditService for AuditApi {
             let found =
                 read_audit::list_events(&vault, &caller, body.after, resource, limit).await?;
             let events = texts(&found.events)?;
-            Ok(proto::ListEventsResponse { events, last: found.last })
+            Ok(proto::ListEventsResponse { events, last: found.last, size: found.size })
         })
         .await
     }
