@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use firstkey::grpc::client::{Client, ClientError, request_id};
 use firstkey::grpc::proto::{
-    CreateKeyRequest, Direction, DukptKey, GenerateMacRequest, GetKeyRequest,
+    CreateKeyRequest, Direction, DukptKey, GenerateMacRequest, GetKeyRequest, GetStatusRequest,
     KeyAlgorithm, KeyUsage, ListKeysRequest, ListTerminalsRequest, MacAlgorithm, PinBlockFormat,
     TranslatePinRequest, VerifyMacRequest, WorkingKey, working_key,
 };
@@ -102,7 +102,8 @@ impl Process {
     async fn readiness(&self) -> serde_json::Value {
         let address = self.told("operations").await["address"].as_str().unwrap().to_owned();
         let mut stream = TcpStream::connect(&address).await.unwrap();
-        let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();

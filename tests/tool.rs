@@ -583,9 +583,9 @@ fn the_log_is_listed_as_it_was_at_the_first_page() {
         assert_eq!(firstkey(&asked, Some(url)).status.code(), Some(5));
     }
     let all = list(&["--count", "100000"]);
-    let last = u64::try_from(all.len()).unwrap();
-    assert!(last > 220);
-    assert_eq!(all, (1..=last).collect::<Vec<_>>(), "each once, and it ends");
+    let size = u64::try_from(all.len()).unwrap();
+    assert!(size > 220);
+    assert_eq!(all, (1..=size).collect::<Vec<_>>(), "each once, and it ends");
     // Each page of it was an event more, for the next list.
     let next = list(&["--count", "100000"]);
     assert_eq!(next.len(), all.len() + all.len().div_ceil(100));
