@@ -14,11 +14,18 @@ use std::time::Duration;
 
 use firstkey::grpc::client::{Client, ClientError, request_id};
 use firstkey::grpc::proto::{
-    CreateKeyRequest, GenerateMacRequest, GetKeyRequest, GetStatusRequest, KeyAlgorithm, KeyUsage,
-    ListKeysRequest, ListTerminalsRequest, MacAlgorithm, WorkingKey, working_key,
+    CreateKeyRequest, Direction, DukptKey, GenerateMacRequest, GetKeyRequest, GetStatusRequest,
+    KeyAlgorithm, KeyUsage, ListKeysRequest, ListTerminalsRequest, MacAlgorithm, PinBlockFormat,
+    TranslatePinRequest, VerifyMacRequest, WorkingKey, working_key,
 };
 use firstkey::server::self_test_names;
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 /// What the exit code of a failed self-test is.
 const SELF_TEST_FAILED: i32 = 3;
@@ -33,8 +40,21 @@ impl Process {
     fn start(arguments: &[&str]) -> Self {
         let folder = std::env::temp_dir().join(format!("firstkey-fault-{}", request_id()));
         fs::create_dir(&folder).unwrap();
+        let (child, log) = Self::spawn(&folder, arguments);
+        Self { child, log, folder }
+    }
+
+    /// Kills it, and starts it again with the same store.
+    fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        (self.child, self.log) = Self::spawn(&self.folder, &[]);
+    }
+
+    fn spawn(folder: &Path, arguments: &[&str]) -> (Child, Arc<Mutex<Vec<String>>>) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0"])
+            .arg("--data")
             .arg(folder.join("data"))
             .args(["--dev-keys", concat!(env!("CARGO_MANIFEST_DIR"), "/keys-dev")])
             .args(arguments)
@@ -50,7 +70,22 @@ impl Process {
                 lines.lock().unwrap().push(line);
             }
         });
-        Self { child, log, folder }
+        (child, log)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until it logs a message.
+    async fn told(&self, message: &str) -> serde_json::Value {
+        for _ in 0..3_000 {
+            if let Some(entry) = self.logged(message) {
+                return entry;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("it does not say {message:?}: {:#?}", self.log.lock().unwrap());
     }
 
     fn logged(&self, message: &str) -> Option<serde_json::Value> {
@@ -60,13 +95,19 @@ impl Process {
     }
 
     async fn url(&self) -> String {
-        for _ in 0..3_000 {
-            if let Some(entry) = self.logged("serving") {
-                return format!("http://{}", entry["address"].as_str().unwrap());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("it does not serve: {:#?}", self.log.lock().unwrap());
+        format!("http://{}", self.told("serving").await["address"].as_str().unwrap())
+    }
+
+    /// What `/readyz` answers.
+    async fn readiness(&self) -> serde_json::Value {
+        let address = self.told("operations").await["address"].as_str().unwrap().to_owned();
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        let request =
+            format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
     }
 
     /// Whether the memory that the process writes to holds some octets.
@@ -123,54 +164,159 @@ fn each_failure_at_the_start_ends_the_program_with_nothing_served() {
 
 #[tokio::test]
 async fn a_failure_while_it_serves_latches_and_wipes_the_master_key() {
-    for name in ["AES-CMAC", "DUKPT with TDES", "PIN block format 4", "random numbers"] {
-        let process = Process::start(&["--fault-on-signal", name, "--self-test-seconds", "1"]);
+    for name in [
+        "AES-CMAC",
+        "DUKPT with TDES",
+        "PIN block format 4",
+        "a key pair for ECDSA",
+        "random numbers",
+    ] {
+        let mut process = Process::start(&["--fault-on-signal", name, "--self-test-seconds", "1"]);
         let client = Client::connect(&process.url().await).await.unwrap();
-        client.macs().generate_mac(mac_request()).await.expect("it serves before the fault");
+        use_keys(&client).await;
         tokio::time::sleep(Duration::from_millis(1_200)).await;
         client.macs().generate_mac(mac_request()).await.expect("and after a run without a fault");
         let secret_pages = process.secret_pages();
-
-        kill_process(Pid::from_child(&process.child), Signal::USR1).unwrap();
-        wait_for_latch(&client).await;
-        refuses_everything(&client).await;
-        let failure = "a self-test failed: nothing is served until the next start";
-        assert_eq!(process.logged(failure).unwrap()["algorithm"], name);
-        let status = client.status().get_status(GetStatusRequest {}).await.unwrap().into_inner();
-        let check = status.checks.iter().find(|check| check.name == "self_test").unwrap();
-        assert!(!check.healthy && check.detail.contains(name), "{}", check.detail);
-
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        if secret_pages > 0 {
-            assert_eq!(process.secret_pages(), 0, "the page of the master key is gone");
-        }
-        let (key, digits) = master_key();
-        assert!(!process.holds(&key), "{name}: the master key is still there");
-        assert!(!process.holds(digits.as_bytes()), "{name}: the master key is still there");
-        // The control: the search finds what is there, such as the folder of the store.
-        assert!(process.holds(process.folder.join("data").as_os_str().as_encoded_bytes()));
+        process.signal(Signal::USR1);
+        expect_latched(&mut process, name, secret_pages).await;
     }
 }
 
 #[tokio::test]
-async fn a_new_key_pair_that_is_none_latches_too() {
-    let process = Process::start(&["--fault-on-signal", "a key pair for ECDH"]);
+async fn a_new_key_pair_that_is_none_latches_at_once() {
+    let name = "a key pair for ECDH";
+    let mut process = Process::start(&["--fault-on-signal", name]);
     let url = process.url().await;
     let client = Client::connect(&url).await.unwrap();
     tool(&url, &["terminal", "register", "till", "--serial", "SN-1", "--profile", "dev-aes"]);
     let code = tool(&url, &["terminal", "code", "till"]);
-    kill_process(Pid::from_child(&process.child), Signal::USR1).unwrap();
+    let secret_pages = process.secret_pages();
+    process.signal(Signal::USR1);
     tokio::time::sleep(Duration::from_millis(200)).await;
     // The tests of today are over; it is the delivery of this terminal's keys that finds it.
-    client.keys().get_key(key_request()).await.expect("it serves before");
+    use_keys(&client).await;
     let state = process.folder.join("till.json");
     let (state, pki) = (state.to_str().unwrap(), process.folder.join("data/dev-pki"));
     let pki = pki.to_str().unwrap();
     let simulate = ["terminal", "simulate", "--state", state, "--pki", pki, "--serial", "SN-1"];
     let refused = run(&url, &[&simulate[..], &["--code", code.trim()]].concat());
     assert!(!refused.status.success());
-    wait_for_latch(&client).await;
+    // The call that found it is refused as those after it are.
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("SELF_TEST_FAILED"), "{said}");
+    assert!(client.keys().get_key(key_request()).await.is_err(), "nothing is served any more");
+    expect_latched(&mut process, name, secret_pages).await;
+}
+
+#[tokio::test]
+async fn a_run_that_ends_or_panics_leaves_no_secret_behind() {
+    for (how, signal) in [("SIGTERM", Signal::TERM), ("a panic", Signal::USR2)] {
+        let process = Process::start(&["--hold", "--panic-on-signal"]);
+        let client = Client::connect(&process.url().await).await.unwrap();
+        use_keys(&client).await;
+        let secret_pages = process.secret_pages();
+        process.signal(signal);
+        process.told("held at its end").await;
+        let panicked = process.log.lock().unwrap().iter().any(|line| line.contains("panicked"));
+        assert_eq!(panicked, how == "a panic");
+        expect_wiped(&process, how, secret_pages);
+    }
+}
+
+/// Nothing is served; health, status and log tell what failed; no secret is left; the next start,
+/// and nothing else, serves again and finds the event.
+async fn expect_latched(process: &mut Process, name: &str, secret_pages: usize) {
+    let failure = "a self-test failed: nothing is served until the next start";
+    assert_eq!(process.told(failure).await["algorithm"], name);
+    let url = process.url().await;
+    let client = Client::connect(&url).await.unwrap();
     refuses_everything(&client).await;
+    let status = run(&url, &["status"]);
+    assert!(!status.status.success());
+    let told = String::from_utf8(status.stderr).unwrap();
+    assert!(told.contains("SELF_TEST_FAILED") && told.contains("/readyz"), "{told}");
+    let told = process.readiness().await;
+    let check = told["checks"].as_array().unwrap().iter().find(|one| one["name"] == "self_test");
+    let check = check.unwrap();
+    assert_eq!((&told["ready"], &check["healthy"]), (&false.into(), &false.into()));
+    assert!(check["detail"].as_str().unwrap().contains(name), "{check}");
+    let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let mut health = HealthClient::new(channel);
+    for service in ["", "firstkey.v1.PinService"] {
+        let asked = HealthCheckRequest { service: service.to_owned() };
+        let told = health.check(asked).await.unwrap().into_inner().status();
+        assert_eq!(told, ServingStatus::NotServing, "{name}: {service:?}");
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    expect_wiped(process, name, secret_pages);
+
+    process.restart();
+    let url = process.url().await;
+    let events = tool(&url, &["audit", "list", "--count", "1000", "--output", "json"]);
+    let mut events = events.lines().map(|line| serde_json::from_str(line).unwrap());
+    let is_told = |event: &serde_json::Value| {
+        let tested = event["action"] == "RunSelfTests" && event["reason"] == "SELF_TEST_FAILED";
+        tested && event["detail"]["failed"] == name
+    };
+    assert!(events.any(|event| is_told(&event)), "{name}: the event is missing");
+    use_keys(&Client::connect(&url).await.unwrap()).await;
+}
+
+/// No secret is left in the memory of a process that has used them.
+fn expect_wiped(process: &Process, how: &str, secret_pages: usize) {
+    if secret_pages > 0 {
+        assert_eq!(process.secret_pages(), 0, "{how}: the page of the master key is gone");
+    }
+    let (key, digits) = master_key();
+    assert!(!process.holds(&key), "{how}: the master key is still there");
+    assert!(!process.holds(digits.as_bytes()), "{how}: the master key is still there");
+    for (secret, digits) in SECRETS {
+        let octets = data_encoding::HEXUPPER.decode(digits.as_bytes()).unwrap();
+        assert!(!process.holds(&octets), "{how}: the {secret} is still there");
+    }
+    // The control: the search finds what is there, such as the folder of the store.
+    assert!(process.holds(process.folder.join("data").as_os_str().as_encoded_bytes()));
+}
+
+/// What [`use_keys`] lets the service compute with: ANSI X9.24-3:2017, supplement.
+const SECRETS: [(&str, &str); 5] = [
+    ("base derivation key", "FEDCBA9876543210F1F1F1F1F1F1F1F1"),
+    ("initial key", "1273671EA26AC29AFA4D1084127652A1"),
+    ("PIN key", "AF8CB133A78F8DC2D1359F18527593FB"),
+    ("MAC key", "A2DC23DE6FDE0824A2BC321E08E4B8B7"),
+    ("PIN, as its field of format 4 has it,", "441234AAAAAAAAAA"),
+];
+
+/// Lets the service use a static key, and those of a terminal's transaction.
+async fn use_keys(client: &Client) {
+    client.macs().generate_mac(mac_request()).await.expect("it serves");
+    let bytes = |digits: &str| data_encoding::HEXUPPER.decode(digits.as_bytes()).unwrap();
+    let ksn = bytes("123456789012345600000001");
+    let dukpt = || {
+        let dukpt = DukptKey { ksn: ksn.clone(), ..DukptKey::default() };
+        Some(WorkingKey { key: Some(working_key::Key::Dukpt(dukpt)) })
+    };
+    let wrong = VerifyMacRequest {
+        key: dukpt(),
+        direction: Direction::Request.into(),
+        algorithm: MacAlgorithm::AesCmac.into(),
+        message: b"message".to_vec(),
+        mac: vec![0; 8],
+        ..VerifyMacRequest::default()
+    };
+    let refused = client.macs().verify_mac(wrong).await.map(|_| ()).unwrap_err();
+    assert_eq!(reason(refused), "MAC_MISMATCH");
+    let zone = working_key::Key::StaticKey("keys/dev-zone-pin-aes".to_owned());
+    let translate = TranslatePinRequest {
+        source: dukpt(),
+        source_format: PinBlockFormat::Iso4.into(),
+        pin_block: bytes("A912150391AB65A67E52883D81CE2D15"),
+        destination: Some(WorkingKey { key: Some(zone) }),
+        destination_format: PinBlockFormat::Iso4.into(),
+        pan: "4111111111111111".to_owned(),
+        ..TranslatePinRequest::default()
+    };
+    client.pins().translate_pin(translate).await.expect("the same input is computed again");
 }
 
 fn run(url: &str, arguments: &[&str]) -> Output {
@@ -185,22 +331,8 @@ fn tool(url: &str, arguments: &[&str]) -> String {
     String::from_utf8(done.stdout).unwrap()
 }
 
-async fn wait_for_latch(client: &Client) {
-    for _ in 0..500 {
-        if client.keys().get_key(key_request()).await.is_err() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("it still serves");
-}
-
 /// Calls of each kind; `tests/api/self_tests.rs` tries every one.
 async fn refuses_everything(client: &Client) {
-    let reason = |status: tonic::Status| {
-        let error = ClientError::from(status);
-        error.reason().unwrap_or_default().to_owned()
-    };
     let create = CreateKeyRequest {
         request_id: request_id(),
         key_id: "late".to_owned(),
@@ -214,9 +346,14 @@ async fn refuses_everything(client: &Client) {
         client.keys().create_key(create).await.map(|_| ()),
         client.macs().generate_mac(mac_request()).await.map(|_| ()),
         client.terminals().list_terminals(ListTerminalsRequest::default()).await.map(|_| ()),
+        client.status().get_status(GetStatusRequest {}).await.map(|_| ()),
     ] {
         assert_eq!(reason(refused.unwrap_err()), "SELF_TEST_FAILED");
     }
+}
+
+fn reason(status: tonic::Status) -> String {
+    ClientError::from(status).reason().unwrap_or_default().to_owned()
 }
 
 fn key_request() -> GetKeyRequest {

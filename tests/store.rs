@@ -82,10 +82,10 @@ async fn a_survey_tells_rows_apart_without_their_content(store: &dyn Store) {
     assert_eq!((x.beginning.len(), y.beginning.len()), (Surveyed::BEGINNING_LEN_BYTES, 1));
     let all = store.survey(NONE, None, 10).await.unwrap();
     assert_eq!(all, [x.clone(), y.clone(), bx.clone()]);
-    assert_eq!(store.survey(WITHOUT_A, None, 10).await.unwrap(), [bx.clone()]);
+    assert_eq!(store.survey(WITHOUT_A, None, 10).await, Ok(vec![bx.clone()]));
     let after = |row: &Surveyed| Some((row.kind.clone(), row.id.clone()));
     assert_eq!(store.survey(NONE, None, 2).await.unwrap(), [x.clone(), y.clone()]);
-    assert_eq!(store.survey(NONE, after(&y), 2).await.unwrap(), [bx.clone()]);
+    assert_eq!(store.survey(NONE, after(&y), 2).await, Ok(vec![bx.clone()]));
     assert_eq!(store.survey(NONE, after(&bx), 2).await.unwrap(), []);
 }
 

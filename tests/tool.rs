@@ -564,3 +564,106 @@ fn a_policy_is_set_read_back_and_asked() {
         (&true.into(), &(version + 1).into())
     );
 }
+
+#[test]
+fn the_log_is_listed_as_it_was_at_the_first_page() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.path("data"));
+    let url = service.url.as_str();
+    let list = |arguments: &[&str]| {
+        let all = [&["--output", "json", "audit", "list"], arguments].concat();
+        let lines = succeed(&all, url);
+        let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let sequences = events.map(|event| event["seq"].as_u64().unwrap());
+        sequences.collect::<Vec<_>>()
+    };
+    // More events than two of the longest pages have.
+    for _ in 0..220 {
+        let asked = ["policy", "check", "spiffe://nobody.example/x", "GetKey", "dev-mac"];
+        assert_eq!(firstkey(&asked, Some(url)).status.code(), Some(5));
+    }
+    let all = list(&["--count", "100000"]);
+    let size = u64::try_from(all.len()).unwrap();
+    assert!(size > 220);
+    assert_eq!(all, (1..=size).collect::<Vec<_>>(), "each once, and it ends");
+    // Each page of it was an event more, for the next list.
+    let next = list(&["--count", "100000"]);
+    assert_eq!(next.len(), all.len() + all.len().div_ceil(100));
+    let table = succeed(&["audit", "list", "--count", "100000"], url);
+    assert_eq!(table.lines().count(), 1 + next.len() + next.len().div_ceil(100));
+    assert_eq!(list(&["--count", "150", "--after", "10"]), (11..=160).collect::<Vec<_>>());
+    assert_eq!(list(&["--after", "1000000"]), [0; 0]);
+    // Reading about a resource is an event about it, and none of those that were to be read.
+    let about = list(&["--resource", "keys/dev-mac", "--count", "1000"]);
+    let again = list(&["--resource", "keys/dev-mac", "--count", "1000"]);
+    assert_eq!(again[..about.len()], about);
+    assert_eq!(again.len(), about.len() + 1);
+}
+
+#[test]
+fn the_status_is_what_the_machine_says() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.path("data"));
+    let url = service.url.as_str();
+    let told: Value = serde_json::from_str(&succeed(&["--output", "json", "status"], url)).unwrap();
+    assert_eq!(told["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!((told["realm"].as_str(), told["node"].as_str()), (Some("dev"), Some("dev")));
+    let program = firstkey::crypto::digest::sha256(&[&std::fs::read(FIRSTKEYD).unwrap()]);
+    assert_eq!(told["program_digest"], data_encoding::HEXLOWER.encode(&program));
+    assert!(told["audit_sequence"].as_u64().unwrap() > 0);
+    assert!(told["start_time"].as_str().unwrap() >= told["self_test_time"].as_str().unwrap());
+    let checks = told["checks"].as_array().unwrap();
+    assert!(checks.len() >= 7 && checks.iter().all(|check| check["healthy"] == true));
+
+    // Seen from outside.
+    let process = format!("/proc/{}", service.child.id());
+    let read = |name: &str| std::fs::read_to_string(format!("{process}/{name}")).unwrap();
+    let (status, limits, maps) = (read("status"), read("limits"), read("maps"));
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_default().trim()
+    };
+    let limit = |name: &str| {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let capabilities = u64::from_str_radix(field("CapEff"), 16).unwrap();
+    let locked = limit("Max locked memory").remove(0);
+    let speculation = field("Speculation_Store_Bypass");
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap().lines().count() - 1;
+    let core_pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    let mut seen = vec![
+        ("callers_certified", false),
+        ("capabilities_dropped", capabilities & (1 << 19 | 1 << 21) == 0),
+        ("core_files_off", limit("Max core file size") == ["0", "0"]),
+        ("core_pattern_plain", !core_pattern.starts_with('|')),
+        ("locked_memory", locked.parse().map_or(true, |bytes: u64| bytes >= 65_536)),
+        ("memory_secret", maps.contains("secretmem")),
+        ("no_new_privileges", field("NoNewPrivs") == "1"),
+        ("speculation_limited", !speculation.contains("vulnerable") || speculation.contains("not")),
+        ("swap_off", swaps == 0),
+        ("system_calls_filtered", field("Seccomp") == "2"),
+        ("umask_private", field("Umask") == "0077"),
+    ];
+    let protections = told["protections"].as_array().unwrap();
+    let in_force = |name: &str| {
+        let found = protections.iter().find(|protection| protection["name"] == name);
+        found.unwrap_or_else(|| panic!("{name} is not told"))["in_force"].as_bool().unwrap()
+    };
+    for (name, seen) in &seen {
+        assert_eq!(in_force(name), *seen, "{name}");
+    }
+    // What no file shows; whether it can be had is shown where the process hardens itself.
+    seen.push(("dumpable_off", in_force("dumpable_off")));
+    seen.push(("executable_memory_off", in_force("executable_memory_off")));
+    assert_eq!(protections.len(), seen.len(), "each that is told is looked at");
+
+    let text = succeed(&["status"], url);
+    let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap();
+    for (name, seen) in seen {
+        assert_eq!(row(name).contains("NOT IN FORCE"), !seen, "{}", row(name));
+        assert!(row(name).to_lowercase().contains("in force"), "{}", row(name));
+    }
+    assert!(row("program").ends_with(&data_encoding::HEXLOWER.encode(&program)));
+    assert!(row("self_test ").contains(" well"));
+}

@@ -13,6 +13,7 @@ pub mod manage_keys;
 pub mod manage_policy;
 pub mod manage_trust;
 pub mod read_audit;
+pub mod read_status;
 mod slot_key;
 #[cfg(test)]
 mod testing;

@@ -13,6 +13,8 @@ pub struct Events {
     pub events: Vec<Event>,
     /// The sequence of the last event that was looked at.
     pub last: u64,
+    /// How many events there were.
+    pub size: u64,
 }
 
 /// A proof that an event is in a tree.
@@ -52,7 +54,7 @@ pub async fn list_events(
         };
         let seen = events.last().map_or(after, |event| event.seq);
         let last = if events.len() < limit { seen.max(size) } else { seen };
-        Ok(Events { events, last })
+        Ok(Events { events, last, size })
     };
     audited(vault, caller, Action::ListEvents, resource.unwrap_or_default(), read).await
 }
@@ -73,8 +75,18 @@ pub async fn begin_export(
     Ok(vault.checkpoint().await?)
 }
 
-/// The next events of an export that began; none at its end.
-pub async fn exported(vault: &Vault, after: u64, size: u64) -> Result<Vec<Event>, Error> {
+/// The next events of an export that began; none at its end. A caller who may export no more is
+/// refused.
+pub async fn exported(
+    vault: &Vault,
+    caller: &Caller,
+    after: u64,
+    size: u64,
+) -> Result<Vec<Event>, Error> {
+    vault.check_still(caller, Action::ExportEvents)?;
+    if after >= size {
+        return Ok(Vec::new());
+    }
     let mut events = vault.events_after(after, EXPORT_PAGE_LEN).await?;
     events.retain(|event| event.seq <= size);
     Ok(events)

@@ -153,11 +153,6 @@ impl Call {
         let method = if method == BATCH { BATCH } else { action.as_str() };
         Some(Self { plane, action, name: (service, method) })
     }
-
-    /// Whether it is answered also when nothing else is.
-    fn is_of_status(self) -> bool {
-        self.action == Action::GetStatus
-    }
 }
 
 /// The one call whose action is named after another.
@@ -232,10 +227,6 @@ impl Admission {
             let request = if is_of_health { self.bounded(request) } else { request };
             return Ok(explained(inner.call(request).await?).map(|body| held(body, place)));
         };
-        if call.is_of_status() && self.gate.failed().is_some() && self.may_see_status(&peer) {
-            let request = self.bounded(request);
-            return Ok(explained(inner.call(request).await?));
-        }
         let (admitted, place) = match self.admit(call, &peer).await {
             Ok(admitted) => admitted,
             Err(error) => return Ok(refusal(&error)),
@@ -252,14 +243,6 @@ impl Admission {
 
     fn bounded(&self, request: Request<Body>) -> Request<Body> {
         bounded(request, self.pace.message_time_max())
-    }
-
-    /// Whether the status of a service that has let go of its policy is for somebody to see.
-    fn may_see_status(&self, peer: &Peer) -> bool {
-        match &self.trust {
-            Trust::ForDevOnly(_) => true,
-            Trust::Certificates(denied) => peer.is_of(Plane::Admin, denied),
-        }
     }
 }
 

@@ -9,6 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::admit::{Admitted, Recheck};
 use super::convert;
 use super::proto::audit_service_server::AuditService;
 use super::proto::{self};
@@ -16,7 +17,7 @@ use super::respond::serve;
 use super::status::from_error;
 use crate::command::{Error, read_audit};
 use crate::crypto::merkle::Hash;
-use crate::vault::{Event, SignedCheckpoint, Vault};
+use crate::vault::{Caller, Event, SignedCheckpoint, Vault};
 
 /// The longest name of a resource.
 const RESOURCE_LEN_MAX: usize = 200;
@@ -47,7 +48,7 @@ impl AuditService for AuditApi {
             let found =
                 read_audit::list_events(&vault, &caller, body.after, resource, limit).await?;
             let events = texts(&found.events)?;
-            Ok(proto::ListEventsResponse { events, last: found.last })
+            Ok(proto::ListEventsResponse { events, last: found.last, size: found.size })
         })
         .await
     }
@@ -56,9 +57,11 @@ impl AuditService for AuditApi {
         &self,
         request: Request<proto::ExportEventsRequest>,
     ) -> Result<Response<Self::ExportEventsStream>, Status> {
+        let admitted = request.extensions().get::<Admitted>();
+        let recheck = admitted.map(|admitted| admitted.recheck.clone()).unwrap_or_default();
         serve("ExportEvents", request, async |vault, caller, body| {
             let checkpoint = read_audit::begin_export(&vault, &caller, body.after).await?;
-            let export = Export { vault, after: body.after, checkpoint };
+            let export = Export { vault, caller, recheck, after: body.after, checkpoint };
             let stream: Self::ExportEventsStream = Box::pin(export.stream(self.ending.clone()));
             Ok(stream)
         })
@@ -113,6 +116,8 @@ impl AuditService for AuditApi {
 /// An export under way: everything up to its checkpoint.
 struct Export {
     vault: Arc<Vault>,
+    caller: Caller,
+    recheck: Recheck,
     after: u64,
     checkpoint: SignedCheckpoint,
 }
@@ -135,10 +140,12 @@ impl Export {
     }
 
     async fn next(&mut self) -> Result<proto::ExportEventsResponse, Error> {
+        // Who has been shut out since the export began is told nothing more, the checkpoint neither.
+        self.recheck.check(&self.vault)?;
         let mut response = proto::ExportEventsResponse::default();
-        if self.after < self.checkpoint.size {
-            let events =
-                read_audit::exported(&self.vault, self.after, self.checkpoint.size).await?;
+        let (vault, caller, size) = (&self.vault, &self.caller, self.checkpoint.size);
+        let events = read_audit::exported(vault, caller, self.after, size).await?;
+        if self.after < size {
             let last = events.last().map(|event| event.seq);
             let gap = || crate::vault::Error::incident("an event is missing", "export");
             self.after = last.ok_or_else(gap)?;

@@ -66,13 +66,10 @@ pub const SERVICE_NAMES: [&str; 10] = [
     "firstkey.v1.MacService",
     "firstkey.v1.PinService",
     "firstkey.v1.PolicyService",
-    STATUS_SERVICE,
+    "firstkey.v1.StatusService",
     "firstkey.v1.TerminalService",
     "firstkey.v1.TrustService",
 ];
-
-/// The service that answers also when a self-test has failed.
-pub const STATUS_SERVICE: &str = "firstkey.v1.StatusService";
 
 /// What the services share.
 #[derive(Clone)]

@@ -107,15 +107,6 @@ pub(super) struct Shut {
 }
 
 impl Peer {
-    /// Whether its certificate opens a plane, whatever the policy says of its name.
-    pub(super) fn is_of(&self, plane: Plane, denied: &DenyList) -> bool {
-        let certified = |identity: &Arc<Identity>| {
-            let is_of = identity.planes.contains_key(&plane);
-            is_of && identity.is_believed() && !denied.holds(identity)
-        };
-        self.planes.contains(&plane) && self.identity.as_ref().is_some_and(certified)
-    }
-
     /// Who it is, by the policy in force, if it may enter a plane: the listener carries it, and its
     /// authority certified the peer. Terminals need no certificate; their proof stands in their
     /// messages.

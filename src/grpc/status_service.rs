@@ -1,21 +1,16 @@
-//! `StatusService`: how the service is, also when nothing else is served.
+//! `StatusService`: how the service is, for those who run it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
-use super::admit::Admitted;
 use super::convert::timestamp;
 use super::proto;
 use super::proto::status_service_server::StatusService;
+use super::respond::serve;
 use super::standing::{Finding, Standing};
-use super::status::from_error;
-use crate::command::Error;
-use crate::vault::{Action, Gate, Reason};
-
-/// How long the audit event of a look at the status may take.
-const AUDIT_MAX: Duration = Duration::from_secs(1);
+use crate::command::read_status::look_at_status;
+use crate::vault::{Gate, Vault};
 
 /// The service.
 pub(super) struct StatusApi {
@@ -29,36 +24,17 @@ impl StatusService for StatusApi {
         &self,
         request: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::GetStatusResponse>, Status> {
-        match request.extensions().get::<Admitted>() {
-            Some(admitted) => note(admitted).await,
-            // With the gate closed there is no vault to be admitted to; the door has looked at the
-            // caller's certificate.
-            None if self.gate.failed().is_some() => {}
-            None => return Err(from_error(&Error::refused(Reason::PolicyDenied))),
-        }
-        Ok(Response::new(self.status()))
-    }
-}
-
-/// Notes who looked. The status has no effect and shows no secret, and it is needed most when
-/// nothing can be written: so it is answered whether or not the event could be.
-async fn note(admitted: &Admitted) {
-    let Admitted { vault, caller, .. } = admitted;
-    let written = async {
-        let work = vault.begin(caller, Action::GetStatus, "").await?;
-        work.commit().await
-    };
-    match tokio::time::timeout(AUDIT_MAX, written).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::error!(%error, "a look at the status was not audited"),
-        Err(_) => tracing::error!("a look at the status was not audited in time"),
+        serve("GetStatus", request, async |vault, caller, _| {
+            look_at_status(&vault, &caller).await?;
+            Ok(self.status(&vault))
+        })
+        .await
     }
 }
 
 impl StatusApi {
-    fn status(&self) -> proto::GetStatusResponse {
+    fn status(&self, vault: &Vault) -> proto::GetStatusResponse {
         let facts = &self.standing.facts;
-        let vault = self.gate.enter().ok();
         let checks = self.standing.found(&self.gate).into_iter().map(|(check, finding)| {
             let detail = finding.detail().to_owned();
             proto::HealthCheck {
@@ -81,12 +57,9 @@ impl StatusApi {
             start_time: Some(timestamp(facts.start.0)),
             checks: checks.collect(),
             protections: protections.collect(),
-            policy_version: vault.as_ref().map_or(0, |vault| vault.policy().version),
-            audit_sequence: vault.as_ref().map_or(0, |vault| vault.audit_sequence()),
-            checkpoint_time: vault
-                .as_ref()
-                .and_then(|vault| vault.newest_checkpoint())
-                .map(|(_, time)| timestamp(time.0)),
+            policy_version: vault.policy().version,
+            audit_sequence: vault.audit_sequence(),
+            checkpoint_time: vault.newest_checkpoint().map(|(_, time)| timestamp(time.0)),
             self_test_time: Some(timestamp(self.gate.tested().0)),
         }
     }

@@ -13,9 +13,18 @@ pub fn wipe_stack() {
 /// Around a whole operation of a room (a MAC, a PIN block, a derivation), not around each block
 /// cipher call: it costs about a microsecond.
 pub fn with_wiped_stack<T>(compute: impl FnOnce() -> T) -> T {
-    let result = in_own_frame(compute);
-    wipe_stack();
-    result
+    let _wiped = WipedOnDrop;
+    in_own_frame(compute)
+}
+
+/// Wipes when it is let go, so that a computation that panics leaves nothing either.
+struct WipedOnDrop;
+
+impl Drop for WipedOnDrop {
+    #[inline]
+    fn drop(&mut self) {
+        wipe_stack();
+    }
 }
 
 /// Keeps the locals of `compute` out of the caller's frame, which the wipe does not reach.
@@ -29,6 +38,7 @@ pub(super) mod tests {
     use std::fs::File;
     use std::hint::black_box;
     use std::os::unix::fs::FileExt;
+    use std::panic::{catch_unwind, resume_unwind};
 
     use super::*;
 
@@ -56,5 +66,22 @@ pub(super) mod tests {
         // The control: without the wipe the marker is found.
         let address = in_own_frame(plant);
         assert!(found(address));
+    }
+
+    /// Leaves a marker deeper than unwinding goes.
+    #[inline(never)]
+    fn plant_deep() -> usize {
+        let marker = black_box([0x5e_u8; 16 * 1024]);
+        black_box(&marker).as_ptr().addr()
+    }
+
+    #[test]
+    fn a_computation_that_panics_leaves_nothing_either() {
+        let found = |address| memory_at(address, 512).unwrap().windows(64).any(|w| w == [0x5e; 64]);
+        let failing = || -> usize { resume_unwind(Box::new(plant_deep())) };
+        let caught = catch_unwind(|| with_wiped_stack(failing)).unwrap_err();
+        assert!(!found(*caught.downcast::<usize>().unwrap()));
+        let caught = catch_unwind(|| in_own_frame(failing)).unwrap_err();
+        assert!(found(*caught.downcast::<usize>().unwrap()), "the control");
     }
 }

@@ -11,7 +11,7 @@ use tonic_health::server::HealthReporter;
 use super::listen::Expiry;
 use super::self_test;
 use crate::crypto::rng;
-use crate::grpc::{Check, Finding, SERVICE_NAMES, STATUS_SERVICE, Standing};
+use crate::grpc::{Check, Finding, SERVICE_NAMES, Standing};
 use crate::memory::free_disk_bytes;
 use crate::vault::{Gate, UnixMillis, Vault};
 
@@ -65,19 +65,15 @@ impl Examiner {
 
     /// Examines once.
     pub(super) async fn examine(&mut self) {
-        let found = match (self.gate.failed(), self.gate.enter()) {
-            (None, Ok(vault)) => self.look(&vault).await,
-            (failed, _) => {
-                // A new key pair that is none leaves it to us to close the gate.
-                self_test::close(&self.gate, failed.unwrap_or(rng::RANDOM_NUMBERS)).await;
-                Vec::new()
-            }
+        let found = match self.gate.enter() {
+            Ok(vault) => self.look(&vault).await,
+            // Of a closed gate one thing is told, and the gate itself knows it.
+            Err(_) => Vec::new(),
         };
         self.standing.note(found);
         let serves = self.standing.serves(&self.gate);
+        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
         for name in SERVICE_NAMES.iter().chain(&[""]) {
-            let serves = serves || *name == STATUS_SERVICE;
-            let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
             self.reporter.set_service_status(*name, status).await;
         }
     }

@@ -40,24 +40,32 @@ fn known_answers() -> impl Iterator<Item = &'static KnownAnswer> {
     primitives.chain(built).chain(&pin::KNOWN_ANSWERS)
 }
 
-/// Runs the self-tests again and again until one fails; that closes the gate.
+/// Runs the self-tests again and again until something fails, in them or in a new key pair; that
+/// closes the gate.
 pub(super) async fn repeat(gate: Arc<Gate>, period: Duration) {
     let period = period.min(SELF_TEST_PERIOD_MAX);
     loop {
-        tokio::time::sleep(period).await;
+        tokio::select! {
+            algorithm = self_test::until_broken() => return close(&gate, algorithm).await,
+            () = tokio::time::sleep(period) => {}
+        }
         // They compute for some milliseconds, which other calls need not wait for.
         let result = tokio::task::spawn_blocking(run_self_tests).await;
-        let Ok(vault) = gate.enter() else { return };
-        match result {
-            Ok(Ok(SelfTestsPassed(()))) => {
-                gate.note_tested(vault.now());
-                tracing::info!("self-tests passed");
-                if let Err(error) = tell(&vault, None).await {
-                    tracing::error!(%error, "the self-tests were not audited");
-                }
-            }
-            Ok(Err(failed)) => return close(&gate, failed.algorithm).await,
-            Err(_) => return close(&gate, "the self-tests themselves").await,
+        // What broke within a test is told in place of the test that it broke.
+        let failed = gate.failed().or(match result {
+            Ok(Ok(SelfTestsPassed(()))) => None,
+            Ok(Err(failed)) => Some(failed.algorithm),
+            Err(_) => Some("the self-tests themselves"),
+        });
+        if let Some(algorithm) = failed {
+            return close(&gate, algorithm).await;
+        }
+        // What broke since then ends the wait at once.
+        let Ok(vault) = gate.enter() else { continue };
+        gate.note_tested(vault.now());
+        tracing::info!("self-tests passed");
+        if let Err(error) = tell(&vault, None).await {
+            tracing::error!(%error, "the self-tests were not audited");
         }
     }
 }

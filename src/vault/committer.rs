@@ -85,7 +85,9 @@ pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::Receiver<Unit>) {
         }
         let group = take_group(&mut waiting);
         if let Err(error) = core.tally.settle_doubts(&*core.store).await {
-            group.into_iter().for_each(|unit| answer(unit, Err(error)));
+            for unit in group {
+                answer(unit, Err(error));
+            }
             continue;
         }
         let mut prepared = Vec::with_capacity(group.len());
@@ -148,14 +150,12 @@ impl Prepared {
                 return None;
             }
         };
-        match core.tally.plan(&batch) {
-            Some(planned) => Some(Self { unit, ledgers, failures, batch, planned }),
-            None => {
-                doubt(core, &unit);
-                answer(unit, Err(Error::Conflict));
-                None
-            }
-        }
+        let Some(planned) = core.tally.plan(&batch) else {
+            doubt(core, &unit);
+            answer(unit, Err(Error::Conflict));
+            return None;
+        };
+        Some(Self { unit, ledgers, failures, batch, planned })
     }
 
     async fn settle(

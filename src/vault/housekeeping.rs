@@ -156,7 +156,9 @@ async fn purge<R: Record>(shared: &Shared) -> Result<Purged, Error> {
             let shared = shared.clone();
             let mut work = Work::new(shared, &caller, Action::PurgeExpired, resource, policy);
             work.detail(R::KIND.as_str(), expired.len().to_string());
-            expired.into_iter().for_each(|one| work.delete(one));
+            for one in expired {
+                work.delete(one);
+            }
             work.commit().await?;
         }
         for one in &found {

@@ -69,7 +69,9 @@ impl Sum {
     /// Folds what a batch changes.
     pub(super) fn fold_all(&mut self, planned: &Planned) {
         for row in &planned.0 {
-            row.before.into_iter().chain(row.after).for_each(|element| self.fold(element));
+            for element in row.before.into_iter().chain(row.after) {
+                self.fold(element);
+            }
         }
     }
 }
@@ -451,11 +453,15 @@ mod tests {
 
     #[test]
     fn a_sum_forgets_what_is_folded_twice_and_minds_no_order() {
-        let mut sum = Sum::default();
-        [[1; 16], [2; 16], [4; 16], [2; 16]].into_iter().for_each(|element| sum.fold(element));
-        let mut other = Sum::default();
-        [[4; 16], [1; 16]].into_iter().for_each(|element| other.fold(element));
-        assert_eq!(sum, other);
+        let folded = |elements: &[u8]| {
+            let mut sum = Sum::default();
+            for element in elements {
+                sum.fold([*element; 16]);
+            }
+            sum
+        };
+        let sum = folded(&[1, 2, 4, 2]);
+        assert_eq!(sum, folded(&[4, 1]));
         let text = serde_json::to_string(&sum).unwrap();
         assert_eq!(text, format!("\"{}\"", "05".repeat(16)));
         assert_eq!(serde_json::from_str::<Sum>(&text).unwrap(), sum);

@@ -11,14 +11,14 @@ use firstkey::crypto::certificate::{certificate_to_pem, certificates_from_pem};
 use firstkey::crypto::digest::sha256;
 use firstkey::grpc::client::{Client, Driver, Refusal};
 use firstkey::grpc::proto::{
-    GenerateMacRequest, GetKeyRequest, ListTerminalsRequest, TranslatePinRequest,
-    WatchTerminalsRequest,
+    ExportEventsRequest, ExportEventsResponse, GenerateMacRequest, GetKeyRequest,
+    ListTerminalsRequest, TranslatePinRequest, WatchTerminalsRequest,
 };
 use firstkey::grpc::{DESCRIPTORS, Denied, Plane};
 use firstkey::server::access::{Access, Issued};
 use firstkey::server::{Tls, TlsError, dev};
 use firstkey::terminal::Terminal;
-use firstkey::vault::{Clock as _, Event, Policy};
+use firstkey::vault::{Action, Caller, Clock as _, Event, Policy};
 use prost::Message as _;
 use rcgen::{
     CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -37,6 +37,9 @@ use crate::harness::{DAY, DECADES, Service, Till, TlsService, answer, material, 
 
 /// An officer of the development policy.
 const OFFICER: &str = "spiffe://dev.firstkey.internal/officer/officer-1";
+
+/// An auditor of it.
+const AUDITOR: &str = "spiffe://dev.firstkey.internal/auditor/auditor-1";
 
 fn key() -> GetKeyRequest {
     GetKeyRequest { name: "keys/dev-mac".to_owned() }
@@ -466,6 +469,74 @@ async fn who_is_denied_is_told_nothing_more_by_an_open_stream() {
     service.plain.register("till-2", Suite::P256Aes128).await;
     let ended = stream.message().await.err().expect("it ends");
     assert_eq!(Refusal::from(ended).reason, "CALLER_UNKNOWN");
+}
+
+/// An export that has begun, of a log much longer than what is under way to a reader.
+async fn exporting(service: &TlsService) -> tonic::Streaming<ExportEventsResponse> {
+    let vault = &service.plain.vault;
+    let caller = Caller::for_dev_only("test");
+    let mut written = tokio::task::JoinSet::new();
+    for _ in 0..3_000 {
+        let (vault, caller) = (Arc::clone(vault), caller.clone());
+        written.spawn(async move {
+            let mut work = vault.begin(&caller, Action::GetKey, "keys/x").await?;
+            work.detail("note", "n".repeat(2_000));
+            work.commit().await
+        });
+    }
+    assert!(written.join_all().await.iter().all(Result::is_ok));
+    let auditor = service.connect(Some(&service.issue(AUDITOR, Plane::Admin))).await.unwrap();
+    let mut stream = answer(auditor.audit().export_events(ExportEventsRequest { after: 0 }).await);
+    assert!(!stream.message().await.unwrap().unwrap().events.is_empty());
+    stream
+}
+
+/// Reads an export until it is cut off: it tells neither all events nor a checkpoint.
+async fn cut_off(mut stream: tonic::Streaming<ExportEventsResponse>, what: &str) {
+    let mut events = 100;
+    let ended = loop {
+        match stream.message().await {
+            Ok(Some(message)) => {
+                assert!(message.checkpoint.is_empty(), "{what}: no checkpoint is told");
+                events += message.events.len();
+            }
+            Ok(None) => panic!("{what}: it ends as if that were all"),
+            Err(status) => break Refusal::from(status),
+        }
+    };
+    assert_eq!(ended.reason, "CALLER_UNKNOWN", "{what}");
+    assert!(events < 3_000, "{what}: {events} events were told");
+}
+
+#[tokio::test]
+async fn who_is_shut_out_gets_no_more_of_an_export_and_no_checkpoint() {
+    let service = TlsService::start().await;
+    let stream = exporting(&service).await;
+    service.denied.replace(Denied::parse(AUDITOR).unwrap());
+    cut_off(stream, "denied").await;
+    service.denied.replace(Denied::default());
+
+    let stream = exporting(&service).await;
+    let policy = service.plain.vault.policy();
+    let without = policy.principals.iter().filter(|principal| principal.name != AUDITOR);
+    let without = Policy { principals: without.cloned().collect(), ..(*policy).clone() };
+    let next = service.plain.vault.next_policy(without).await.unwrap();
+    let officer = Caller::for_dev_only("test");
+    let work = service.plain.vault.begin(&officer, Action::SetPolicy, Policy::RESOURCE).await;
+    work.unwrap().commit_policy(next).await.unwrap();
+    cut_off(stream, "not in the policy").await;
+}
+
+#[tokio::test]
+async fn an_authority_takes_the_exports_of_those_it_certified_with_it() {
+    let service = TlsService::start().await;
+    let stream = exporting(&service).await;
+    let other = Access::generate("OTHER", DECADES).unwrap();
+    let mut narrower = material(&service.access);
+    let new = material(&other).authorities.remove(&Plane::Admin).unwrap();
+    narrower.authorities.insert(Plane::Admin, new);
+    Tls::replace(&service.tls, &narrower).unwrap();
+    cut_off(stream, "certified by nobody").await;
 }
 
 #[tokio::test]

@@ -52,7 +52,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Tells a requester whose call waits how it goes on.
+/// Tells a requester whose call waits how it goes on, and where a service that refuses everything
+/// tells why.
 #[allow(clippy::print_stderr, reason = "what to do next belongs beside why it failed")]
 fn tell_what_next(error: &anyhow::Error) {
     let Some(ClientError::Refused(refusal)) = error.downcast_ref() else { return };
@@ -60,6 +61,12 @@ fn tell_what_next(error: &anyhow::Error) {
     if let Some((_, name)) = waits.filter(|_| refusal.reason == "APPROVAL_REQUIRED") {
         eprintln!("next: another officer runs `firstkey approval approve {name}`;");
         eprintln!("      then give the same command once more");
+    }
+    if ["AUDIT_UNAVAILABLE", "SELF_TEST_FAILED", "STORE_UNAVAILABLE"].contains(&&*refusal.reason) {
+        eprintln!(
+            "next: /readyz at the service's `operations` address tells what is wrong with it,"
+        );
+        eprintln!("      and so does its log");
     }
 }
 

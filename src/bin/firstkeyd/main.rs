@@ -22,6 +22,8 @@ use firstkey::crypto::self_test::{self, SelfTestFailed};
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
+    #[cfg(feature = "fault-points")]
+    let _last = operations::HoldPoint;
     // Before anything is read; what the system refuses, the service writes to its log.
     let _ = firstkey::memory::harden_process();
     let done = match Cli::parse().command {

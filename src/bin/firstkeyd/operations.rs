@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::OnceLock;
+#[cfg(feature = "fault-points")]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -38,6 +40,12 @@ pub(crate) struct Faults {
     /// It fails from the signal SIGUSR1 on.
     #[arg(long, value_name = "NAME")]
     fault_on_signal: Option<String>,
+    /// The service panics at the signal SIGUSR2.
+    #[arg(long)]
+    panic_on_signal: bool,
+    /// The process is not left when it ends, so that its memory can be looked at.
+    #[arg(long)]
+    hold: bool,
 }
 
 /// What is set.
@@ -131,7 +139,7 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Lets the chosen self-test fail, at once or at a signal.
+/// Lets the chosen self-test fail, at once or at a signal; and more of what is chosen.
 #[cfg(feature = "fault-points")]
 pub(crate) fn set_faults(faults: &Faults) -> anyhow::Result<()> {
     use firstkey::crypto::fault_points;
@@ -147,7 +155,45 @@ pub(crate) fn set_faults(faults: &Faults) -> anyhow::Result<()> {
             fault_points::set(name);
         });
     }
+    HELD.store(faults.hold, Ordering::Relaxed);
     Ok(())
+}
+
+/// Waits as before, or panics at the chosen signal.
+#[cfg(feature = "fault-points")]
+pub(crate) fn or_panic(
+    waiting: impl Future<Output = ()>,
+    faults: &Faults,
+) -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut chosen = signal(SignalKind::user_defined2())?;
+    let panics = faults.panic_on_signal;
+    Ok(async move {
+        tokio::select! {
+            () = waiting => {}
+            _ = chosen.recv(), if panics => panic!("by a fault point"),
+        }
+    })
+}
+
+#[cfg(feature = "fault-points")]
+static HELD: AtomicBool = AtomicBool::new(false);
+
+/// The last value to be let go, also by a panic: where that is chosen, the process stays then.
+#[cfg(feature = "fault-points")]
+pub(crate) struct HoldPoint;
+
+#[cfg(feature = "fault-points")]
+impl Drop for HoldPoint {
+    fn drop(&mut self) {
+        if HELD.load(Ordering::Relaxed) {
+            tracing::info!("held at its end");
+            loop {
+                std::thread::park();
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (stop, at_once) = (shared::stop_signal()?, shared::second_stop_signal()?);
     #[cfg(feature = "fault-points")]
     operations::set_faults(&config.faults)?;
+    #[cfg(feature = "fault-points")]
+    let at_once = operations::or_panic(at_once, &config.faults)?;
     let Config { data, audit, drain, limits, mode, operations, .. } = config;
     let passed = server::run_self_tests()?;
     tracing::info!("self-tests passed");

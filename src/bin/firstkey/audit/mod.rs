@@ -37,7 +37,7 @@ pub(crate) async fn run(command: Audit, output: Output) -> anyhow::Result<ExitCo
 async fn list(arguments: List, output: Output) -> anyhow::Result<()> {
     let client = connect(&arguments.server).await?;
     let mut rows = vec![row(&HEAD)];
-    let (mut after, mut left) = (arguments.after, arguments.count);
+    let (mut after, mut left, mut size) = (arguments.after, arguments.count, None);
     while left > 0 {
         let request = proto::ListEventsRequest {
             page_size: u32::try_from(left.min(PAGE_MAX))?,
@@ -46,15 +46,21 @@ async fn list(arguments: List, output: Output) -> anyhow::Result<()> {
         };
         let page = client.audit().list_events(request).await.map_err(ClientError::from)?;
         let page = page.into_inner();
-        for event in &page.events {
+        // Each page adds the event that it was read: the list ends where it ended at first.
+        let size = *size.get_or_insert(page.size);
+        for text in &page.events {
+            let event: Value = serde_json::from_str(text).context("an event is no JSON")?;
+            if event["seq"].as_u64().context("an event has no sequence")? > size {
+                break;
+            }
             match output {
-                Output::Json => print::line(event),
-                Output::Table => rows.push(event_row(event)?),
+                Output::Json => print::line(text),
+                Output::Table => rows.push(event_row(&event)),
             }
         }
         left -= page.events.len().min(left);
         // What a page does not hold was looked at all the same.
-        if page.events.is_empty() || page.last <= after {
+        if page.last <= after || page.last >= size {
             break;
         }
         after = page.last;
@@ -71,15 +77,14 @@ fn row(cells: &[&str]) -> Vec<String> {
     cells.iter().map(|&cell| cell.to_owned()).collect()
 }
 
-fn event_row(event: &str) -> anyhow::Result<Vec<String>> {
-    let event: Value = serde_json::from_str(event).context("an event is no JSON")?;
+fn event_row(event: &Value) -> Vec<String> {
     let cell = |name: &str| match &event[name] {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
         other => other.to_string(),
     };
     let columns = ["seq", "time", "caller", "action", "resource", "decision", "reason"];
-    Ok(columns.map(cell).to_vec())
+    columns.map(cell).to_vec()
 }
 
 async fn export(arguments: Export, output: Output) -> anyhow::Result<()> {

@@ -52,7 +52,7 @@ pub(crate) struct List {
     /// Begin after this sequence.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) after: u64,
-    /// How many at most.
+    /// How many at most, of those that are there when the list begins.
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) count: usize,
     #[command(flatten)]
