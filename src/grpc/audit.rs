@@ -141,7 +141,7 @@ impl Export {
     }
 
     async fn next(&mut self) -> Result<proto::ExportEventsResponse, Error> {
-        // Who has been shut out since the export began is told nothing more, the checkpoint neither.
+        // Who has been shut out since the export began is told nothing more, also no checkpoint.
         self.recheck.check(&self.vault)?;
         let mut response = proto::ExportEventsResponse::default();
         let (vault, caller, size) = (&self.vault, &self.caller, self.checkpoint.size);
