@@ -210,10 +210,14 @@ impl<R: Record> Page<R> {
     }
 }
 
-/// How many records are read at once to fill a page.
-const READ_MAX: usize = 200;
+/// How many records a list looks at for one page, however few of them are shown: it goes on from
+/// there with the next page, so that no call costs more than that.
+const LOOKED_AT_MAX: usize = 500;
 
-/// Goes through records in the order of their ids.
+/// How many records are read at once to fill a page.
+const READ_MAX: usize = 250;
+
+/// Goes through records in the order of their ids, [`LOOKED_AT_MAX`] of them.
 struct Scan<'a, R> {
     vault: &'a Vault,
     /// Only those with this index.
@@ -222,28 +226,44 @@ struct Scan<'a, R> {
     after: Option<String>,
     read: VecDeque<R>,
     is_end: bool,
+    looked_at: usize,
+    /// The id of the record that was looked at last.
+    last: Option<String>,
 }
 
 impl<'a, R: Record> Scan<'a, R> {
     fn new(vault: &'a Vault, index: Option<&'a str>, after: Option<&str>) -> Self {
         let after = after.map(str::to_owned);
-        Self { vault, index, after, read: VecDeque::new(), is_end: false }
+        Self { vault, index, after, read: VecDeque::new(), is_end: false, looked_at: 0, last: None }
     }
 
     async fn next(&mut self) -> Result<Option<R>, Error> {
+        if self.looked_at == LOOKED_AT_MAX {
+            return Ok(None);
+        }
         if self.read.is_empty() && !self.is_end {
             let found = self.vault.list::<R>(self.index, self.after.as_deref(), READ_MAX).await?;
             self.is_end = found.len() < READ_MAX;
             self.after = found.last().map(|last| last.record.id());
             self.read.extend(found.into_iter().map(|found| found.record));
         }
-        Ok(self.read.pop_front())
+        let next = self.read.pop_front();
+        if let Some(record) = &next {
+            self.looked_at = self.looked_at.saturating_add(1);
+            self.last = Some(record.id());
+        }
+        Ok(next)
+    }
+
+    /// The id after which there may be more, where enough was looked at.
+    fn rest(self) -> Option<String> {
+        let may_be_more = !self.is_end || !self.read.is_empty();
+        self.last.filter(|_| may_be_more)
     }
 }
 
 /// A page that is being filled with what becomes of records. Those of which nothing becomes leave
-/// no gap: a page is full while there are more, and its end says nothing of a record that is not
-/// shown.
+/// no gap: a page is full while there are more, unless so many were looked at that it ends early.
 struct Filling<T> {
     rows: Vec<T>,
     last: Option<String>,
@@ -270,8 +290,9 @@ impl<T> Filling<T> {
         Page { rows: self.rows, next: self.last }
     }
 
-    /// The page, where there are no more records.
-    fn end(self) -> Page<T> {
-        Page { rows: self.rows, next: None }
+    /// The page, where there are no more records, or none that are looked at for it: then `rest` is
+    /// the id after which to go on.
+    fn end(self, rest: Option<String>) -> Page<T> {
+        Page { rows: self.rows, next: rest }
     }
 }

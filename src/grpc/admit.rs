@@ -34,6 +34,19 @@ pub(super) struct Admitted {
     pub(super) vault: Arc<Vault>,
     pub(super) caller: Caller,
     pub(super) recheck: Recheck,
+    pace: Arc<Pace>,
+}
+
+impl Admitted {
+    /// Charges a message that does the work of so many calls, the first of which was charged at the
+    /// door; what is too much is refused, and audited.
+    pub(super) async fn charge(&self, action: Action, calls: usize) -> Result<(), Error> {
+        let calls = u32::try_from(calls).unwrap_or(u32::MAX);
+        match self.pace.take_rest(&self.vault, &self.caller, calls) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.vault.refuse(&self.caller, action, error).await.into()),
+        }
+    }
 }
 
 /// The certificate that let a caller in, to be looked at again while an answer goes on. There is
@@ -64,7 +77,7 @@ pub enum Trust {
 pub struct Admission {
     gate: Arc<Gate>,
     trust: Trust,
-    pace: Pace,
+    pace: Arc<Pace>,
     metrics: Arc<Metrics>,
 }
 
@@ -72,7 +85,7 @@ impl Admission {
     /// A door before a gate, where calls are counted.
     #[must_use]
     pub fn new(gate: Arc<Gate>, trust: Trust, limits: CallLimits, metrics: Arc<Metrics>) -> Self {
-        Self { gate, trust, pace: Pace::new(limits), metrics }
+        Self { gate, trust, pace: Arc::new(Pace::new(limits)), metrics }
     }
 
     /// Lets a call in, with the place that is its own until it has been answered.
@@ -88,7 +101,7 @@ impl Admission {
         };
         // Before anything that costs more: who makes too many calls is not told who may make them.
         let caller = entered.as_ref().unwrap_or_else(|shut| &shut.caller);
-        let place = match self.pace.begin(&vault, caller, peer.address) {
+        let place = match self.pace.begin(&vault, caller, call.action, peer.address) {
             Ok(place) => place,
             Err(error) => {
                 peer.refused.fetch_add(1, Ordering::Relaxed);
@@ -109,7 +122,8 @@ impl Admission {
             }
             Trust::ForDevOnly(_) => Recheck::default(),
         };
-        Ok((Admitted { vault, caller, recheck }, place))
+        let admitted = Admitted { vault, caller, recheck, pace: Arc::clone(&self.pace) };
+        Ok((admitted, place))
     }
 
     /// Lets a call pass that is not one of ours: it opens nothing, and costs little. A watcher of

@@ -3,12 +3,13 @@
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, resource, timestamp};
+use super::paging::{Pages, page_size};
 use super::proto::approval_service_server::ApprovalService;
 use super::proto::{self};
 use super::respond::serve;
 use crate::command::Error;
 use crate::command::approvals::{self, Shown};
-use crate::vault::{ApprovalState, Ending};
+use crate::vault::{Action, ApprovalState, Ending};
 
 /// The longest stated cause, in characters.
 const CAUSE_LEN_MAX: usize = 200;
@@ -35,14 +36,15 @@ impl ApprovalService for ApprovalApi {
         request: Request<proto::ListApprovalsRequest>,
     ) -> Result<Response<proto::ListApprovalsResponse>, Status> {
         serve("ListApprovals", request, async |vault, caller, body| {
-            let limit = convert::page_size(body.page_size)?;
-            let after = convert::page_token(&body.page_token)?;
+            let limit = page_size(body.page_size)?;
+            let pages = Pages { vault: &vault, caller: &caller, action: Action::ListApprovals };
+            let after = pages.after(&body.page_token)?;
             let state = to_state(body.state)?;
             let page =
                 approvals::list_approvals(&vault, &caller, state, after.as_deref(), limit).await?;
             Ok(proto::ListApprovalsResponse {
                 approvals: page.rows.into_iter().map(from_shown).collect(),
-                next_page_token: convert::next_page_token(page.next.as_deref()),
+                next_page_token: pages.next(page.next.as_deref())?,
             })
         })
         .await

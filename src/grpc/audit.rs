@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::admit::{Admitted, Recheck};
 use super::convert;
+use super::paging::page_size;
 use super::proto::audit_service_server::AuditService;
 use super::proto::{self};
 use super::respond::serve;
@@ -42,7 +43,7 @@ impl AuditService for AuditApi {
         request: Request<proto::ListEventsRequest>,
     ) -> Result<Response<proto::ListEventsResponse>, Status> {
         serve("ListEvents", request, async |vault, caller, body| {
-            let limit = convert::page_size(body.page_size)?;
+            let limit = page_size(body.page_size)?;
             let resource = convert::text("resource", &body.resource, 0..=RESOURCE_LEN_MAX)?;
             let resource = (!resource.is_empty()).then_some(resource.as_str());
             let found =
@@ -140,7 +141,7 @@ impl Export {
     }
 
     async fn next(&mut self) -> Result<proto::ExportEventsResponse, Error> {
-        // Who has been shut out since the export began is told nothing more, the checkpoint neither.
+        // Who has been shut out since the export began is told nothing more, also no checkpoint.
         self.recheck.check(&self.vault)?;
         let mut response = proto::ExportEventsResponse::default();
         let (vault, caller, size) = (&self.vault, &self.caller, self.checkpoint.size);

@@ -7,10 +7,6 @@ use uuid::Uuid;
 use crate::command::{Error, Ksn, RequestId};
 use crate::dukpt::{AesKsn, TdesKsn};
 
-/// How many rows a page holds at most.
-const PAGE_MAX: u32 = 100;
-/// How many rows a page holds when the caller does not say.
-const PAGE_DEFAULT: u32 = 50;
 /// The longest id of a resource, in characters.
 const ID_LEN_MAX: usize = 63;
 
@@ -133,31 +129,6 @@ pub(super) fn required<M>(path: &str, message: Option<M>) -> Result<M, Error> {
     message.ok_or_else(|| Error::field(path, "is missing"))
 }
 
-/// The size of a page.
-pub(super) fn page_size(size: u32) -> Result<usize, Error> {
-    match size {
-        0 => Ok(usize::try_from(PAGE_DEFAULT).expect("50 fits")),
-        1..=PAGE_MAX => Ok(usize::try_from(size).expect("at most 100 fits")),
-        _ => Err(Error::field("page_size", "is at most 100")),
-    }
-}
-
-/// Where a page begins: the id after which to go on, in URL-safe base64.
-pub(super) fn page_token(token: &str) -> Result<Option<String>, Error> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let refused = || Error::field("page_token", "is not a token of this service");
-    let bytes = data_encoding::BASE64URL_NOPAD.decode(token.as_bytes()).map_err(|_| refused())?;
-    let id = String::from_utf8(bytes).map_err(|_| refused())?;
-    if id.len() > 2 * ID_LEN_MAX { Err(refused()) } else { Ok(Some(id)) }
-}
-
-/// The token of the page after `last`.
-pub(super) fn next_page_token(last: Option<&str>) -> String {
-    last.map_or_else(String::new, |id| data_encoding::BASE64URL_NOPAD.encode(id.as_bytes()))
-}
-
 /// Milliseconds since 1970 as a proto timestamp.
 pub(super) fn timestamp(unix_ms: u64) -> Timestamp {
     let seconds = i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX);
@@ -185,14 +156,6 @@ mod tests {
             assert!(resource("name", "keys", bad).is_err(), "{bad}");
         }
         assert!(id("id", &"a".repeat(64)).is_err());
-    }
-
-    #[test]
-    fn pages_are_bounded() {
-        assert_eq!(page_size(0).unwrap(), 50);
-        assert!(page_size(101).is_err());
-        assert_eq!(page_token(&next_page_token(Some("bdk"))).unwrap().unwrap(), "bdk");
-        assert!(page_token("***").is_err());
     }
 
     #[test]

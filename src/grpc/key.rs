@@ -3,6 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, resource, timestamp};
+use super::paging::{Pages, page_size};
 use super::proto::key_service_server::KeyService;
 use super::proto::{self};
 use super::respond::serve;
@@ -14,7 +15,7 @@ use crate::command::export_initial_key::{self, export_initial_key};
 use crate::command::{Error, manage_keys};
 use crate::pin::PinBlockFormat;
 use crate::vault::{
-    self, DEVICE_CAP, KeyAttributes, KeyRecord, MAC_LENGTH_MIN_BYTES, NewKey, StateChange,
+    self, Action, DEVICE_CAP, KeyAttributes, KeyRecord, MAC_LENGTH_MIN_BYTES, NewKey, StateChange,
     UnixMillis,
 };
 
@@ -128,13 +129,14 @@ impl KeyService for KeyApi {
         request: Request<proto::ListKeysRequest>,
     ) -> Result<Response<proto::ListKeysResponse>, Status> {
         serve("ListKeys", request, async |vault, caller, body| {
-            let limit = convert::page_size(body.page_size)?;
-            let after = convert::page_token(&body.page_token)?;
+            let limit = page_size(body.page_size)?;
+            let pages = Pages { vault: &vault, caller: &caller, action: Action::ListKeys };
+            let after = pages.after(&body.page_token)?;
             let after = after.as_deref();
             let page = manage_keys::list_keys(&vault, &caller, after, limit).await?;
             Ok(proto::ListKeysResponse {
                 keys: page.rows.iter().map(from_key).collect::<Result<_, _>>()?,
-                next_page_token: convert::next_page_token(page.next.as_deref()),
+                next_page_token: pages.next(page.next.as_deref())?,
             })
         })
         .await

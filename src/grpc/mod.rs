@@ -13,6 +13,7 @@ mod key;
 mod mac;
 mod metrics;
 mod pace;
+mod paging;
 mod peer;
 mod pin;
 mod places;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::places::{Place, Places};
-use crate::vault::{self, Caller, Rates, Role, Vault};
+use crate::vault::{self, Action, Caller, Rates, Role, Vault};
 
 /// How many calls the service takes, and how long it waits for a message.
 ///
@@ -19,8 +19,10 @@ use crate::vault::{self, Caller, Rates, Role, Vault};
 pub struct CallLimits {
     /// Calls of one caller in a minute, where the policy says nothing else of it.
     pub per_minute: u32,
-    /// Calls of one caller at once, streams included.
+    /// Calls of one caller at once, without its streams.
     pub at_once: usize,
+    /// Streams of one caller at once: it watches terminals, or the audit log is exported.
+    pub streams_at_once: usize,
     /// Calls in a minute from one address without a certificate that the policy knows.
     pub unknown_per_minute: u32,
     /// Calls in a minute from all such addresses together.
@@ -39,6 +41,7 @@ impl Default for CallLimits {
             // A switch at a thousand transactions a second, with a minute's worth in one burst.
             per_minute: 60_000,
             at_once: 1_024,
+            streams_at_once: 8,
             // An activation takes about ten calls: a hundred and twenty terminals in a minute
             // behind one address.
             unknown_per_minute: 1_200,
@@ -58,18 +61,19 @@ pub(super) enum Who {
 }
 
 /// Keeps callers to their limits.
-#[derive(Clone)]
 pub(super) struct Pace {
     limits: CallLimits,
     known: Arc<Places<Who>>,
+    streaming: Arc<Places<Who>>,
     unknown: Arc<Places<Who>>,
 }
 
 impl Pace {
     pub(super) fn new(limits: CallLimits) -> Self {
         let known = Places::new(limits.at_once, usize::MAX);
+        let streaming = Places::new(limits.streams_at_once, usize::MAX);
         let unknown = Places::new(limits.unknown_at_once, limits.unknown_at_once_total);
-        Self { limits, known, unknown }
+        Self { limits, known, streaming, unknown }
     }
 
     /// How long the message of a call may take to arrive.
@@ -83,6 +87,7 @@ impl Pace {
         &self,
         vault: &Vault,
         caller: &Caller,
+        action: Action,
         address: Option<IpAddr>,
     ) -> Result<Option<Place<Who>>, vault::Error> {
         match caller.role() {
@@ -92,11 +97,9 @@ impl Pace {
                 self.place_of_unknown(address).map(Some)
             }
             Some(_) => {
-                let policy = vault.policy();
-                let own = policy.principal(caller.name()).map_or(0, |one| one.calls_per_minute_max);
-                let per_minute = if own == 0 { self.limits.per_minute } else { own };
-                vault.rates().take(per_minute, &["caller", caller.name()])?;
-                self.known.take(Who::Caller(caller.name().to_owned())).map(Some).ok_or(BUSY)
+                vault.rates().take(self.per_minute(vault, caller), &["caller", caller.name()])?;
+                let places = if is_stream(action) { &self.streaming } else { &self.known };
+                places.take(Who::Caller(caller.name().to_owned())).map(Some).ok_or(BUSY)
             }
         }
     }
@@ -107,6 +110,42 @@ impl Pace {
         address: Option<IpAddr>,
     ) -> Result<Place<Who>, vault::Error> {
         self.unknown.take(Who::Address(address.map(source_of))).ok_or(BUSY)
+    }
+
+    /// Takes the rest of the calls whose work one message does out of its caller's bucket: one was
+    /// taken when it began. Where there are more than the bucket holds, it has to be full.
+    pub(super) fn take_rest(
+        &self,
+        vault: &Vault,
+        caller: &Caller,
+        calls: u32,
+    ) -> Result<(), vault::Error> {
+        if caller.role().is_none() {
+            return Ok(());
+        }
+        let per_minute = self.per_minute(vault, caller);
+        let rest = calls.min(per_minute).saturating_sub(1);
+        let taken = vault.rates().take_many(per_minute, rest, &["caller", caller.name()]);
+        taken.map_err(|error| match error {
+            // Who comes back begins anew, and needs the first as well.
+            vault::Error::RateLimited { retry_after_ms } => {
+                let one_ms = MINUTE_MS.div_ceil(u64::from(per_minute.max(1)));
+                vault::Error::RateLimited { retry_after_ms: retry_after_ms.saturating_add(one_ms) }
+            }
+            other @ (vault::Error::AttributeInvalid { .. }
+            | vault::Error::BudgetSpent { .. }
+            | vault::Error::Conflict
+            | vault::Error::Internal { .. }
+            | vault::Error::Refused(_)
+            | vault::Error::Unavailable) => other,
+        })
+    }
+
+    /// How many calls a caller may make in a minute; 0 is no limit.
+    fn per_minute(&self, vault: &Vault, caller: &Caller) -> u32 {
+        let policy = vault.policy();
+        let own = policy.principal(caller.name()).map_or(0, |one| one.calls_per_minute_max);
+        if own == 0 { self.limits.per_minute } else { own }
     }
 
     /// Takes a call out of the buckets of those who show no certificate that the policy knows.
@@ -124,6 +163,13 @@ impl Pace {
 
 /// A call that found no place is worth trying again after a second.
 const BUSY: vault::Error = vault::Error::RateLimited { retry_after_ms: 1_000 };
+
+/// Whether the answer of a call goes on for as long as its caller likes.
+const fn is_stream(action: Action) -> bool {
+    matches!(action, Action::ExportEvents | Action::WatchTerminals)
+}
+
+const MINUTE_MS: u64 = 60_000;
 
 /// The address that stands for whoever holds it: of IPv6, the network of 64 bits that one
 /// subscriber is given (RFC 4291, 2.5.1).

@@ -71,14 +71,6 @@ pub struct Place<K: Eq + Hash + Clone> {
     who: K,
 }
 
-impl<K: Eq + Hash + Clone> Place<K> {
-    /// Whose place it is.
-    #[must_use]
-    pub const fn who(&self) -> &K {
-        &self.who
-    }
-}
-
 impl<K: Eq + Hash + Clone> Drop for Place<K> {
     fn drop(&mut self) {
         self.places.give_back(&self.who);

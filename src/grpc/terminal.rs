@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::admit::Admitted;
 use super::convert::{self, optional, optional_resource, required, resource, text, timestamp};
+use super::paging::{Pages, page_size};
 use super::profile_update::profile_update;
 use super::proto;
 use super::proto::create_terminal_result::Result as CreateTerminalOutcome;
@@ -22,6 +23,7 @@ use crate::command::activation::lifecycle::{Change, change_terminal};
 use crate::command::activation::register::{self, Entry};
 use crate::command::activation::{code, profile, read, watch};
 use crate::command::lookup_ksn::lookup_ksn;
+use crate::vault::Action;
 
 /// The longest stated cause, in characters.
 const CAUSE_LEN_MAX: usize = 200;
@@ -82,13 +84,14 @@ impl TerminalService for TerminalApi {
         request: Request<proto::ListProfilesRequest>,
     ) -> Result<Response<proto::ListProfilesResponse>, Status> {
         serve("ListProfiles", request, async |vault, caller, body| {
-            let limit = convert::page_size(body.page_size)?;
-            let after = convert::page_token(&body.page_token)?;
+            let limit = page_size(body.page_size)?;
+            let pages = Pages { vault: &vault, caller: &caller, action: Action::ListProfiles };
+            let after = pages.after(&body.page_token)?;
             let after = after.as_deref();
             let page = profile::list_profiles(&vault, &caller, after, limit).await?;
             Ok(proto::ListProfilesResponse {
                 profiles: page.rows.iter().map(from_profile).collect(),
-                next_page_token: convert::next_page_token(page.next.as_deref()),
+                next_page_token: pages.next(page.next.as_deref())?,
             })
         })
         .await
@@ -125,9 +128,13 @@ impl TerminalService for TerminalApi {
         &self,
         request: Request<proto::BatchCreateTerminalsRequest>,
     ) -> Result<Response<proto::BatchCreateTerminalsResponse>, Status> {
+        let admitted = request.extensions().get::<Admitted>().cloned();
         serve("BatchCreateTerminals", request, async |vault, caller, body| {
             if !(1..=ENTRIES_MAX).contains(&body.entries.len()) {
                 return Err(Error::field("entries", "are not 1 to 500"));
+            }
+            if let Some(admitted) = admitted {
+                admitted.charge(Action::CreateTerminal, body.entries.len()).await?;
             }
             let entries = body.entries.into_iter().map(entry).collect();
             let made = register::create_terminals(&vault, &caller, entries).await;
@@ -161,8 +168,9 @@ impl TerminalService for TerminalApi {
         request: Request<proto::ListTerminalsRequest>,
     ) -> Result<Response<proto::ListTerminalsResponse>, Status> {
         serve("ListTerminals", request, async |vault, caller, body| {
-            let limit = convert::page_size(body.page_size)?;
-            let after = convert::page_token(&body.page_token)?;
+            let limit = page_size(body.page_size)?;
+            let pages = Pages { vault: &vault, caller: &caller, action: Action::ListTerminals };
+            let after = pages.after(&body.page_token)?;
             let after = after.as_deref();
             let path = "base_derivation_key";
             let filter = read::Filter {
@@ -172,7 +180,7 @@ impl TerminalService for TerminalApi {
             let page = read::list_terminals(&vault, &caller, &filter, after, limit).await?;
             Ok(proto::ListTerminalsResponse {
                 terminals: page.rows.iter().map(|row| from_reading(row, false)).collect(),
-                next_page_token: convert::next_page_token(page.next.as_deref()),
+                next_page_token: pages.next(page.next.as_deref())?,
             })
         })
         .await

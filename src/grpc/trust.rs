@@ -3,6 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, resource, text, timestamp};
+use super::paging::{Pages, page_size};
 use super::proto::trust_service_server::TrustService;
 use super::proto::{self};
 use super::respond::serve;
@@ -11,6 +12,7 @@ use crate::command::Error;
 use crate::command::manage_trust::{
     self, DeniedDevice, DeviceAuthority, Identity, NewDeviceAuthority,
 };
+use crate::vault::Action;
 
 /// The longest certificate.
 const CERTIFICATE_LEN_BYTES_MAX: usize = 4_096;
@@ -113,13 +115,15 @@ impl TrustService for TrustApi {
         request: Request<proto::ListDeviceAuthoritiesRequest>,
     ) -> Result<Response<proto::ListDeviceAuthoritiesResponse>, Status> {
         serve("ListDeviceAuthorities", request, async |vault, caller, body| {
-            let limit = convert::page_size(body.page_size)?;
-            let after = convert::page_token(&body.page_token)?;
+            let limit = page_size(body.page_size)?;
+            let pages =
+                Pages { vault: &vault, caller: &caller, action: Action::ListDeviceAuthorities };
+            let after = pages.after(&body.page_token)?;
             let after = after.as_deref();
             let page = manage_trust::list_device_authorities(&vault, &caller, after, limit).await?;
             Ok(proto::ListDeviceAuthoritiesResponse {
                 device_authorities: page.rows.into_iter().map(from_authority).collect(),
-                next_page_token: convert::next_page_token(page.next.as_deref()),
+                next_page_token: pages.next(page.next.as_deref())?,
             })
         })
         .await
@@ -158,13 +162,14 @@ impl TrustService for TrustApi {
         request: Request<proto::ListDeniedDevicesRequest>,
     ) -> Result<Response<proto::ListDeniedDevicesResponse>, Status> {
         serve("ListDeniedDevices", request, async |vault, caller, body| {
-            let limit = convert::page_size(body.page_size)?;
-            let after = convert::page_token(&body.page_token)?;
+            let limit = page_size(body.page_size)?;
+            let pages = Pages { vault: &vault, caller: &caller, action: Action::ListDeniedDevices };
+            let after = pages.after(&body.page_token)?;
             let after = after.as_deref();
             let page = manage_trust::list_denied_devices(&vault, &caller, after, limit).await?;
             Ok(proto::ListDeniedDevicesResponse {
                 denied_devices: page.rows.into_iter().map(from_denied).collect(),
-                next_page_token: convert::next_page_token(page.next.as_deref()),
+                next_page_token: pages.next(page.next.as_deref())?,
             })
         })
         .await

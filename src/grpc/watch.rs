@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::sync::watch::Receiver;
@@ -20,6 +21,10 @@ use crate::vault::{Caller, Vault};
 
 /// How many transitions wait for a slow watcher.
 const QUEUE_LEN: usize = 16;
+
+/// How long a watcher that has events to catch up with rests after each reading of them: who begins
+/// at the first event of a long log, or sees few of its terminals, keeps nobody waiting.
+const REST: Duration = Duration::from_millis(50);
 
 /// One watcher: who it is, where it stands, and which terminal it asks about.
 pub(super) struct Watcher {
@@ -80,6 +85,9 @@ impl Watch {
                     Ok((transitions, looked)) => {
                         self.waiting.extend(transitions);
                         watcher.sequence = looked;
+                        if newest > looked {
+                            tokio::time::sleep(REST).await;
+                        }
                     }
                     Err(error) => return Some(Err(from_error(&error))),
                 }

@@ -1,7 +1,6 @@
 //! A connection under guard: it is cut when it is too slow, too quiet, too old or floods us.
 
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,9 +10,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Interval;
 
+use super::crowd::Seat;
 use super::frames::FrameMeter;
 use super::limits::ConnectionLimits;
-use crate::grpc::Place;
 
 /// A stream of HTTP/2 and what is waited for on it.
 ///
@@ -34,7 +33,7 @@ pub(super) struct Guarded<S> {
     had_turn: bool,
     /// Why it was cut.
     cut: Option<&'static str>,
-    place: Place<IpAddr>,
+    seat: Seat,
 }
 
 /// How much of a connection is read before the others have their turn, in octets.
@@ -61,6 +60,8 @@ struct Waited {
     idle: u64,
     /// Since something began to arrive that is not whole.
     step: u64,
+    /// For how many seconds running its calls have been too many.
+    pressing: u64,
     /// How many things had arrived whole, when that was looked at last.
     arrived: u64,
 }
@@ -70,7 +71,7 @@ impl<S> Guarded<S> {
     pub(super) fn new(
         stream: S,
         limits: &ConnectionLimits,
-        place: Place<IpAddr>,
+        seat: Seat,
         refused: Arc<AtomicU32>,
     ) -> Self {
         let frames_per_second = limits.frames_per_second;
@@ -78,6 +79,7 @@ impl<S> Guarded<S> {
             age: limits.age_seconds.saturating_add(limits.grace_seconds),
             idle: limits.idle_seconds,
             step: limits.step_seconds,
+            pressing: limits.step_seconds,
             arrived: 0,
         };
         Self {
@@ -91,7 +93,7 @@ impl<S> Guarded<S> {
             refused,
             had_turn: false,
             cut: None,
-            place,
+            seat,
         }
     }
 
@@ -99,6 +101,8 @@ impl<S> Guarded<S> {
     fn poll_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         while self.cut.is_none() && self.seconds.poll_tick(context).is_ready() {
             let refused = self.refused.swap(0, Ordering::Relaxed);
+            let pressing = self.waited.pressing.saturating_add(1);
+            self.waited.pressing = if refused == 0 { 0 } else { pressing };
             self.frames_now = if refused == 0 {
                 self.frames_per_second
             } else {
@@ -118,6 +122,9 @@ impl<S> Guarded<S> {
                 self.cut("what began to arrive did not end in time");
             } else if waited.idle > max.idle {
                 self.cut("nothing arrived for too long");
+            } else if waited.pressing > max.pressing && !self.seat.is_certified() {
+                // Who is known is told when to come back, and may have other calls under way.
+                self.cut("its calls were too many for too long");
             } else if waited.age > max.age {
                 self.cut("it is too old");
             }
@@ -129,7 +136,7 @@ impl<S> Guarded<S> {
     }
 
     fn cut(&mut self, cause: &'static str) {
-        tracing::info!(source = %self.place.who(), cause, "a connection was cut");
+        tracing::info!(source = %self.seat.source(), cause, "a connection was cut");
         self.cut = Some(cause);
     }
 }

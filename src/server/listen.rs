@@ -1,7 +1,7 @@
 //! Listeners: from a socket to a connection of which it is known who is at its other end.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::crowd::{Arrival, Crowd};
 use super::guard::Guarded;
-use super::limits::{ConnectionLimits, Crowd};
 use super::tls::Tls;
-use crate::grpc::{Peer, Place, Plane};
+use crate::grpc::{Peer, Plane};
 
 /// How long a listener rests when the system has no connection to give, for want of descriptors.
 const REST: Duration = Duration::from_millis(100);
@@ -102,13 +102,14 @@ async fn accept(
         match accepted {
             Ok((stream, address)) => {
                 // One that is too many is closed at once.
-                let Some(place) = crowd.admit(address) else { continue };
-                let (way, limits) = (listener.way.clone(), crowd.limits().clone());
-                let guest = Guest { stream, address, place, limits };
+                let Some(arrival) = crowd.arrive(address) else { continue };
+                let (way, gives_way) = (listener.way.clone(), arrival.gives_way());
+                let guest = Guest { stream, address, arrival, crowd: Arc::clone(&crowd) };
                 let (ready, draining) = (ready.clone(), draining.clone());
                 tokio::spawn(async move {
                     tokio::select! {
                         () = draining.cancelled() => {}
+                        () = gives_way.cancelled() => {}
                         () = welcome(guest, way, ready) => {}
                     }
                 });
@@ -125,14 +126,14 @@ async fn accept(
 struct Guest {
     stream: TcpStream,
     address: SocketAddr,
-    place: Place<IpAddr>,
-    limits: ConnectionLimits,
+    arrival: Arrival,
+    crowd: Arc<Crowd>,
 }
 
 /// Takes one connection through its handshake, in time or not at all.
 async fn welcome(guest: Guest, way: Way, ready: mpsc::Sender<io::Result<Connection>>) {
-    let Guest { stream, address, place, limits } = guest;
-    let time_max = Duration::from_secs(limits.step_seconds);
+    let Guest { stream, address, arrival, crowd } = guest;
+    let time_max = Duration::from_secs(crowd.limits().step_seconds);
     let connected = match way {
         Way::Plain => plain(stream, address),
         Way::Tls(tls) => {
@@ -144,7 +145,10 @@ async fn welcome(guest: Guest, way: Way, ready: mpsc::Sender<io::Result<Connecti
     };
     match connected {
         Ok((stream, peer)) => {
-            let stream = Guarded::new(stream, &limits, place, Arc::clone(&peer.refused));
+            let name = peer.identity.as_ref().map(|identity| identity.name.as_str());
+            let Some(seat) = crowd.settle(address, name) else { return };
+            drop(arrival);
+            let stream = Guarded::new(stream, crowd.limits(), seat, Arc::clone(&peer.refused));
             // Nobody takes it once the service drains.
             drop(ready.send(Ok(Connection { stream, peer })).await);
         }

@@ -1,6 +1,7 @@
 //! Wires the parts and serves: both binaries and the tests come through here.
 
 pub mod access;
+mod crowd;
 pub mod demonstration;
 pub mod dev;
 pub mod faults;
@@ -32,11 +33,11 @@ use tonic::transport::Server;
 use crate::grpc::{self, Admission, Facts, Metrics, Parts, Standing, Stopwatch, Trust};
 use crate::vault::{self, Gate};
 
+use self::crowd::Crowd;
 use self::health::Examiner;
 use self::operations::Answers;
 
 pub use self::life::tell_reload;
-use self::limits::Crowd;
 pub use self::limits::{ConnectionLimits, Limits};
 pub use self::listen::Listener;
 pub use self::self_test::{

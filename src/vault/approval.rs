@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::asked_by::room_for;
 use super::budget::hour_bucket;
 use super::caller::{Action, Caller, Role};
 use super::clock::UnixMillis;
@@ -23,7 +24,7 @@ use super::vault::Vault;
 use super::work::Work;
 
 /// The longest that an approval may wait, whatever the policy says: 24 hours.
-const WAIT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+pub(super) const WAIT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
 /// How long an approval is kept after its time: 90 days.
 const KEPT_MS: u64 = 90 * 24 * 60 * 60 * 1_000;
@@ -164,7 +165,7 @@ pub enum NotTaken {
 pub struct Quorum {
     policy: Versioned<Policy>,
     realm: Realm,
-    now: UnixMillis,
+    pub(super) now: UnixMillis,
 }
 
 impl Quorum {
@@ -395,13 +396,15 @@ impl Work {
         self.expects(&quorum.policy);
     }
 
-    /// Puts an open approval for this call, as its first one.
-    pub fn open_approval(
+    /// Puts an open approval for this call, as its first one; `RATE_LIMITED` if its caller has too
+    /// many others.
+    pub async fn open_approval(
         &mut self,
         vault: &Vault,
         asked: Asked<'_>,
         quorum: &Quorum,
     ) -> Result<Approval, Error> {
+        let mut asked_by = room_for(vault, self.caller(), quorum).await?;
         let mut random = [0; 8];
         vault
             .rng()
@@ -427,6 +430,8 @@ impl Work {
             approval: approval.id.clone(),
             purged: approval.purge_bucket(),
         };
+        asked_by.record.add(&approval);
+        self.put(&asked_by)?;
         self.put(&Versioned::absent(bound))?;
         self.put(&Versioned::absent(approval.clone()))?;
         self.judged_by(quorum);
@@ -742,7 +747,7 @@ mod tests {
         let asked = Asked { request: &[0xFF, 0], digest: &[1; 32] };
         let mut work = bench.begin(Action::ExportKey).await;
         let quorum = bench.vault.quorum().await.unwrap();
-        let open = work.open_approval(&bench.vault, asked, &quorum).unwrap();
+        let open = work.open_approval(&bench.vault, asked, &quorum).await.unwrap();
         let refused = work.commit_refused(Reason::ApprovalRequired).await;
         assert_eq!(refused, Error::Refused(Reason::ApprovalRequired));
         let found = async || bench.vault.approval_of(&caller(), asked).await.unwrap();
@@ -772,7 +777,7 @@ mod tests {
         let asked = Asked { request: &[1], digest: &[1; 32] };
         let quorum = vault.quorum().await.unwrap();
         let mut work = bench.begin(Action::ExportKey).await;
-        let open = work.open_approval(vault, asked, &quorum).unwrap();
+        let open = work.open_approval(vault, asked, &quorum).await.unwrap();
         work.commit_refused(Reason::ApprovalRequired).await;
         let execute = async || {
             let found = vault.approval_of(&caller(), asked).await.unwrap().unwrap();

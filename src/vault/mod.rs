@@ -12,6 +12,7 @@
 
 mod allocation;
 mod approval;
+mod asked_by;
 mod audit;
 mod budget;
 mod cache;
@@ -29,6 +30,7 @@ mod idempotency;
 mod install;
 mod keys;
 mod ledger;
+mod paging;
 mod policy;
 mod rate;
 mod reason;

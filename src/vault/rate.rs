@@ -41,11 +41,18 @@ impl Rates {
     /// `subject` says whose bucket it is, its first part what sort of bucket: one rate has one
     /// bucket for each.
     pub fn take(&self, per_minute: u32, subject: &[&str]) -> Result<(), Error> {
+        self.take_many(per_minute, 1, subject)
+    }
+
+    /// Takes so many calls out of the bucket of a subject, all or none; where there are more than
+    /// it holds, all that it holds.
+    pub fn take_many(&self, per_minute: u32, calls: u32, subject: &[&str]) -> Result<(), Error> {
+        let Some(calls) = NonZeroU32::new(calls.min(per_minute)) else { return Ok(()) };
         let Some(per_minute) = NonZeroU32::new(per_minute) else { return Ok(()) };
         let limiter = self.limiter(per_minute);
         // No part of a subject holds a line end: names are printable.
-        let taken = limiter.check_key(&subject.join("\n"));
-        taken.map_err(|until| {
+        let taken = limiter.check_key_n(&subject.join("\n"), calls);
+        taken.expect("no more are taken than the bucket holds").map_err(|until| {
             let wait = until.wait_time_from(limiter.clock().now());
             let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             // Rounded up: who comes back then is let in.
@@ -98,6 +105,19 @@ mod tests {
         assert!((1..=21).contains(&wait), "{wait}");
         std::thread::sleep(std::time::Duration::from_millis(wait));
         assert_eq!(rates.take(3_000, &["caller", "a"]), Ok(()));
+    }
+
+    #[test]
+    fn many_are_taken_together_and_more_than_a_bucket_holds_take_all_of_it() {
+        let rates = Rates::default();
+        let take = |calls, subject| retry_after_ms(rates.take_many(4, calls, &["caller", subject]));
+        assert_eq!((take(3, "a"), take(0, "a")), (None, None));
+        let wait = take(2, "a").expect("one is left");
+        assert!((14_000..=15_001).contains(&wait), "{wait}");
+        assert_eq!(take(1, "a"), None, "and nothing was taken of it");
+        assert_eq!(take(u32::MAX, "b"), None);
+        assert!(take(1, "b").is_some());
+        assert_eq!(rates.take_many(0, u32::MAX, &["caller", "b"]), Ok(()));
     }
 
     #[test]

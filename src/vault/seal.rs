@@ -77,6 +77,8 @@ pub enum HashPurpose {
     RequestBody,
     /// A caller's request id.
     RequestId,
+    /// Who asks for approvals, by name.
+    Requester,
     /// A row that the store must hold.
     Tally,
     /// A terminal's master key, by which its device is found.
@@ -94,6 +96,7 @@ impl HashPurpose {
             Self::Pan => "pan",
             Self::RequestBody => "request-body",
             Self::RequestId => "request-id",
+            Self::Requester => "requester",
             Self::Tally => "tally",
             Self::TerminalMasterKey => "terminal-master-key",
         }

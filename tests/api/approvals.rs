@@ -16,7 +16,8 @@ use firstkey::server::access;
 use firstkey::server::dev;
 use firstkey::vault::store::{SqliteStore, Store};
 use firstkey::vault::{Action, Caller, Event, Grant, Policy, Principal, Realm, Role, Versioned};
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
+use tonic_types::StatusExt as _;
 
 use crate::harness::{HOUR, Service, TlsService, answer, everybody, refusal, told};
 use crate::known::{expect_field, expect_reason, status_of};
@@ -573,6 +574,38 @@ async fn approvals_are_listed_newest_first_page_by_page_and_by_state() {
         assert_eq!(list(ApprovalState::Rejected, page_size).await, [names[1].clone()]);
         assert!(list(ApprovalState::Executed, page_size).await.is_empty());
     }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn so_many_approvals_of_one_requester_are_open_at_once() {
+    let service = live(1, Vec::new()).await;
+    let (one, two) = (officer(&service, 1).await, officer(&service, 2).await);
+    let requests: Vec<_> = (0..100).map(|number| marked(&format!("key-{number}"))).collect();
+    let mut names = Vec::new();
+    for request in &requests {
+        names.push(waits(create(&one, request).await));
+    }
+    let late = marked("late");
+    let refused = status_of(create(&one, &late).await);
+    expect_reason(&refused, "RATE_LIMITED");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let retry = refused.get_details_retry_info().and_then(|info| info.retry_delay);
+    assert!(retry.is_some_and(|retry| retry > Duration::ZERO), "{retry:?}");
+    let events = service.plain.vault.events_after(0, 1_000).await.unwrap();
+    let told = events.iter().filter(|event| event.reason.as_deref() == Some("RATE_LIMITED"));
+    assert_eq!(told.count(), 1);
+    // Another asks as before, what was asked is answered as before, and what ends leaves room.
+    waits(create(&two, &marked("of-two")).await);
+    assert_eq!(waits(create(&one, &requests[0]).await), names[0]);
+    reject(&two, &names[50]).await.unwrap();
+    approve(&two, &names[51]).await.unwrap();
+    waits(create(&one, &late).await);
+    expect_reason(&status_of(create(&one, &marked("later")).await), "RATE_LIMITED");
+    // Those that are over in time hold no place.
+    service.plain.clock.advance(retry.unwrap().as_secs() + 1);
+    waits(create(&one, &marked("much-later")).await);
+    drop((one, two));
     service.stop().await;
 }
 

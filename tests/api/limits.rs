@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use firstkey::agreement::Suite;
 use firstkey::crypto::certificate::certificate_to_pem;
+use firstkey::grpc::client::Client;
 use firstkey::grpc::proto::{
-    BeginActivationRequest, GenerateMacRequest, GetKeyRequest, InspectKeyBlockRequest,
-    ListKeysRequest, MacAlgorithm,
+    BatchCreateTerminalsRequest, BeginActivationRequest, GenerateMacRequest, GetKeyRequest,
+    GetTerminalRequest, InspectKeyBlockRequest, ListKeysRequest, ListTerminalsRequest,
+    MacAlgorithm, WatchTerminalsRequest,
 };
 use firstkey::grpc::{BATCH_LEN_BYTES_MAX, DOMAIN, MESSAGE_LEN_BYTES_MAX, Plane, Trust};
 use firstkey::server::dev::{self, Pki};
+use firstkey::server::{ConnectionLimits, Limits};
 use firstkey::vault::store::MemoryStore;
-use firstkey::vault::{Action, Caller, Reason, Role};
+use firstkey::vault::{Action, Caller, Policy, Reason, Role};
 use prost::Message as _;
 use tokio_stream::StreamExt as _;
 use tonic::client::GrpcService as _;
@@ -24,7 +27,9 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-use crate::harness::{BEGIN_SECONDS, Service, TestClock, TlsService, answer};
+use crate::harness::{
+    BEGIN_SECONDS, Service, TestClock, TlsService, answer, create_terminal_request,
+};
 use crate::known::{expect_reason, status_of, stored};
 
 const GET_KEY: &str = "/firstkey.v1.KeyService/GetKey";
@@ -312,6 +317,155 @@ async fn the_policy_sets_the_rate_of_a_caller_and_no_other_caller_pays_for_it() 
             && event.role == Role::Operator.as_str()
     });
     assert_eq!(told.expect("an event").action, Action::ListKeys.as_str());
+    service.stop().await;
+}
+
+/// A development policy where each backend has a rate.
+fn with_backends_at(calls_per_minute_max: u32) -> Policy {
+    let mut policy = dev::policy();
+    for principal in &mut policy.principals {
+        if principal.role == Role::Backend {
+            principal.calls_per_minute_max = calls_per_minute_max;
+        }
+    }
+    policy
+}
+
+#[tokio::test]
+async fn a_batch_costs_as_many_calls_as_it_has_entries() {
+    let service = TlsService::start_with(with_backends_at(20)).await;
+    let client = service.client("backend-1", Plane::Terminals).await;
+    let batch = async |client: &Client, prefix: &str, count: usize| {
+        let entry = |number: usize| {
+            let id = format!("{prefix}-{number}");
+            create_terminal_request(&id, &format!("SN-{id}"), "dev-aes")
+        };
+        let entries = (0..count).map(entry).collect();
+        let request = BatchCreateTerminalsRequest { entries };
+        client.terminals().batch_create_terminals(request).await
+    };
+    answer(batch(&client, "a", 15).await);
+    let limited = status_of(batch(&client, "b", 15).await);
+    expect_reason(&limited, "RATE_LIMITED");
+    let retry = limited.get_details_retry_info().and_then(|info| info.retry_delay);
+    // Four are left of 20 after the first of this one: ten more at three seconds each, and one.
+    let retry = retry.expect("a time");
+    assert!(retry > Duration::from_secs(28) && retry <= Duration::from_secs(33), "{retry:?}");
+    // None of its entries was done, and the refusal is one event.
+    let of_b = GetTerminalRequest { name: "terminals/b-0".to_owned() };
+    let gone = status_of(service.plain.client.terminals().get_terminal(of_b).await);
+    expect_reason(&gone, "TERMINAL_NOT_FOUND");
+    let events = service.plain.vault.events_after(0, 1_000).await.expect("events");
+    let told = events.iter().filter(|event| event.reason.as_deref() == Some("RATE_LIMITED"));
+    let told: Vec<_> = told.map(|event| (event.action.as_str(), event.role.as_str())).collect();
+    assert_eq!(told, [(Action::CreateTerminal.as_str(), Role::Backend.as_str())]);
+    // One call more is still made.
+    answer(batch(&client, "c", 1).await);
+    drop(client);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_more_than_a_minutes_calls_takes_all_of_them() {
+    let service = TlsService::start_with(with_backends_at(4)).await;
+    let client = service.client("backend-1", Plane::Terminals).await;
+    let entries = (0..40).map(|number| {
+        let id = format!("a-{number}");
+        create_terminal_request(&id, &format!("SN-{id}"), "dev-aes")
+    });
+    let request = BatchCreateTerminalsRequest { entries: entries.collect() };
+    let made = answer(client.terminals().batch_create_terminals(request).await);
+    assert_eq!(made.results.len(), 40);
+    let next = client.terminals().list_terminals(ListTerminalsRequest::default()).await;
+    expect_reason(&status_of(next), "RATE_LIMITED");
+    drop(client);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_caller_has_so_many_streams_at_once_and_calls_beside_them() {
+    let service = TlsService::start().await;
+    let client = service.client("backend-1", Plane::Terminals).await;
+    let watch = async || {
+        let request = WatchTerminalsRequest { after_sequence: u64::MAX, ..Default::default() };
+        client.terminals().watch_terminals(request).await
+    };
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        open.push(answer(watch().await));
+    }
+    let limited = status_of(watch().await);
+    expect_reason(&limited, "RATE_LIMITED");
+    assert!(limited.get_details_retry_info().is_some());
+    answer(client.terminals().list_terminals(ListTerminalsRequest::default()).await);
+    // Who ends one may begin another.
+    open.pop();
+    let mut again = watch().await;
+    for _ in 0..100 {
+        if again.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        again = watch().await;
+    }
+    assert!(again.is_ok(), "its place is free again");
+    drop((open, again, client));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_who_connect_keep_no_backend_out() {
+    let limits = Limits {
+        connections: ConnectionLimits {
+            arriving: 10,
+            uncertified: 6,
+            uncertified_per_address: 6,
+            step_seconds: 600,
+            ..ConnectionLimits::default()
+        },
+        ..Limits::default()
+    };
+    let service = TlsService::start_within(limits).await;
+    let address = service.url().replace("https://localhost", "127.0.0.1");
+    // Every place for those who show nothing is taken, through the handshake and before it.
+    let mut terminals = Vec::new();
+    for _ in 0..6 {
+        terminals.push(terminal_channel(&service).await);
+    }
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(tokio::net::TcpStream::connect(&address).await.expect("a connection"));
+    }
+    // There is no place left for one more: no call of it is answered by the service itself.
+    if let Ok(late) = service.connect(None).await {
+        let request = BeginActivationRequest::default();
+        let status = status_of(late.activation().begin_activation(request).await);
+        assert!(status.get_error_details().error_info().is_none(), "{status}");
+    }
+    // From the same address, as behind a balancer of loads.
+    for holder in ["backend-1", "officer-1"] {
+        let plane = if holder == "backend-1" { Plane::Terminals } else { Plane::Admin };
+        let client = service.client(holder, plane).await;
+        match plane {
+            Plane::Terminals => {
+                let request = ListTerminalsRequest::default();
+                answer(client.terminals().list_terminals(request).await);
+            }
+            _ => {
+                answer(client.keys().list_keys(ListKeysRequest::default()).await);
+            }
+        }
+    }
+    // Of those who said nothing, all but the last gave way.
+    let mut open = 0;
+    for stream in &silent {
+        if matches!(stream.try_read(&mut [0; 8]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+        {
+            open += 1;
+        }
+    }
+    assert!(open <= 10, "{open}");
+    drop((terminals, silent));
     service.stop().await;
 }
 

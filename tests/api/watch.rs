@@ -96,6 +96,29 @@ async fn a_watcher_resumes_from_any_sequence_without_gap_or_repeat() {
 }
 
 #[tokio::test]
+#[allow(clippy::disallowed_methods, reason = "a measurement is of the time that goes by")]
+async fn a_watcher_of_a_long_log_rests_between_its_readings() {
+    let service = Service::start().await;
+    // Each of them leaves an event.
+    for batch in 0..3 {
+        let entry = |number: usize| {
+            let id = format!("a-{batch}-{number:03}");
+            crate::harness::create_terminal_request(&id, &format!("SN-{id}"), "dev-aes")
+        };
+        let entries = (0..400).map(entry).collect();
+        let request = proto::BatchCreateTerminalsRequest { entries };
+        crate::harness::answer(service.client.terminals().batch_create_terminals(request).await);
+    }
+    service.register("last", AES).await;
+    let began = std::time::Instant::now();
+    let told = next(&mut watch(&service, 0, "terminals/last").await).await;
+    // 1,200 events and more are read in seven readings of 200.
+    let took = began.elapsed();
+    assert_eq!(told.terminal, "terminals/last");
+    assert!(took >= Duration::from_millis(6 * 50), "{took:?}");
+}
+
+#[tokio::test]
 async fn a_watcher_is_let_go_when_the_service_drains() {
     let service = Service::start().await;
     let mut stream = watch(&service, 0, "").await;

@@ -419,7 +419,7 @@ pub async fn list_profiles(
                 return Ok(page.full());
             }
         }
-        Ok(page.end())
+        Ok(page.end(profiles.rest()))
     };
     audited(vault, caller, Action::ListProfiles, "profiles", page).await
 }

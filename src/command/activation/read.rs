@@ -65,7 +65,7 @@ async fn page_of(
             return Ok(page.full());
         }
     }
-    Ok(page.end())
+    Ok(page.end(terminals.rest()))
 }
 
 /// The terminals that a base derivation key serves, in the order of their initial key ids.
@@ -90,7 +90,7 @@ async fn page_of_key(
     let mut page = Filling::new(limit);
     while let Some(key) = keys.next().await? {
         if !key.id().starts_with(&prefix) {
-            break;
+            return Ok(page.end(None));
         }
         let Some(found) = vault.get::<Terminal>(&key.terminal).await? else { continue };
         // The index has the keys of earlier activations too.
@@ -102,7 +102,7 @@ async fn page_of_key(
             return Ok(page.full());
         }
     }
-    Ok(page.end())
+    Ok(page.end(keys.rest()))
 }
 
 /// A terminal as it is listed, if it is wanted and the caller may know of it.

@@ -1,5 +1,7 @@
 //! The stream of transitions, read from the audit events that hold them.
 
+use std::collections::HashMap;
+
 use super::record::Terminal;
 use super::step::{TRANSITIONS_MAX, detail_name};
 use crate::activation::State;
@@ -54,10 +56,18 @@ pub async fn transitions_after(
     let events = vault.events_after(sequence, READ_MAX).await?;
     let looked = events.last().map_or(sequence, |event| event.seq);
     let wanted = terminal.map(|id| format!("terminals/{id}"));
-    let mut seen = Vec::new();
+    let (mut seen, mut known) = (Vec::new(), HashMap::new());
     for found in events.iter().flat_map(transitions) {
-        let is_wanted = wanted.as_ref().is_none_or(|name| *name == found.terminal);
-        if is_wanted && is_seen(vault, caller, &found.terminal).await? {
+        if wanted.as_ref().is_some_and(|name| *name != found.terminal) {
+            continue;
+        }
+        // Each terminal is looked at once, however many of its transitions there are.
+        let is_known = match known.get(&found.terminal) {
+            Some(is_known) => *is_known,
+            None => is_seen(vault, caller, &found.terminal).await?,
+        };
+        known.insert(found.terminal.clone(), is_known);
+        if is_known {
             seen.push(found);
         }
     }

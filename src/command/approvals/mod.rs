@@ -11,7 +11,8 @@ mod marks;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Error, Page, RequestId, audited, give_up, recall, refuse, remember, repeated, retrying,
+    Error, LOOKED_AT_MAX, Page, RequestId, audited, give_up, recall, refuse, remember, repeated,
+    retrying,
 };
 use crate::vault::{
     self, Action, Approval, ApprovalState, Asked, Caller, NotTaken, Quorum, Reason, Record, Vault,
@@ -20,9 +21,6 @@ use crate::vault::{
 
 pub use self::marks::{MARKS, Mark, When, may_be_marked};
 pub(super) use self::marks::{of_attributes, of_change, of_usage};
-
-/// How many approvals a list looks at for one page; it goes on from there with the next.
-const LOOKED_AT_MAX: usize = 500;
 
 /// An approval, and what is judged of it when it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,19 +89,19 @@ pub(super) async fn require(
 /// Leaves an approval behind; the refusal that tells of it is the same commit.
 async fn ask(vault: &Vault, work: &Work, asked: Asked<'_>, quorum: &Quorum) -> Error {
     let caller = work.caller();
-    let begun = vault.begin(caller, work.action(), work.resource()).await;
-    let asked = begun.and_then(|mut asking| {
-        let approval = asking.open_approval(vault, asked, quorum)?;
-        asking.detail("approval", resource(&approval.id));
-        asking.detail("request_digest", data_encoding::HEXLOWER.encode(&approval.digest));
-        Ok((asking, approval))
-    });
-    match asked {
-        Ok((asking, approval)) => match asking.commit_refused(Reason::ApprovalRequired).await {
-            vault::Error::Refused(_) => required(&approval, quorum),
-            worse => worse.into(),
-        },
-        Err(error) => error.into(),
+    let mut asking = match vault.begin(caller, work.action(), work.resource()).await {
+        Ok(asking) => asking,
+        Err(error) => return error.into(),
+    };
+    let approval = match asking.open_approval(vault, asked, quorum).await {
+        Ok(approval) => approval,
+        Err(error) => return give_up(asking, error).await,
+    };
+    asking.detail("approval", resource(&approval.id));
+    asking.detail("request_digest", data_encoding::HEXLOWER.encode(&approval.digest));
+    match asking.commit_refused(Reason::ApprovalRequired).await {
+        vault::Error::Refused(_) => required(&approval, quorum),
+        worse => worse.into(),
     }
 }
 

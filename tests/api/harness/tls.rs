@@ -61,8 +61,17 @@ impl TlsService {
         Self::start_over(Service::start().await, &[&Plane::ALL], policy).await
     }
 
+    /// With limits of the test's own.
+    pub(crate) async fn start_within(limits: Limits) -> Self {
+        Self::begin(Service::start().await, &[&Plane::ALL], dev::policy(), limits).await
+    }
+
     /// With a listener for each set of planes.
     pub(crate) async fn start_over(plain: Service, carried: &[&[Plane]], policy: Policy) -> Self {
+        Self::begin(plain, carried, policy, Limits::default()).await
+    }
+
+    async fn begin(plain: Service, carried: &[&[Plane]], policy: Policy, limits: Limits) -> Self {
         let access = Access::generate("TEST", DECADES).expect("authorities");
         plain.vault.install_policy(policy).await.expect("a policy");
         let material = material(&access);
@@ -82,7 +91,7 @@ impl TlsService {
             trust: Trust::Certificates(denied.clone()),
             reflection: false,
             drain: Duration::from_secs(5),
-            limits: Limits::default(),
+            limits,
             operations: Operations::default(),
         };
         let gate = Gate::open(Arc::clone(&plain.vault));
