@@ -101,7 +101,8 @@ async fn repeated<T>(mut work: Work, answer: T) -> Result<T, Error> {
     Ok(answer)
 }
 
-/// Finds the answer that the same request was given before.
+/// Finds the answer that the same request was given before; that its id came with another body is
+/// told in the audit log.
 async fn recall<T: DeserializeOwned>(
     vault: &Vault,
     caller: &Caller,
@@ -111,7 +112,10 @@ async fn recall<T: DeserializeOwned>(
     let Some(request) = request else { return Ok(None) };
     let body_hash = request.body_hash(vault);
     let id = vault::RequestId { id: &request.id, body_hash: &body_hash };
-    Ok(vault.recall(caller, action, id).await?)
+    match vault.recall(caller, action, id).await {
+        Ok(found) => Ok(found),
+        Err(error) => Err(vault.refuse(caller, action, error).await.into()),
+    }
 }
 
 /// Keeps the answer in the commit of its effect.

@@ -52,6 +52,9 @@ pub enum TlsError {
     /// The service's certificate or its key is not one, or they do not belong together.
     #[error("the service's certificate: {0}")]
     Certificate(String),
+    /// The service's certificate is over, so that no caller would believe it.
+    #[error("the service's certificate has expired; the one in force stays")]
+    Expired,
     /// The listener carries no plane.
     #[error("a listener carries at least one plane")]
     NoPlane,
@@ -88,11 +91,16 @@ impl Tls {
         Ok(Self { planes, clock, current: RwLock::new(Arc::new(current)), believed })
     }
 
-    /// Puts other certificates in force on several listeners: on all of them, or on none.
+    /// Puts other certificates in force on several listeners: on all of them, or on none. One that
+    /// has expired does not take the place of one that serves.
     pub fn replace(listeners: &[Arc<Self>], material: &Material) -> Result<(), TlsError> {
         let make =
             |tls: &Arc<Self>| Current::make(&tls.planes, material, &tls.clock, &tls.believed);
         let all: Vec<Current> = listeners.iter().map(make).collect::<Result<_, _>>()?;
+        let is_over = |(tls, made): (&Arc<Self>, &Current)| made.expiry < tls.clock.now().seconds();
+        if listeners.iter().zip(&all).any(is_over) {
+            return Err(TlsError::Expired);
+        }
         for (tls, current) in listeners.iter().zip(all) {
             // First, so that nobody comes in by an authority of which no call would hold.
             tls.believed.replace(current.authorities.keys());

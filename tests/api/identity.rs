@@ -16,7 +16,7 @@ use firstkey::grpc::proto::{
 };
 use firstkey::grpc::{DESCRIPTORS, Denied, Plane};
 use firstkey::server::access::{Access, Issued};
-use firstkey::server::{Tls, TlsError, dev};
+use firstkey::server::{Material, Tls, TlsError, dev};
 use firstkey::terminal::Terminal;
 use firstkey::vault::{Action, Caller, Clock as _, Event, Policy};
 use prost::Message as _;
@@ -32,6 +32,7 @@ use tokio_rustls::TlsConnector;
 use tonic::Code;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic_prost::ProstCodec;
+use zeroize::Zeroizing;
 
 use crate::harness::{DAY, DECADES, Service, Till, TlsService, answer, material, refusal};
 
@@ -644,6 +645,29 @@ async fn a_new_service_lets_nobody_in_whom_its_policy_does_not_know() {
             assert!(!refused.reason.is_empty(), "{who}: {path}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_over_takes_the_place_of_none_that_serves() {
+    let service = TlsService::start().await;
+    let config = Arc::new(config(&service, &[&rustls::version::TLS13]));
+    let shown = async || {
+        let stream = handshake(&service, &config).await.unwrap();
+        stream.get_ref().1.peer_certificates().unwrap()[0].clone()
+    };
+    let before = shown().await;
+    let short = service.access.issue_server(&["localhost", "127.0.0.1"], DAY).unwrap();
+    let short = Material {
+        certificate: short.certificate.into_bytes(),
+        key: Zeroizing::new(short.key.as_bytes().to_vec()),
+        ..material(&service.access)
+    };
+    service.plain.clock.advance(2 * 86_400);
+    assert_eq!(Tls::replace(&service.tls, &short), Err(TlsError::Expired));
+    assert_eq!(shown().await, before);
+    Tls::replace(&service.tls, &material(&service.access)).unwrap();
+    assert_ne!(shown().await, before);
+    service.stop().await;
 }
 
 #[tokio::test]

@@ -876,6 +876,9 @@ async fn a_request_id_answers_once_more_and_never_for_another_body() {
     expect_reason(&status_of(keys.create_key(reused).await), "REQUEST_ID_REUSED");
     let reused = CreateKeyRequest { algorithm: KeyAlgorithm::Aes256.into(), ..request.clone() };
     expect_reason(&status_of(keys.create_key(reused).await), "REQUEST_ID_REUSED");
+    let events = service.vault.events_after(0, 1_000).await.unwrap();
+    let told = events.iter().filter(|event| event.reason.as_deref() == Some("REQUEST_ID_REUSED"));
+    assert_eq!(told.map(|event| event.action.as_str()).collect::<Vec<_>>(), ["CreateKey"]);
     // Another call may use it: ids are kept per call.
     let state = KeyState::Suspended.into();
     let other = SetKeyStateRequest {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use firstkey::grpc::client::Client;
 use firstkey::grpc::proto::{GenerateMacRequest, GetStatusRequest, MacAlgorithm, VerifyMacRequest};
@@ -220,4 +221,20 @@ async fn the_status_tells_the_release_the_checks_and_each_protection() {
     let certified = &status.protections[0];
     assert!(!certified.in_force, "a development service has none");
     service.end().await;
+}
+
+#[tokio::test]
+async fn who_asks_and_says_nothing_keeps_nobody_out_for_long() {
+    let (_service, address) = start().await;
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    // All that came before have to be cut first, sixteen at a time.
+    let told = tokio::time::timeout(Duration::from_secs(30), get(address, "/livez")).await;
+    assert_eq!(told.expect("an answer in time").0, 200);
+    let mut first = silent.swap_remove(0);
+    let mut rest = Vec::new();
+    let cut = first.read_to_end(&mut rest).await;
+    assert!(cut.is_err() || rest.is_empty(), "{rest:?}");
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import confine
 from service import Service
-from unit import allowed_calls
+from unit import allowed_calls, settings
 
 AS_ROOT = os.geteuid() == 0
 NATIVE = platform.machine() == "x86_64"
@@ -115,6 +115,40 @@ class Effects(unittest.TestCase):
             service._reader.join(10)
             self.assertIsNone(service.logged("serving"))
             self.assertIn("RLIMIT_MEMLOCK", "".join(service.log))
+
+    def test_it_serves_within_its_memory_and_tasks_and_more_of_either_is_not_given(self) -> None:
+        def hoards() -> int:
+            bytearray(os.urandom(1) * (64 << 20))
+            return 0
+
+        def forks() -> int:
+            return errno_of(lambda: ctypes.CDLL(None, use_errno=True).fork())
+
+        def confined(memory: int, tasks: int, attempt) -> int:
+            group = self.control_group(memory, tasks)
+            try:
+                return attempt(group)
+            finally:
+                group.remove()
+
+        def serves(group: confine.ControlGroup) -> int:
+            with Service(lambda _: group.enter()) as service:
+                service.transaction()
+                return service.stop()
+
+        memory, tasks = settings()["MemoryMax"], settings()["TasksMax"]
+        self.assertEqual((memory, tasks), (["2G"], ["1024"]))
+        self.assertEqual(confined(2 << 30, 1024, serves), 0)
+        small = confined(32 << 20, 1024, lambda group: in_child(group.enter, hoards))
+        self.assertEqual(small, -signal.SIGKILL, "more memory than it may have ends it")
+        alone = confined(2 << 30, 1, lambda group: in_child(group.enter, forks))
+        self.assertEqual(alone, 11, "no task more than it may have: EAGAIN")
+
+    def control_group(self, memory: int, tasks: int) -> confine.ControlGroup:
+        try:
+            return confine.ControlGroup(memory, tasks)
+        except (OSError, StopIteration):
+            self.skipTest("NOT RUN: no control groups for memory and tasks to write here")
 
     def test_few_descriptors_do_not_end_it(self) -> None:
         with Service(lambda _: confine.limits(0, 1024 * 1024, 64)) as service:

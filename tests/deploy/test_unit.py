@@ -18,8 +18,10 @@ ONCE = {
     "LockPersonality": "yes", "RestrictNamespaces": "yes", "RestrictRealtime": "yes",
     "RestrictSUIDSGID": "yes", "RestrictAddressFamilies": "AF_UNIX AF_INET AF_INET6",
     "SystemCallArchitectures": "native", "SystemCallErrorNumber": "EPERM",
-    "MemoryDenyWriteExecute": "yes", "MemorySwapMax": "0", "LimitCORE": "0", "LimitMEMLOCK": "1M",
-    "LimitNOFILE": "16384", "RestartPreventExitStatus": "3", "Restart": "on-failure",
+    "AmbientCapabilities": "", "PrivateMounts": "yes", "RemoveIPC": "yes", "ProcSubset": "all",
+    "MemoryDenyWriteExecute": "yes", "MemoryMax": "2G", "MemorySwapMax": "0", "TasksMax": "1024",
+    "LimitCORE": "0", "LimitMEMLOCK": "1M", "LimitNOFILE": "16384",
+    "RestartPreventExitStatus": "3", "Restart": "on-failure",
 }
 
 

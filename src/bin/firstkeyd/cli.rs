@@ -86,13 +86,14 @@ pub(crate) struct Flags {
 pub(crate) struct Init {
     /// The folder to make; it may be there, and is then empty.
     pub(crate) folder: PathBuf,
-    /// A host name or address at which callers reach the service; may be given several times.
+    /// A host name or address at which callers reach the service, in place of the defaults; may be
+    /// given several times.
     #[arg(long = "name", value_name = "HOST", default_values = ["localhost", "127.0.0.1"])]
     pub(crate) names: Vec<String>,
     /// The domain below which callers are named: `spiffe://DOMAIN/ROLE/NAME`.
     #[arg(long, value_name = "DOMAIN", default_value = "firstkey.internal")]
     pub(crate) trust_domain: String,
-    /// Where the service will listen.
+    /// Where the service will listen; on this machine alone, unless you say otherwise.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7443")]
     pub(crate) listen: SocketAddr,
 }

@@ -84,6 +84,11 @@ policy = "policy.toml"
 denied = "denied.txt"
 # 32 random bytes under which the store is sealed: whoever has this file and the store has the keys.
 master_key = "master.key"
+# The newest checkpoint of the audit log, on another disk than the store: without it nobody notices
+# a store that is set back as a whole.
+# checkpoint = "/srv/firstkey-checkpoint/newest"
+# Where /livez, /readyz and /metrics are told, without authentication.
+# operations = "127.0.0.1:9443"
 
 # A listener carries any set of planes; there may be several, for networks that are apart.
 [[listener]]
@@ -156,11 +161,21 @@ fn next_steps(folder: &Path, arguments: &Init) -> String {
     format!(
         "Made {folder}. Next:
 
-  1. Start it:
+  1. Keep {master} as you keep keys, or put 32 bytes of your own custody in its place
+     now: after the first start it can not be exchanged. Who has it and the store has everything,
+     and without it the store is lost.
+
+  2. Look through {policy}: who is known by which name, and which backend may use
+     which key. It is read at the first start alone; later: firstkey policy set.
+
+  3. Name a file on another disk as `checkpoint` in {config}: without it,
+     nobody notices a store that is set back as a whole.
+
+  4. Start it:
 
      firstkeyd serve --config {config}
 
-  2. Ask it how it stands, and why somebody may do something or may not:
+  5. Ask it how it stands, and why somebody may do something or may not:
 
      firstkey status \\
        {operator}
@@ -168,16 +183,14 @@ fn next_steps(folder: &Path, arguments: &Init) -> String {
      firstkey policy check spiffe://{domain}/backend/backend-1 TranslatePin keys/zone-1 \\
        {officer}
 
-  3. Hand out clients/ to its holders, each their own, and delete it here. Who is known by which
-     name stands in policy.toml, read at the first start alone.
+  6. Hand out clients/ to its holders, each their own, and delete it here.
 
-  4. Take the keys of the authorities (authorities/*.key) off this machine: who has them can make
+  7. Take the keys of the authorities (authorities/*.key) off this machine: who has them can make
      certificates for anybody. One more caller: firstkeyd certificate --help. Certificates hold for
-     {CERTIFICATE_DAYS} days; renew them, and the service's own, before, and send SIGHUP.
-
-  5. Keep master.key as you keep keys: who has it and the store has everything, and without it the
-     store is lost. Replace it now by 32 bytes of your own custody, before the first start.",
+     {CERTIFICATE_DAYS} days; renew them, and the service's own, before, and send SIGHUP.",
         folder = folder.display(),
+        master = shown("master.key"),
+        policy = shown("policy.toml"),
         config = shown("firstkeyd.toml"),
         operator = call("operator-1"),
         officer = call("officer-1"),

@@ -58,6 +58,10 @@ impl Policy {
     /// Decides whether a caller is somebody, and whether its role may make a call at all.
     pub fn decide(&self, caller: &Caller, action: Action) -> Result<(), Denial> {
         let Some(role) = caller.role() else { return Ok(()) };
+        // No policy is in force yet, or none that can be believed: then nobody comes in.
+        if self.version == 0 && role != Role::Service {
+            return Err(Denial::new(Reason::CallerUnknown, "policy"));
+        }
         if !matches!(role, Role::Terminal | Role::Service) {
             let principal = self.principal(caller.name());
             let known = principal.is_some_and(|principal| principal.role == role);
