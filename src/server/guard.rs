@@ -34,6 +34,8 @@ pub(super) struct Guarded<S> {
     /// Why it was cut.
     cut: Option<&'static str>,
     seat: Seat,
+    /// Whether nobody certified its other end.
+    is_stranger: bool,
 }
 
 /// How much of a connection is read before the others have their turn, in octets.
@@ -50,6 +52,10 @@ const FRAMES_PER_CALL: u32 = 3;
 
 /// How many frames of a connection are read in any second: it learns that it may come back.
 const FRAMES_MIN: u32 = 16;
+
+/// What part of its frames is read of a stranger's connection in its first second; twice as many in
+/// each that goes by without a call too many. Who is cut and comes again begins anew, too.
+const STRANGER_PART: u32 = 64;
 
 /// Seconds that went by.
 #[derive(Debug, Default)]
@@ -72,9 +78,14 @@ impl<S> Guarded<S> {
         stream: S,
         limits: &ConnectionLimits,
         seat: Seat,
+        is_stranger: bool,
         refused: Arc<AtomicU32>,
     ) -> Self {
         let frames_per_second = limits.frames_per_second;
+        let part = if is_stranger { STRANGER_PART } else { 1 };
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        // The first is over in a second, not at once.
+        seconds.reset();
         let limits = Waited {
             age: limits.age_seconds.saturating_add(limits.grace_seconds),
             idle: limits.idle_seconds,
@@ -85,15 +96,16 @@ impl<S> Guarded<S> {
         Self {
             stream,
             meter: FrameMeter::new(),
-            seconds: tokio::time::interval(Duration::from_secs(1)),
+            seconds,
             waited: Waited::default(),
             limits,
             frames_per_second,
-            frames_now: frames_per_second,
+            frames_now: (frames_per_second / part).max(FRAMES_MIN),
             refused,
             had_turn: false,
             cut: None,
             seat,
+            is_stranger,
         }
     }
 
@@ -103,7 +115,9 @@ impl<S> Guarded<S> {
             let refused = self.refused.swap(0, Ordering::Relaxed);
             let pressing = self.waited.pressing.saturating_add(1);
             self.waited.pressing = if refused == 0 { 0 } else { pressing };
-            self.frames_now = if refused == 0 {
+            self.frames_now = if refused == 0 && self.is_stranger {
+                self.frames_now.saturating_mul(2).min(self.frames_per_second)
+            } else if refused == 0 {
                 self.frames_per_second
             } else {
                 let served = self.meter.this_second();
@@ -122,7 +136,7 @@ impl<S> Guarded<S> {
                 self.cut("what began to arrive did not end in time");
             } else if waited.idle > max.idle {
                 self.cut("nothing arrived for too long");
-            } else if waited.pressing > max.pressing && !self.seat.is_certified() {
+            } else if waited.pressing > max.pressing && self.is_stranger {
                 // Who is known is told when to come back, and may have other calls under way.
                 self.cut("its calls were too many for too long");
             } else if waited.age > max.age {
@@ -207,5 +221,85 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncWriteExt as _, DuplexStream};
+
+    use super::super::crowd::Crowd;
+    use super::*;
+
+    /// Headers without a field, which open a call (RFC 9113, 6.2).
+    const CALL: [u8; 9] = [0, 0, 0, 1, 4, 0, 0, 0, 1];
+    const CALLS: usize = 60_000;
+
+    /// A connection at whose other end more calls wait than are read in the test.
+    async fn flooded(is_stranger: bool) -> (Guarded<DuplexStream>, Arc<AtomicU32>, DuplexStream) {
+        let limits = ConnectionLimits {
+            frames_per_second: 6_400,
+            step_seconds: 1,
+            ..ConnectionLimits::default()
+        };
+        let (mut far, near) = tokio::io::duplex(1024 * 1024);
+        far.write_all(&[b'P'; 24]).await.expect("room");
+        far.write_all(&CALL.repeat(CALLS)).await.expect("room");
+        let crowd = Crowd::new(limits);
+        let seat = crowd.settle(([192, 0, 2, 1], 1).into(), None).expect("a place");
+        let refused = Arc::new(AtomicU32::new(0));
+        let guarded = Guarded::new(near, crowd.limits(), seat, is_stranger, Arc::clone(&refused));
+        (guarded, refused, far)
+    }
+
+    /// How many calls are read until the connection has others wait.
+    async fn read(guarded: &mut Guarded<DuplexStream>) -> io::Result<usize> {
+        let (mut len, mut turns_without) = (0, 0);
+        while turns_without < 2 {
+            let mut room = [0; 4_096];
+            let mut buffer = ReadBuf::new(&mut room);
+            let polled = poll_fn(|context| {
+                Poll::Ready(Pin::new(&mut *guarded).poll_read(context, &mut buffer))
+            });
+            match polled.await {
+                Poll::Ready(read) => read?,
+                Poll::Pending => {}
+            }
+            turns_without = if buffer.filled().is_empty() { turns_without + 1 } else { 0 };
+            len += buffer.filled().len();
+        }
+        Ok(len / CALL.len())
+    }
+
+    #[tokio::test]
+    async fn a_strangers_connection_begins_slowly() {
+        let (mut stranger, _, _far) = flooded(true).await;
+        let (mut known, _, _far) = flooded(false).await;
+        // One turn of 512 octets more than a 64th.
+        let first = read(&mut stranger).await.expect("it is read");
+        assert!((100..160).contains(&first), "{first}");
+        assert!(read(&mut known).await.expect("it is read") >= 6_400);
+        assert_eq!(read(&mut stranger).await.expect("it waits"), 0);
+        tokio::time::sleep(Duration::from_millis(1_050)).await;
+        let second = read(&mut stranger).await.expect("it is read on");
+        assert!(second >= 2 * first - 120, "{second} after {first}");
+    }
+
+    #[tokio::test]
+    async fn a_stranger_who_goes_on_with_too_many_calls_is_cut_and_who_is_known_is_not() {
+        let (mut stranger, of_stranger, _far) = flooded(true).await;
+        let (mut known, of_known, _far) = flooded(false).await;
+        let mut cut = None;
+        for _ in 0..40 {
+            for refused in [&of_stranger, &of_known] {
+                refused.fetch_add(1, Ordering::Relaxed);
+            }
+            cut = cut.or(read(&mut stranger).await.err());
+            read(&mut known).await.expect("who is known is told when to come back");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(cut.expect("it is cut").kind(), io::ErrorKind::ConnectionAborted);
     }
 }

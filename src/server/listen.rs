@@ -134,6 +134,7 @@ struct Guest {
 async fn welcome(guest: Guest, way: Way, ready: mpsc::Sender<io::Result<Connection>>) {
     let Guest { stream, address, arrival, crowd } = guest;
     let time_max = Duration::from_secs(crowd.limits().step_seconds);
+    let is_tls = matches!(way, Way::Tls(_));
     let connected = match way {
         Way::Plain => plain(stream, address),
         Way::Tls(tls) => {
@@ -148,7 +149,10 @@ async fn welcome(guest: Guest, way: Way, ready: mpsc::Sender<io::Result<Connecti
             let name = peer.identity.as_ref().map(|identity| identity.name.as_str());
             let Some(seat) = crowd.settle(address, name) else { return };
             drop(arrival);
-            let stream = Guarded::new(stream, crowd.limits(), seat, Arc::clone(&peer.refused));
+            // In plain text there is the caller of development alone.
+            let is_stranger = is_tls && peer.identity.is_none();
+            let refused = Arc::clone(&peer.refused);
+            let stream = Guarded::new(stream, crowd.limits(), seat, is_stranger, refused);
             // Nobody takes it once the service drains.
             drop(ready.send(Ok(Connection { stream, peer })).await);
         }

@@ -87,11 +87,10 @@ impl Attack {
     }
 
     /// Whether each connection is cut within the time of the test. One whose answers nobody reads
-    /// is cut when the system holds so many of them that it takes no more; one that opens ever more
-    /// streams has them refused, and is cut by the count of them, which a slow machine takes longer
-    /// to reach. Of both the memory is bounded all the same.
+    /// is cut when the system holds so many of them that it takes no more; its memory is bounded
+    /// all the same.
     pub(crate) const fn ends(self) -> bool {
-        !matches!(self, Self::Deaf | Self::OpenStreams)
+        !matches!(self, Self::Deaf)
     }
 
     /// Attacks on one connection; tells whether the service kept its promise.
