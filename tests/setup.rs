@@ -283,11 +283,11 @@ async fn a_hangup_reads_certificates_and_the_deny_list_again_and_drops_no_call()
     service.signal(Signal::HUP);
     let told = service.hear("not reloaded");
     assert!(told.contains("the service's certificate"), "{told}");
+    service.hear("what is broken was left");
     assert_eq!(shown(&service, &made).await, after);
     let mut terminals = client.terminals();
     let call = terminals.list_terminals(ListTerminalsRequest::default()).await;
     assert_eq!(Refusal::from(call.err().expect("it is denied")).reason, "CALLER_UNKNOWN");
-    service.hear("what is broken was left");
     // Mended, certificates are taken too.
     fs::write(made.join("tls/server.crt"), file).unwrap();
     service.signal(Signal::HUP);

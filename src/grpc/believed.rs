@@ -20,6 +20,12 @@ impl Believed {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = authorities;
     }
 
+    /// Takes out of force whatever is not among these.
+    pub fn keep(&self, authorities: &AuthorityKeys) {
+        let mut believed = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        believed.retain(|authority| authorities.contains(authority));
+    }
+
     /// Whether an authority of a plane is in force.
     pub(super) fn holds(&self, plane: Plane, authority: [u8; 32]) -> bool {
         let authorities = self.0.read().unwrap_or_else(PoisonError::into_inner);

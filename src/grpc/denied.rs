@@ -19,6 +19,14 @@ pub struct Denied {
     digest: [u8; 32],
 }
 
+impl Denied {
+    /// SHA-256 of the text.
+    #[must_use]
+    pub const fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+}
+
 impl Default for Denied {
     /// Nobody, as an empty text has it.
     fn default() -> Self {
@@ -67,7 +75,13 @@ impl DenyList {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = denied;
     }
 
-    /// SHA-256 of the text of the list in force.
+    /// Shuts out those on another list as well, without letting anybody in again.
+    pub fn add(&self, denied: &Denied) {
+        let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        list.entries.extend(denied.entries.iter().cloned());
+    }
+
+    /// SHA-256 of the text of the list that was put in force last.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         self.0.read().unwrap_or_else(PoisonError::into_inner).digest

@@ -37,13 +37,13 @@ use self::crowd::Crowd;
 use self::health::Examiner;
 use self::operations::Answers;
 
-pub use self::life::tell_reload;
+pub use self::life::{Reload, reload};
 pub use self::limits::{ConnectionLimits, Limits};
 pub use self::listen::Listener;
 pub use self::self_test::{
     SELF_TEST_PERIOD_MAX, SelfTestFailed, SelfTestsPassed, run_self_tests, self_test_names,
 };
-pub use self::tls::{Material, Tls, TlsError};
+pub use self::tls::{Material, Renewal, Tls, TlsError};
 
 /// The longest health call, which names one service.
 const HEALTH_LEN_BYTES_MAX: usize = 1_024;
@@ -188,7 +188,8 @@ async fn begin(
     let vault = gate.enter()?;
     let believed = match trust {
         Trust::Certificates(denied) => {
-            life::in_force(denied, listeners.iter().filter_map(Listener::asks))
+            let authorities = life::authorities_of(listeners.iter().filter_map(Listener::asks));
+            life::in_force(denied.digest(), &authorities)
         }
         Trust::ForDevOnly(_) => BTreeMap::new(),
     };

@@ -70,6 +70,32 @@ pub struct Tls {
     believed: Believed,
 }
 
+/// Other certificates for some listeners, which are not in force yet.
+pub struct Renewal(Vec<(Arc<Tls>, Current)>);
+
+impl Renewal {
+    /// Shuts out whom an authority certified that is not among these any more.
+    pub(super) fn shut_out(&self) {
+        for (tls, next) in &self.0 {
+            tls.believed.keep(&next.authorities.keys());
+        }
+    }
+
+    /// The authorities, as [`Tls::authorities`] has them.
+    pub(super) fn authorities(&self) -> AuthorityKeys {
+        self.0.iter().flat_map(|(_, next)| next.authorities.fingerprints()).collect()
+    }
+
+    /// Puts them in force.
+    pub fn put_in_force(self) {
+        for (tls, next) in self.0 {
+            // First, so that nobody comes in by an authority of which no call would hold.
+            tls.believed.replace(next.authorities.keys());
+            *tls.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        }
+    }
+}
+
 /// What new connections get.
 struct Current {
     config: Arc<ServerConfig>,
@@ -91,22 +117,17 @@ impl Tls {
         Ok(Self { planes, clock, current: RwLock::new(Arc::new(current)), believed })
     }
 
-    /// Puts other certificates in force on several listeners: on all of them, or on none. One that
-    /// has expired does not take the place of one that serves.
-    pub fn replace(listeners: &[Arc<Self>], material: &Material) -> Result<(), TlsError> {
-        let make =
-            |tls: &Arc<Self>| Current::make(&tls.planes, material, &tls.clock, &tls.believed);
-        let all: Vec<Current> = listeners.iter().map(make).collect::<Result<_, _>>()?;
-        let is_over = |(tls, made): (&Arc<Self>, &Current)| made.expiry < tls.clock.now().seconds();
-        if listeners.iter().zip(&all).any(is_over) {
-            return Err(TlsError::Expired);
-        }
-        for (tls, current) in listeners.iter().zip(all) {
-            // First, so that nobody comes in by an authority of which no call would hold.
-            tls.believed.replace(current.authorities.keys());
-            *tls.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(current);
-        }
-        Ok(())
+    /// Makes TLS of other certificates for several listeners: for all of them, or for none. One that
+    /// has expired takes the place of none that serves.
+    pub fn renew(listeners: &[Arc<Self>], material: &Material) -> Result<Renewal, TlsError> {
+        let make = |tls: &Arc<Self>| {
+            let next = Current::make(&tls.planes, material, &tls.clock, &tls.believed)?;
+            if next.expiry < tls.clock.now().seconds() {
+                return Err(TlsError::Expired);
+            }
+            Ok((Arc::clone(tls), next))
+        };
+        listeners.iter().map(make).collect::<Result<_, _>>().map(Renewal)
     }
 
     /// The planes that the listener carries.
@@ -122,7 +143,7 @@ impl Tls {
     /// The authorities in force: for each its plane and the SHA-256 of its certificate.
     pub(super) fn authorities(&self) -> AuthorityKeys {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current.authorities.each().map(|(plane, one)| (plane, one.seen.fingerprint)).collect()
+        current.authorities.fingerprints()
     }
 
     /// What a new connection begins with; the same must judge its certificates.
@@ -247,6 +268,11 @@ impl Authorities {
 
     fn each(&self) -> impl Iterator<Item = (Plane, &Authority)> {
         self.planes.iter().flat_map(|(plane, all)| all.iter().map(move |one| (*plane, one)))
+    }
+
+    /// For each its plane and the SHA-256 of its certificate.
+    fn fingerprints(&self) -> AuthorityKeys {
+        self.each().map(|(plane, one)| (plane, one.seen.fingerprint)).collect()
     }
 
     /// For each its plane and the SHA-256 of its key.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use data_encoding::{HEXLOWER, HEXUPPER};
@@ -9,6 +10,7 @@ use firstkey::agreement::Suite;
 use firstkey::crypto::certificate::authority::Authority;
 use firstkey::crypto::certificate::{certificate_to_pem, certificates_from_pem};
 use firstkey::crypto::digest::sha256;
+use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::client::{Client, Driver, Refusal};
 use firstkey::grpc::proto::{
     ExportEventsRequest, ExportEventsResponse, GenerateMacRequest, GetKeyRequest,
@@ -16,9 +18,14 @@ use firstkey::grpc::proto::{
 };
 use firstkey::grpc::{DESCRIPTORS, Denied, Plane};
 use firstkey::server::access::{Access, Issued};
-use firstkey::server::{Material, Tls, TlsError, dev};
+use firstkey::server::{Material, Reload, Tls, TlsError, dev, reload};
 use firstkey::terminal::Terminal;
-use firstkey::vault::{Action, Caller, Clock as _, Event, Policy};
+use firstkey::vault::store::{
+    Batch, BoxFuture, MemoryStore, Outcome, Query, Row, Store, StoreError, Surveyed, Tail,
+};
+use firstkey::vault::{
+    Action, AuditSettings, Caller, Clock as _, Event, Gate, Kind, Opening, Policy, Reason, Vault,
+};
 use prost::Message as _;
 use rcgen::{
     CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -34,10 +41,15 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic_prost::ProstCodec;
 use zeroize::Zeroizing;
 
-use crate::harness::{DAY, DECADES, Service, Till, TlsService, answer, material, refusal};
+use crate::harness::{
+    DAY, DECADES, Service, Till, TlsService, answer, development_keys, material, refusal,
+};
 
 /// An officer of the development policy.
 const OFFICER: &str = "spiffe://dev.firstkey.internal/officer/officer-1";
+
+/// A backend of it.
+const BACKEND: &str = "spiffe://dev.firstkey.internal/backend/backend-1";
 
 /// An auditor of it.
 const AUDITOR: &str = "spiffe://dev.firstkey.internal/auditor/auditor-1";
@@ -420,17 +432,17 @@ async fn whom_an_authority_certified_goes_with_it_from_open_connections_and_stre
     // Another beside the old changes nothing for who is there.
     let mut wider = material(&service.access);
     wider.authorities.insert(Plane::Terminals, [old.as_slice(), &new].concat());
-    Tls::replace(&service.tls, &wider).unwrap();
+    Tls::renew(&service.tls, &wider).unwrap().put_in_force();
     answer(backend.terminals().list_terminals(terminals()).await);
     // Nor does what is not taken.
     let mut broken = material(&other);
     broken.key.clear();
-    assert!(Tls::replace(&service.tls, &broken).is_err());
+    assert!(Tls::renew(&service.tls, &broken).is_err());
     answer(backend.terminals().list_terminals(terminals()).await);
     // The old one is believed no more.
     let mut narrower = material(&service.access);
     narrower.authorities.insert(Plane::Terminals, new);
-    Tls::replace(&service.tls, &narrower).unwrap();
+    Tls::renew(&service.tls, &narrower).unwrap().put_in_force();
     let over = refusal(backend.terminals().list_terminals(terminals()).await);
     assert_eq!((over.code, over.reason.as_str()), (Code::Unauthenticated, "CALLER_UNKNOWN"));
     let event = last_event(&service).await;
@@ -440,8 +452,112 @@ async fn whom_an_authority_certified_goes_with_it_from_open_connections_and_stre
     assert_eq!(Refusal::from(ended).reason, "CALLER_UNKNOWN");
     answer(officer.keys().get_key(key()).await);
     // Believed again, its callers come in again.
-    Tls::replace(&service.tls, &kept).unwrap();
+    Tls::renew(&service.tls, &kept).unwrap().put_in_force();
     answer(backend.terminals().list_terminals(terminals()).await);
+}
+
+/// A store that takes no more, once it is told.
+#[derive(Default)]
+struct Unwritable {
+    inner: MemoryStore,
+    is_full: AtomicBool,
+}
+
+impl Store for Unwritable {
+    fn get(&self, kind: Kind, id: &str) -> BoxFuture<'_, Result<Option<Row>, StoreError>> {
+        self.inner.get(kind, id)
+    }
+
+    fn list(&self, query: Query) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
+        self.inner.list(query)
+    }
+
+    fn survey(
+        &self,
+        except: &'static [Kind],
+        after: Option<(String, String)>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Surveyed>, StoreError>> {
+        self.inner.survey(except, after, limit)
+    }
+
+    fn commit(
+        &self,
+        batches: Vec<Batch>,
+        tail: Tail,
+    ) -> BoxFuture<'_, Result<Vec<Outcome>, StoreError>> {
+        if self.is_full.load(Ordering::Relaxed) {
+            return Box::pin(async { Err(StoreError::Unavailable) });
+        }
+        self.inner.commit(batches, tail)
+    }
+}
+
+/// A vault whose log can not be written.
+async fn unwritable(service: &TlsService) -> Arc<Vault> {
+    let store = Arc::new(Unwritable::default());
+    let opening = Opening {
+        store: Arc::<Unwritable>::clone(&store),
+        master_key: development_keys().seal().unwrap(),
+        realm: dev::REALM,
+        clock: service.plain.clock.clone(),
+        rng: Arc::new(SystemRng::new()),
+        node: "test".to_owned(),
+        audit: AuditSettings::default(),
+    };
+    let vault = Vault::open(opening).await.unwrap();
+    store.is_full.store(true, Ordering::Relaxed);
+    Arc::new(vault)
+}
+
+#[tokio::test]
+async fn a_reload_that_can_not_be_audited_shuts_out_and_lets_nobody_in() {
+    let service = TlsService::start().await;
+    let officer = service.issue(OFFICER, Plane::Admin);
+    let auditor = service.client("auditor-1", Plane::Admin).await;
+    let backend = service.client("backend-1", Plane::Terminals).await;
+    let exports = async || {
+        let export = auditor.audit().export_events(ExportEventsRequest { after: 0 }).await;
+        export.map_or_else(|status| Refusal::from(status).reason, |_| "OK".to_owned())
+    };
+    service.denied.replace(Denied::parse(OFFICER).unwrap());
+    assert_eq!(called(&service, Some(&officer)).await, "CALLER_UNKNOWN");
+    assert_eq!(exports().await, "OK");
+    // From the officer to the auditor, and other authorities of one plane.
+    let other = Access::generate("OTHER", DECADES).unwrap();
+    let mut changed = material(&service.access);
+    let new = material(&other).authorities.remove(&Plane::Terminals).unwrap();
+    changed.authorities.insert(Plane::Terminals, new);
+    let read = || Reload {
+        denied: Some(Denied::parse(AUDITOR).unwrap()),
+        certificates: Some(Tls::renew(&service.tls, &changed).unwrap()),
+    };
+    let newcomer = other.issue_client(Plane::Terminals, BACKEND, DAY).unwrap();
+    let gate = Gate::open(unwritable(&service).await);
+    let failed = reload(&gate, &service.denied, &service.tls, read()).await;
+    assert_eq!(failed.unwrap_err().reason(), Reason::StoreUnavailable);
+    assert_eq!(exports().await, "CALLER_UNKNOWN", "who is to be shut out is");
+    let gone = refusal(backend.terminals().list_terminals(terminals()).await);
+    assert_eq!(gone.reason, "CALLER_UNKNOWN", "whose authority is to go is");
+    assert_eq!(called(&service, Some(&officer)).await, "CALLER_UNKNOWN", "and nobody is let in");
+    if let Ok(client) = service.connect(Some(&newcomer)).await {
+        let call = client.terminals().list_terminals(terminals()).await;
+        assert!(call.is_err(), "its authority is not in force");
+    }
+
+    reload(&service.gate, &service.denied, &service.tls, read()).await.unwrap();
+    let events = service.plain.vault.events_after(0, 1_000).await.unwrap();
+    let reloads: Vec<_> = events.iter().filter(|event| event.action == "ReloadSettings").collect();
+    let [event] = reloads[..] else { panic!("{} reloads", reloads.len()) };
+    assert_eq!(event.caller, "service");
+    assert_eq!(event.detail["denied"], HEXLOWER.encode(&sha256(&[AUDITOR.as_bytes()])));
+    assert!(!event.detail.contains_key("failed"));
+    assert_eq!(called(&service, Some(&officer)).await, "OK");
+    assert_eq!(exports().await, "CALLER_UNKNOWN");
+    let client = service.connect(Some(&newcomer)).await.unwrap();
+    answer(client.terminals().list_terminals(terminals()).await);
+    let gone = refusal(backend.terminals().list_terminals(terminals()).await);
+    assert_eq!(gone.reason, "CALLER_UNKNOWN");
 }
 
 #[tokio::test]
@@ -536,7 +652,7 @@ async fn an_authority_takes_the_exports_of_those_it_certified_with_it() {
     let mut narrower = material(&service.access);
     let new = material(&other).authorities.remove(&Plane::Admin).unwrap();
     narrower.authorities.insert(Plane::Admin, new);
-    Tls::replace(&service.tls, &narrower).unwrap();
+    Tls::renew(&service.tls, &narrower).unwrap().put_in_force();
     cut_off(stream, "certified by nobody").await;
 }
 
@@ -663,9 +779,9 @@ async fn a_certificate_that_is_over_takes_the_place_of_none_that_serves() {
         ..material(&service.access)
     };
     service.plain.clock.advance(2 * 86_400);
-    assert_eq!(Tls::replace(&service.tls, &short), Err(TlsError::Expired));
+    assert_eq!(Tls::renew(&service.tls, &short).err(), Some(TlsError::Expired));
     assert_eq!(shown().await, before);
-    Tls::replace(&service.tls, &material(&service.access)).unwrap();
+    Tls::renew(&service.tls, &material(&service.access)).unwrap().put_in_force();
     assert_ne!(shown().await, before);
     service.stop().await;
 }
@@ -695,7 +811,7 @@ async fn certificates_change_under_load_and_no_call_or_stream_is_dropped() {
     };
     let mut seen = vec![shown().await];
     for number in 0..10 {
-        Tls::replace(&service.tls, &material(&service.access)).unwrap();
+        Tls::renew(&service.tls, &material(&service.access)).unwrap().put_in_force();
         seen.push(shown().await);
         let id = format!("till-{number}");
         service.plain.register(&id, Suite::P256Aes128).await;
@@ -710,7 +826,7 @@ async fn certificates_change_under_load_and_no_call_or_stream_is_dropped() {
     let other = Access::generate("OTHER", DECADES).unwrap();
     let mut changed = material(&service.access);
     changed.authorities = material(&other).authorities;
-    Tls::replace(&service.tls, &changed).unwrap();
+    Tls::renew(&service.tls, &changed).unwrap().put_in_force();
     let over = refusal(backend.terminals().list_terminals(terminals()).await);
     assert_eq!(over.reason, "CALLER_UNKNOWN");
     let old = service.issue(OFFICER, Plane::Admin);

@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::{Denied, DenyList};
 use firstkey::memory::{SecretPage, with_wiped_stack};
-use firstkey::server::{self, Listener, Material, Tls};
+use firstkey::server::{self, Listener, Material, Reload, Tls};
 use firstkey::vault::store::SqliteStore;
 use firstkey::vault::{AuditSettings, Gate, MasterKey, Opening, Policy, Realm, Vault};
 use tokio::net::TcpListener;
@@ -94,8 +94,8 @@ pub(crate) async fn open_doors(live: &Live) -> anyhow::Result<Doors> {
     Ok(Doors { listeners, addresses, denied, tls })
 }
 
-/// Reads certificates, authorities and the deny list again at each SIGHUP, and writes what is in
-/// force since into the audit log. What is open stays open.
+/// Reads certificates, authorities and the deny list again at each SIGHUP, and puts them in force
+/// with an event in the audit log. What is open stays open.
 ///
 /// The deny list is one thing, certificates and authorities are another: where one of the two is
 /// broken it stays as it was, and the other is taken. Whom to shut out waits for nothing.
@@ -108,27 +108,28 @@ pub(crate) fn reload_on_hangup(
     let mut hangup = signal(SignalKind::hangup()).context("can not wait for SIGHUP")?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            let list = read_denied(&live).map(|list| denied.replace(list));
-            let certificates =
-                read_material(&live).and_then(|material| Ok(Tls::replace(&tls, &material)?));
-            let mut failed = Vec::new();
-            if let Err(error) = list {
-                failed.push("denied");
+            let list = read_denied(&live).inspect_err(|error| {
                 let error = format!("{error:#}");
                 tracing::error!(error, "the deny list is not reloaded: it stays as it was");
-            }
-            if let Err(error) = certificates {
-                failed.push("certificates");
+            });
+            let certificates =
+                read_material(&live).and_then(|material| Ok(Tls::renew(&tls, &material)?));
+            let certificates = certificates.inspect_err(|error| {
                 let error = format!("{error:#}");
                 tracing::error!(error, "certificates are not reloaded: they stay as they were");
-            }
-            let failed = failed.join(" ");
-            match server::tell_reload(&gate, &denied, &tls, &failed).await {
-                Ok(()) if failed.is_empty() => {
+            });
+            let is_whole = list.is_ok() && certificates.is_ok();
+            let read = Reload { denied: list.ok(), certificates: certificates.ok() };
+            match server::reload(&gate, &denied, &tls, read).await {
+                Ok(()) if is_whole => {
                     tracing::info!("reloaded certificates, authorities and the deny list");
                 }
-                Ok(()) => tracing::warn!(failed, "what is broken was left, the rest is in force"),
-                Err(error) => tracing::error!(%error, "the reload was not audited"),
+                Ok(()) => tracing::warn!("what is broken was left, the rest is in force"),
+                Err(error) => tracing::error!(
+                    %error,
+                    "not reloaded, for it can not be audited: whom the files shut out is shut out, \
+                     and nothing else changed"
+                ),
             }
         }
     });
