@@ -69,7 +69,11 @@ pub enum OpenError {
     #[error("a node is named by lower-case letters, digits and hyphens, 63 at most")]
     NodeInvalid,
     /// The policy was changed, or is older than one that was in force.
-    #[error("the policy in the store is not the one that was put in force last")]
+    #[error(
+        "the policy in the store is not the one that was put in force last: somebody changed the \
+         store or set it back. Stop, keep it as evidence, and start with the newest copy of the \
+         store that was never out of your hands"
+    )]
     PolicyBroken,
     /// The log has fewer events than were signed: the store was set back.
     #[error("rolled back: {kept} audit events were signed, the store holds {found}")]
@@ -140,7 +144,7 @@ impl Vault {
         }
         core.note_committed(head.seq, head.time);
         let checkpoints = Checkpoints::open(&core, audit.witness).await.map(Arc::new)?;
-        install::load_policy(&core).await.map_err(no_policy)?;
+        install::load_policy(&core, &mut None).await.map_err(no_policy)?;
         core.look_at_disk().await;
         let (queue, units) = mpsc::channel(QUEUE_MAX);
         let committer = tokio::spawn(committer::run(Arc::clone(&core), units));
@@ -212,17 +216,41 @@ impl Vault {
         self.expect_reserve(action)?;
         let policy = self.policy();
         let work = Work::new(self.shared.clone(), caller, action, resource.into(), policy.version);
-        let allowed = policy.decide(caller, action).and_then(|()| {
-            let allowances = policy.decide_keys(caller, action, keys, work.now())?;
-            allowances.into_iter().try_for_each(|Allowance { key, calls_per_minute_max }| {
-                let taken = self.rates().take(calls_per_minute_max, &["key", caller.name(), key]);
-                taken.map_err(|error| Denial { error, rule: "grant.calls_per_minute_max" })
-            })
-        });
-        match allowed {
+        let allowed = policy.decide(caller, action);
+        match allowed.and_then(|()| self.take_keys(&policy, caller, action, keys)) {
             Ok(()) => Ok(work),
             Err(denial) => Err(deny(work, denial).await),
         }
+    }
+
+    /// Decides whether a caller may use these keys together in a call, where that is known only
+    /// when the call is under way; the denial is the caller's to tell in the audit event.
+    pub fn admit_keys(
+        &self,
+        caller: &Caller,
+        action: Action,
+        keys: &[KeyUse<'_>],
+    ) -> Result<(), Denial> {
+        self.take_keys(&self.policy(), caller, action, keys)
+    }
+
+    /// Decides by a policy, and takes the call out of the rates of the grants that allow it: out of
+    /// each once, however often the call uses the key. The tightest is asked first, as what was
+    /// taken stays taken when another refuses.
+    fn take_keys(
+        &self,
+        policy: &Policy,
+        caller: &Caller,
+        action: Action,
+        keys: &[KeyUse<'_>],
+    ) -> Result<(), Denial> {
+        let mut allowances = policy.decide_keys(caller, action, keys, self.now())?;
+        allowances.sort_unstable_by_key(|allowed| (allowed.calls_per_minute_max, allowed.key));
+        allowances.dedup();
+        allowances.into_iter().try_for_each(|Allowance { key, calls_per_minute_max }| {
+            let taken = self.rates().take(calls_per_minute_max, &["key", caller.name(), key]);
+            taken.map_err(|error| Denial { error, rule: "grant.calls_per_minute_max" })
+        })
     }
 
     /// Lets a call in, if its caller's role may make it; a denial is audited.
