@@ -53,10 +53,17 @@ impl Policy {
         }
         self.check_principals()?;
         ensure(self.grants.len() <= GRANTS_MAX, "grants", "are 5,000 at most")?;
-        let granted = self.of_role(Role::Backend).chain(self.of_role(Role::Officer));
-        let granted: HashSet<&str> = granted.map(|one| &*one.name).collect();
+        let names = |role| self.of_role(role).map(|one| &*one.name).collect::<HashSet<_>>();
+        let (backends, officers) = (names(Role::Backend), names(Role::Officer));
         for (index, grant) in self.grants.iter().enumerate() {
-            grant.check_form(&granted).map_err(|invalid| invalid.of("grants", index))?;
+            let checked = grant.check_form().and_then(|()| {
+                if grant.approves_exports() {
+                    grant.check_names_in_full(&officers)
+                } else {
+                    grant.check_backends(&backends)
+                }
+            });
+            checked.map_err(|invalid| invalid.of("grants", index))?;
         }
         let officers: BTreeSet<&str> =
             self.of_role(Role::Officer).map(|one| &*one.person).collect();
@@ -116,20 +123,53 @@ impl Principal {
 }
 
 impl Grant {
-    fn check_form(&self, granted: &HashSet<&str>) -> Result<(), PolicyInvalid> {
-        ensure(is_pattern(&self.key, KEYS), "key", NO_KEY)?;
-        ensure(!self.principals.is_empty(), "principals", "are at least one")?;
-        // A pattern may stand for who comes later; a name that is nobody's is a slip.
-        let is_granted = |name: &str| match name.strip_suffix('*') {
-            Some(beginning) => beginning.is_empty() || is_uri_name(&format!("{beginning}x")),
-            None => granted.contains(name),
-        };
+    /// Whether it approves exports of initial keys beforehand, which is another thing than to let
+    /// a backend use a key.
+    fn approves_exports(&self) -> bool {
+        self.calls.iter().any(|call| call == Action::ExportInitialKey.as_str())
+    }
+
+    /// Officers have to see what they approve with the policy: each name, and not a pattern of it.
+    fn check_names_in_full(&self, officers: &HashSet<&str>) -> Result<(), PolicyInvalid> {
+        let alone = self.calls.iter().all(|call| call == Action::ExportInitialKey.as_str());
+        ensure(
+            alone,
+            "calls",
+            "hold another beside ExportInitialKey, which has a grant of its own",
+        )?;
+        ensure(
+            !self.key.ends_with('*'),
+            "key",
+            "is a pattern: ExportInitialKey needs a key's name",
+        )?;
         check_list(
             "principals",
             &self.principals,
-            is_granted,
-            "is no backend's name, nor an officer's",
+            |name| officers.contains(name),
+            "is no officer's name: ExportInitialKey is an officer's, named in full",
         )?;
+        let named = !self.partner_keys.is_empty();
+        ensure(named, "partner_keys", "are at least one: ExportInitialKey needs each key's name")?;
+        check_list(
+            "partner_keys",
+            &self.partner_keys,
+            |key| !key.ends_with('*'),
+            "is a pattern: ExportInitialKey needs each key's name",
+        )
+    }
+
+    /// A pattern may stand for who comes later; a name that is nobody's is a slip.
+    fn check_backends(&self, backends: &HashSet<&str>) -> Result<(), PolicyInvalid> {
+        let is_granted = |name: &str| match name.strip_suffix('*') {
+            Some(beginning) => beginning.is_empty() || is_uri_name(&format!("{beginning}x")),
+            None => backends.contains(name),
+        };
+        check_list("principals", &self.principals, is_granted, "is no backend's name")
+    }
+
+    fn check_form(&self) -> Result<(), PolicyInvalid> {
+        ensure(is_pattern(&self.key, KEYS), "key", NO_KEY)?;
+        ensure(!self.principals.is_empty(), "principals", "are at least one")?;
         ensure(!self.calls.is_empty(), "calls", "are at least one")?;
         let is_call = |name: &str| GRANTED.iter().any(|action| action.as_str() == name);
         check_list("calls", &self.calls, is_call, "is no call that grants speak of")?;
@@ -152,10 +192,36 @@ impl PolicyInvalid {
         Self { path: path.into(), cause }
     }
 
+    /// The same fault in the words of a policy file.
+    #[must_use]
+    pub fn in_file(self) -> Self {
+        Self { path: in_file(&self.path), ..self }
+    }
+
     /// The same fault, seen from the document.
     fn of(self, list: &str, index: usize) -> Self {
         Self { path: format!("{list}[{index}].{}", self.path), ..self }
     }
+}
+
+/// The name that a field of the policy has in a policy file: of `grants[2].key` it is
+/// `[[grant]] number 3, key`.
+#[must_use]
+pub fn in_file(path: &str) -> String {
+    let (list, field) = path.split_once('.').unwrap_or((path, ""));
+    let (list, index) = list.split_once('[').unwrap_or((list, ""));
+    let table = match list {
+        "principals" => "[[principal]]",
+        "grants" => "[[grant]]",
+        "audit_mode" => "audit",
+        "summary_seconds" => "audit.summary.seconds",
+        other => other,
+    };
+    // Who reads a file counts from 1.
+    let index = index.trim_end_matches(']').parse::<usize>().ok();
+    let number = index.map(|index| format!(" number {}", index.saturating_add(1)));
+    let comma = if field.is_empty() { "" } else { ", " };
+    format!("{table}{}{comma}{field}", number.unwrap_or_default())
 }
 
 fn ensure(holds: bool, path: &str, cause: &'static str) -> Result<(), PolicyInvalid> {
