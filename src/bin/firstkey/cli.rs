@@ -122,8 +122,9 @@ pub(crate) enum Policy {
     #[command(after_help = "Example:
   firstkey policy set policy.toml
 
-Outside development other officers have to approve it: the refusal names the approval. Then the same
-file is set once more.")]
+Outside development other officers have to approve it: the refusal names the approval and the digest
+to tell them. Then the same file is set once more. Where the approval expired or was rejected, --anew
+asks for another; it stays in the command until the policy is in force.")]
     Set(SetPolicy),
     /// Tell whether a caller may make a call, and which rules say so. Exit code 5 where it may not.
     #[command(after_help = "Examples:
@@ -150,6 +151,9 @@ pub(crate) struct SetPolicy {
     /// The policy, as `get --toml` prints it; its version is that of the policy it was made from.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// Ask for another approval, where that of this file expired or was rejected.
+    #[arg(long)]
+    pub(crate) anew: bool,
     #[command(flatten)]
     pub(crate) server: Server,
 }
