@@ -115,7 +115,7 @@ impl Core {
     }
 
     /// Reads a row, which must be the one that was written last.
-    async fn row(&self, kind: Kind, id: &str) -> Result<Option<Row>, Error> {
+    pub(super) async fn row(&self, kind: Kind, id: &str) -> Result<Option<Row>, Error> {
         for _ in 0..READS_MAX {
             let row = self.store.get(kind, id).await?;
             if self.tally.admits(kind, id, row.as_ref()) {

@@ -80,7 +80,7 @@ impl Work {
 pub(super) async fn stored_policy(core: &Core) -> Result<Option<Versioned<Policy>>, Error> {
     // Asked first: what was in force then was durable, so the store must have it or a later one.
     let known = core.policy.known();
-    let row = core.store.get(Policy::KIND, Policy::ID).await?;
+    let row = core.row(Policy::KIND, Policy::ID).await?;
     believed(core, known, row.as_ref())
 }
 
@@ -104,27 +104,28 @@ pub(super) type Seen = Option<(Row, u64)>;
 /// that was in force, or that is gone, is none: then nobody may do anything. A row that was seen is
 /// not opened again, as long as its policy is in force: it may be long, and seldom changes.
 pub(super) async fn load_policy(core: &Core, seen: &mut Seen) -> Result<(), Error> {
-    let known = core.policy.known();
-    let row = core.store.get(Policy::KIND, Policy::ID).await?;
-    let is_seen = seen.as_ref().is_some_and(|(last, version)| {
+    let loaded = load_unless_seen(core, seen).await;
+    if loaded.as_ref().is_err_and(|error| *error != Error::Unavailable) {
+        core.policy.deny_all();
+    }
+    loaded
+}
+
+async fn load_unless_seen(core: &Core, seen: &mut Seen) -> Result<(), Error> {
+    let (last, known) = (seen.take(), core.policy.known());
+    let row = core.row(Policy::KIND, Policy::ID).await?;
+    let is_seen = last.as_ref().is_some_and(|(last, version)| {
         row.as_ref() == Some(last) && [known, core.policy.policy().version] == [*version; 2]
     });
     if is_seen {
+        *seen = last;
         return Ok(());
     }
-    *seen = None;
-    match believed(core, known, row.as_ref()) {
-        Ok(Some(stored)) => {
-            *seen = row.map(|row| (row, stored.record.version));
-            core.policy.put(stored.record);
-            Ok(())
-        }
-        Ok(None) => Ok(()),
-        Err(error) => {
-            core.policy.deny_all();
-            Err(error)
-        }
+    if let Some(stored) = believed(core, known, row.as_ref())? {
+        *seen = row.map(|row| (row, stored.record.version));
+        core.policy.put(stored.record);
     }
+    Ok(())
 }
 
 #[cfg(test)]
