@@ -7,11 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::store::{Change, Expected, Store, Write};
 use super::testing::{Bench, Fault, caller, master_key, opening};
 use super::{
-    Action, Budget, Caller, Claim, ClaimRequest, Error, EventDecision, Grant, KeyUse, Kind,
-    OpenError, Opening, Policy, Principal, Purpose, Realm, Reason, Record, RequestId, Role, Vault,
-    Versioned, Work,
+    Action, Budget, Caller, Claim, ClaimRequest, Error, EventDecision, Kind, OpenError, Opening,
+    Purpose, Realm, Reason, Record, RequestId, Vault, Versioned, Work,
 };
-use crate::pin::PinBlockFormat;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
@@ -39,56 +37,6 @@ async fn put(bench: &Bench, note: Versioned<Note>) -> Result<u64, Error> {
     let mut work = bench.begin(Action::CreateProfile).await;
     work.put(&note)?;
     work.commit().await.map(|committed| committed.sequence)
-}
-
-#[tokio::test]
-async fn a_call_is_taken_once_out_of_each_rate_however_often_it_uses_the_key() {
-    let bench = Bench::new().await;
-    let backend = Caller::new("spiffe://test/backend", "", Role::Backend, "");
-    let grant = |key: &str, rate| Grant {
-        key: format!("keys/{key}"),
-        principals: vec![backend.name().to_owned()],
-        calls: vec!["TranslatePin".into(), "VerifyMacAndTranslatePin".into()],
-        pin_formats_in: Vec::new(),
-        pin_formats_out: Vec::new(),
-        partner_keys: Vec::new(),
-        calls_per_minute_max: rate,
-        not_before: None,
-        not_after: None,
-    };
-    let principal = Principal {
-        name: backend.name().to_owned(),
-        person: String::new(),
-        role: Role::Backend,
-        profiles: Vec::new(),
-        calls_per_minute_max: 0,
-    };
-    let grants = vec![grant("bdk", 3), grant("zone", 0), grant("own", 3), grant("tight", 1)];
-    let policy = Policy { principals: vec![principal], grants, ..Policy::none() };
-    assert!(bench.vault.install_policy(policy).await.unwrap());
-    let iso_0 = Some(PinBlockFormat::Iso0);
-    let mac = |key| KeyUse::of(Ok(key));
-    let from = |key| KeyUse { format_in: iso_0, ..mac(key) };
-    let to = |key| KeyUse { format_out: iso_0, ..mac(key) };
-    let call = async |action, keys: &[KeyUse<'_>]| {
-        bench.vault.begin_with_keys(&backend, action, "keys/x", keys).await.err()
-    };
-    let limited = |error| matches!(error, Some(Error::RateLimited { .. }));
-    let both = Action::VerifyMacAndTranslatePin;
-    // The tighter one is asked first, so its refusals take nothing from the other.
-    assert_eq!(call(both, &[mac("bdk"), from("bdk"), to("tight")]).await, None);
-    for _ in 0..5 {
-        assert!(limited(call(both, &[mac("bdk"), from("bdk"), to("tight")]).await));
-    }
-    for _ in 0..2 {
-        assert_eq!(call(both, &[mac("bdk"), from("bdk"), to("zone")]).await, None);
-    }
-    assert!(limited(call(both, &[mac("bdk"), from("bdk"), to("zone")]).await));
-    // A translation under one key is one use of it.
-    for _ in 0..3 {
-        assert_eq!(call(Action::TranslatePin, &[from("own"), to("own")]).await, None);
-    }
-    assert!(limited(call(Action::TranslatePin, &[from("own"), to("own")]).await));
 }
 
 #[tokio::test]

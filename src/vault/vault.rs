@@ -70,9 +70,8 @@ pub enum OpenError {
     NodeInvalid,
     /// The policy was changed, or is older than one that was in force.
     #[error(
-        "the policy in the store is not the one that was put in force last: somebody changed the \
-         store or set it back. Stop, keep it as evidence, and start with the newest copy of the \
-         store that was never out of your hands"
+        "the policy in the store is not the one that was put in force last: somebody else changed \
+         it or set it back; restore the newest backup that is whole"
     )]
     PolicyBroken,
     /// The log has fewer events than were signed: the store was set back.
@@ -440,4 +439,63 @@ fn no_policy(error: Error) -> OpenError {
 fn is_node_name(node: &str) -> bool {
     let allowed = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-';
     (1..=63).contains(&node.len()) && node.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::caller::Role;
+    use super::super::policy::{Grant, Principal};
+    use super::*;
+    use crate::pin::PinBlockFormat;
+    use crate::vault::testing::Bench;
+
+    #[tokio::test]
+    async fn a_call_is_taken_once_out_of_each_rate_however_often_it_uses_the_key() {
+        let bench = Bench::new().await;
+        let backend = Caller::new("spiffe://test/backend", "", Role::Backend, "");
+        let grant = |key: &str, rate| Grant {
+            key: format!("keys/{key}"),
+            principals: vec![backend.name().to_owned()],
+            calls: vec!["TranslatePin".into(), "VerifyMacAndTranslatePin".into()],
+            pin_formats_in: Vec::new(),
+            pin_formats_out: Vec::new(),
+            partner_keys: Vec::new(),
+            calls_per_minute_max: rate,
+            not_before: None,
+            not_after: None,
+        };
+        let principal = Principal {
+            name: backend.name().to_owned(),
+            person: String::new(),
+            role: Role::Backend,
+            profiles: Vec::new(),
+            calls_per_minute_max: 0,
+        };
+        let grants = vec![grant("bdk", 3), grant("zone", 0), grant("own", 3), grant("tight", 1)];
+        let policy = Policy { principals: vec![principal], grants, ..Policy::none() };
+        assert!(bench.vault.install_policy(policy).await.unwrap());
+        let iso_0 = Some(PinBlockFormat::Iso0);
+        let mac = |key| KeyUse::of(Ok(key));
+        let from = |key| KeyUse { format_in: iso_0, ..mac(key) };
+        let to = |key| KeyUse { format_out: iso_0, ..mac(key) };
+        let call = async |action, keys: &[KeyUse<'_>]| {
+            bench.vault.begin_with_keys(&backend, action, "keys/x", keys).await.err()
+        };
+        let limited = |error| matches!(error, Some(Error::RateLimited { .. }));
+        let both = Action::VerifyMacAndTranslatePin;
+        // The tighter one is asked first, so its refusals take nothing from the other.
+        assert_eq!(call(both, &[mac("bdk"), from("bdk"), to("tight")]).await, None);
+        for _ in 0..5 {
+            assert!(limited(call(both, &[mac("bdk"), from("bdk"), to("tight")]).await));
+        }
+        for _ in 0..2 {
+            assert_eq!(call(both, &[mac("bdk"), from("bdk"), to("zone")]).await, None);
+        }
+        assert!(limited(call(both, &[mac("bdk"), from("bdk"), to("zone")]).await));
+        // A translation under one key is one use of it.
+        for _ in 0..3 {
+            assert_eq!(call(Action::TranslatePin, &[from("own"), to("own")]).await, None);
+        }
+        assert!(limited(call(Action::TranslatePin, &[from("own"), to("own")]).await));
+    }
 }

@@ -269,3 +269,62 @@ fn is_pattern(pattern: &str, collection: &str) -> bool {
         && (is_open && id.is_empty() || id.starts_with(|first: char| first.is_ascii_lowercase()))
         && (is_open || !id.ends_with('-'))
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::tests::{fault, grant, sound};
+    use super::*;
+
+    /// A grant that approves exports beforehand.
+    pub(in super::super) fn export() -> Grant {
+        Grant {
+            principals: vec!["spiffe://x/officer/ann".to_owned()],
+            calls: vec!["ExportInitialKey".to_owned()],
+            pin_formats_in: Vec::new(),
+            partner_keys: vec!["keys/kek".to_owned()],
+            ..grant()
+        }
+    }
+
+    #[test]
+    fn what_approves_beforehand_names_everything_in_full() {
+        let of = |change: fn(&mut Grant)| {
+            fault(|policy| {
+                let mut export = export();
+                change(&mut export);
+                policy.grants.push(export);
+            })
+        };
+        assert_eq!(of(|_| ()), "");
+        assert_eq!(of(|grant| "keys/*".clone_into(&mut grant.key)), "grants[1].key");
+        assert_eq!(of(|grant| grant.calls.push("TranslatePin".into())), "grants[1].calls");
+        assert_eq!(of(|grant| grant.partner_keys.clear()), "grants[1].partner_keys");
+        assert_eq!(
+            of(|grant| grant.partner_keys.push("keys/*".into())),
+            "grants[1].partner_keys[1]"
+        );
+        for vague in ["*", "spiffe://x/officer/*", "spiffe://x/backend"] {
+            let fault = fault(|policy| {
+                policy.grants.push(Grant { principals: vec![vague.to_owned()], ..export() });
+            });
+            assert_eq!(fault, "grants[1].principals[0]", "{vague}");
+        }
+    }
+
+    #[test]
+    fn a_fault_is_told_in_the_words_of_the_file() {
+        for (path, expected) in [
+            ("principals[0].name", "[[principal]] number 1, name"),
+            ("grants[4].principals[2]", "[[grant]] number 5, principals[2]"),
+            ("grants", "[[grant]]"),
+            ("summary_seconds", "audit.summary.seconds"),
+            ("votes_required", "votes_required"),
+        ] {
+            assert_eq!(in_file(path), expected);
+        }
+        let mut policy = sound();
+        policy.grants[0].key.clear();
+        let told = policy.check(Realm::Live).unwrap_err().in_file().to_string();
+        assert!(told.starts_with("[[grant]] number 1, key: is no name"), "{told}");
+    }
+}

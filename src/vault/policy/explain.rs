@@ -183,3 +183,48 @@ fn lacks(grant: &Grant, lack: Lack) -> String {
         Lack::Partner => format!("is for use with {} alone", grant.partner_keys.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::tests::export;
+    use super::super::tests::{grant, sound};
+    use super::*;
+
+    #[test]
+    fn an_officer_is_told_which_grant_approves_an_export_beforehand() {
+        let late = Grant { not_before: Some(UnixMillis(9)), ..export() };
+        let limited = Grant { calls_per_minute_max: 5, ..export() };
+        let policy = Policy { grants: vec![grant(), late, limited], ..sound() };
+        let key = |id: &'static str| KeyUse::of(Ok(id));
+        let ask = |principal: &str, keys: &[KeyUse<'static>]| {
+            let action = Action::ExportInitialKey;
+            let question = Question { principal, action, keys, profile: None };
+            let explained = policy.explain(&question, UnixMillis(1));
+            assert!(explained.allowed, "{:?}", explained.because);
+            // What is explained is what is decided.
+            if let [zone, kek] = keys {
+                let passage = Passage { key: zone.key.unwrap(), under: kek.key.unwrap() };
+                let rate = policy.approved_before(principal, passage, UnixMillis(1));
+                assert_eq!(rate.is_some(), explained.approved_before);
+            }
+            (explained.approved_before, explained.because[3..].to_vec())
+        };
+        let ann = "spiffe://x/officer/ann";
+        let (approved, because) = ask(ann, &[key("zone"), key("kek")]);
+        assert!(approved);
+        let holds = "grants[1], for keys/zone: holds from 1970-01-01T00:00:00.009Z alone";
+        let approves = "grants[2], for keys/zone: approves it beforehand, 5 times a minute";
+        assert_eq!(because, [holds, approves]);
+        for (who, keys) in [
+            ("spiffe://x/officer/ben", [key("zone"), key("kek")]),
+            (ann, [key("zone"), key("other")]),
+            (ann, [key("bdk"), key("kek")]),
+        ] {
+            let (approved, because) = ask(who, &keys);
+            let last = because.last().unwrap();
+            assert!(!approved && last.ends_with("other officers approve each such call"), "{last}");
+        }
+        let (approved, because) = ask(ann, &[key("zone")]);
+        assert!(!approved && because[0].contains("with both keys"), "{because:?}");
+    }
+}

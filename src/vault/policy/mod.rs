@@ -74,8 +74,9 @@ pub struct Principal {
     pub calls_per_minute_max: u32,
 }
 
-/// Lets backends use a key. A grant of `ExportInitialKey` is another thing: it approves an officer's
-/// exports beforehand, so it is of that call alone and names officers, key and partner keys in full.
+/// Lets backends use a key. A grant of `ExportInitialKey` is another thing: it approves an
+/// officer's exports beforehand, so it is of that call alone, and names officers, key and partner
+/// keys in full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Grant {

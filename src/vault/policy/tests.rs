@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::{Action, Caller, Error, Realm, Reason, Role, UnixMillis};
-use super::{Grant, KeyUse, Passage, Policy, Principal, Question, format_word, in_file};
+use super::{Grant, KeyUse, Policy, Principal, Question, format_word};
 use crate::pin::PinBlockFormat;
 
 const NAMES: [&str; 4] = ["spiffe://a/1", "spiffe://a/2", "spiffe://b/1", "spiffe://c"];
@@ -203,7 +203,7 @@ fn principal(name: &str, person: &str, role: Role) -> Principal {
     Principal { name, person, role, profiles: Vec::new(), calls_per_minute_max: 0 }
 }
 
-fn grant() -> Grant {
+pub(super) fn grant() -> Grant {
     Grant {
         key: "keys/zone".to_owned(),
         principals: vec!["spiffe://x/backend".to_owned()],
@@ -218,7 +218,7 @@ fn grant() -> Grant {
 }
 
 /// Two officers, a backend and its grant.
-fn sound() -> Policy {
+pub(super) fn sound() -> Policy {
     let mut backend = principal("spiffe://x/backend", "", Role::Backend);
     backend.profiles = vec!["profiles/retail".to_owned()];
     Policy {
@@ -233,7 +233,7 @@ fn sound() -> Policy {
 }
 
 /// The field for which a policy is refused in realm live; empty where it is not.
-fn fault(change: impl FnOnce(&mut Policy)) -> String {
+pub(super) fn fault(change: impl FnOnce(&mut Policy)) -> String {
     let mut policy = sound();
     change(&mut policy);
     policy.check(Realm::Live).err().map(|invalid| invalid.path).unwrap_or_default()
@@ -345,94 +345,6 @@ fn each_field_has_its_bounds() {
         fault(move |policy| policy.principals.extend((0..count).map(name)))
     };
     assert_eq!((many(997).as_str(), many(998).as_str()), ("", "principals"));
-}
-
-/// A grant that approves exports beforehand.
-fn export() -> Grant {
-    Grant {
-        principals: vec!["spiffe://x/officer/ann".to_owned()],
-        calls: vec!["ExportInitialKey".to_owned()],
-        pin_formats_in: Vec::new(),
-        partner_keys: vec!["keys/kek".to_owned()],
-        ..grant()
-    }
-}
-
-#[test]
-fn what_approves_beforehand_names_everything_in_full() {
-    let of = |change: fn(&mut Grant)| {
-        fault(|policy| {
-            let mut export = export();
-            change(&mut export);
-            policy.grants.push(export);
-        })
-    };
-    assert_eq!(of(|_| ()), "");
-    assert_eq!(of(|grant| "keys/*".clone_into(&mut grant.key)), "grants[1].key");
-    assert_eq!(of(|grant| grant.calls.push("TranslatePin".into())), "grants[1].calls");
-    assert_eq!(of(|grant| grant.partner_keys.clear()), "grants[1].partner_keys");
-    assert_eq!(of(|grant| grant.partner_keys.push("keys/*".into())), "grants[1].partner_keys[1]");
-    for vague in ["*", "spiffe://x/officer/*", "spiffe://x/backend"] {
-        let fault = fault(|policy| {
-            policy.grants.push(Grant { principals: vec![vague.to_owned()], ..export() });
-        });
-        assert_eq!(fault, "grants[1].principals[0]", "{vague}");
-    }
-}
-
-#[test]
-fn an_officer_is_told_which_grant_approves_an_export_beforehand() {
-    let late = Grant { not_before: Some(UnixMillis(9)), ..export() };
-    let limited = Grant { calls_per_minute_max: 5, ..export() };
-    let policy = Policy { grants: vec![grant(), late, limited], ..sound() };
-    let key = |id: &'static str| KeyUse::of(Ok(id));
-    let ask = |principal: &str, keys: &[KeyUse<'static>]| {
-        let action = Action::ExportInitialKey;
-        let question = Question { principal, action, keys, profile: None };
-        let explained = policy.explain(&question, UnixMillis(1));
-        assert!(explained.allowed, "{:?}", explained.because);
-        // What is explained is what is decided.
-        if let [zone, kek] = keys {
-            let passage = Passage { key: zone.key.unwrap(), under: kek.key.unwrap() };
-            let rate = policy.approved_before(principal, passage, UnixMillis(1));
-            assert_eq!(rate.is_some(), explained.approved_before);
-        }
-        (explained.approved_before, explained.because[3..].to_vec())
-    };
-    let ann = "spiffe://x/officer/ann";
-    let (approved, because) = ask(ann, &[key("zone"), key("kek")]);
-    assert!(approved);
-    let holds = "grants[1], for keys/zone: holds from 1970-01-01T00:00:00.009Z alone";
-    let approves = "grants[2], for keys/zone: approves it beforehand, 5 times a minute";
-    assert_eq!(because, [holds, approves]);
-    for (who, keys) in [
-        ("spiffe://x/officer/ben", [key("zone"), key("kek")]),
-        (ann, [key("zone"), key("other")]),
-        (ann, [key("bdk"), key("kek")]),
-    ] {
-        let (approved, because) = ask(who, &keys);
-        let last = because.last().unwrap();
-        assert!(!approved && last.ends_with("other officers approve each such call"), "{last}");
-    }
-    let (approved, because) = ask(ann, &[key("zone")]);
-    assert!(!approved && because[0].contains("with both keys"), "{because:?}");
-}
-
-#[test]
-fn a_fault_is_told_in_the_words_of_the_file() {
-    for (path, expected) in [
-        ("principals[0].name", "[[principal]] number 1, name"),
-        ("grants[4].principals[2]", "[[grant]] number 5, principals[2]"),
-        ("grants", "[[grant]]"),
-        ("summary_seconds", "audit.summary.seconds"),
-        ("votes_required", "votes_required"),
-    ] {
-        assert_eq!(in_file(path), expected);
-    }
-    let mut policy = sound();
-    policy.grants[0].key.clear();
-    let told = policy.check(Realm::Live).unwrap_err().in_file().to_string();
-    assert!(told.starts_with("[[grant]] number 1, key: is no name"), "{told}");
 }
 
 #[test]
