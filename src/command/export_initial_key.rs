@@ -8,7 +8,9 @@ use super::manage_keys::resource;
 use super::{Error, RequestId, give_up, recall, remember, repeated, retrying};
 use crate::key::usage::BaseDerivation;
 use crate::keyblock::Version;
-use crate::vault::{Action, Caller, Operation, Reason, StoredKey, Vault, Work, WrappingKey};
+use crate::vault::{
+    Action, Caller, Operation, Passage, Reason, StoredKey, Vault, Work, WrappingKey,
+};
 
 /// An initial key that is asked for.
 #[derive(Debug, Clone)]
@@ -94,9 +96,9 @@ async fn find_keys(vault: &Vault, export: &Export) -> Result<Keys, Error> {
 /// Unless a grant names the officer and both keys, others have to approve. One that does holds as
 /// often in a minute as it says.
 async fn about(vault: &Vault, work: &mut Work, export: &Export) -> Result<Vec<When>, Error> {
-    let (key, partner) = (resource(&export.base_derivation_key), resource(&export.wrapping_key));
+    let passage = Passage { key: &export.base_derivation_key, under: &export.wrapping_key };
     let quorum = vault.quorum().await?;
-    let granted = quorum.granted(work.caller(), work.action(), &key, &partner);
+    let granted = quorum.approved_before(work.caller(), passage);
     let Some(per_minute) = granted else { return Ok(vec![When::NotGranted]) };
     work.judged_by(&quorum);
     let subject = ["key", work.caller().name(), export.base_derivation_key.as_str()];

@@ -2,10 +2,10 @@
 
 use super::activation::record::{KeyStanding, Terminal};
 use super::transaction_key::{check_serves, check_strangers, terminal_of};
-use super::{Error, Ksn, audited};
+use super::{Error, Ksn, give_up};
 use crate::activation::State;
 use crate::vault::{
-    Action, Caller, Denial, KeyRecord, KeyUse, Operation, Reason, UnixMillis, Vault,
+    Action, Caller, Denial, KeyRecord, KeyUse, Operation, Reason, UnixMillis, Vault, Work,
 };
 
 /// Whose a key serial number is.
@@ -33,10 +33,18 @@ pub struct Owner {
 /// Looks a key serial number up; `KEY_NOT_FOUND` where nobody here has its key set, as far as the
 /// caller may know. Spends nothing.
 pub async fn lookup_ksn(vault: &Vault, caller: &Caller, ksn: &Ksn) -> Result<Found, Error> {
-    audited(vault, caller, Action::LookupKsn, "terminals", look_up(vault, caller, ksn)).await
+    let mut work = vault.begin(caller, Action::LookupKsn, "terminals").await?;
+    match look_up(vault, &mut work, ksn).await {
+        Ok(found) => {
+            work.commit().await?;
+            Ok(found)
+        }
+        Err(error) => Err(give_up(work, error).await),
+    }
 }
 
-async fn look_up(vault: &Vault, caller: &Caller, ksn: &Ksn) -> Result<Found, Error> {
+async fn look_up(vault: &Vault, work: &mut Work, ksn: &Ksn) -> Result<Found, Error> {
+    let caller = work.caller().clone();
     let name = vault.key_of_set(&ksn.key_set_id()).await?;
     let name = name.ok_or(Error::refused(Reason::KeyNotFound))?;
     let bdk = vault.key_record(&name).await?.record;
@@ -45,11 +53,14 @@ async fn look_up(vault: &Vault, caller: &Caller, ksn: &Ksn) -> Result<Found, Err
         Some(terminal) => vault.get::<Terminal>(&terminal).await?.map(|found| found.record),
         None => None,
     };
-    let terminal = terminal.filter(|terminal| terminal.check_seen(vault, caller).is_ok());
+    let terminal = terminal.filter(|terminal| terminal.check_seen(vault, &caller).is_ok());
+    // Of its own terminals a backend needs no grant to know.
     if terminal.is_none() {
-        let key = [KeyUse::of(Ok(&name))];
-        let granted = vault.policy().decide_keys(caller, Action::LookupKsn, &key, now);
-        granted.map_err(|Denial { error, rule }| Error::Hidden { reason: error.reason(), rule })?;
+        let granted = vault.admit_keys(&caller, work.action(), &[KeyUse::of(Ok(&name))]);
+        granted.map_err(|Denial { error, rule }| {
+            work.detail("rule", rule);
+            error
+        })?;
     }
     let verdict = judge(&bdk, terminal.as_ref(), &id, now);
     let owner = terminal.map(|terminal| Owner {

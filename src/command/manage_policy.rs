@@ -99,9 +99,11 @@ pub async fn check_policy(vault: &Vault, caller: &Caller, check: &Check) -> Resu
         let keys: Vec<KeyUse<'_>> = key.into_iter().chain(partner).collect();
         let (principal, action) = (check.principal.as_str(), check.call);
         let question = Question { principal, action, keys: &keys, profile };
+        let explanation = policy.explain(&question, vault.now());
+        let may_wait = approvals::may_be_marked(action) && !explanation.approved_before;
         Ok(Checked {
-            explanation: policy.explain(&question, vault.now()),
-            approval_required: policy.votes_required > 0 && approvals::may_be_marked(action),
+            approval_required: policy.votes_required > 0 && may_wait,
+            explanation,
             policy_version: policy.version,
         })
     };

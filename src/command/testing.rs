@@ -102,7 +102,7 @@ impl Bench {
         let told = refused.metadata().into_iter().find(|(name, _)| *name == "approval").unwrap();
         let id = told.1.trim_start_matches("approvals/");
         let (vault, ann) = (&self.vault, officer(OFFICERS[0]));
-        let asked = approvals::get_approval(vault, &ann, id).await.unwrap();
+        let (asked, _) = approvals::get_approval(vault, &ann, id).await.unwrap();
         approvals::approve(vault, &ann, None, id, &asked.approval.digest).await.unwrap();
         call(&request).await
     }

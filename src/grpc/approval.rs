@@ -25,8 +25,9 @@ impl ApprovalService for ApprovalApi {
     ) -> Result<Response<proto::GetApprovalResponse>, Status> {
         serve("GetApproval", request, async |vault, caller, body| {
             let id = resource("name", "approvals", &body.name)?;
-            let found = approvals::get_approval(&vault, &caller, &id).await?;
-            Ok(proto::GetApprovalResponse { approval: Some(from_shown(found)) })
+            let (found, request) = approvals::get_approval(&vault, &caller, &id).await?;
+            let approval = Some(proto::Approval { request, ..from_shown(found) });
+            Ok(proto::GetApprovalResponse { approval })
         })
         .await
     }
@@ -96,23 +97,26 @@ const fn from_state(state: ApprovalState) -> proto::ApprovalState {
     }
 }
 
+/// An approval without its request, which stands in the answer of `GetApproval` alone.
 fn from_shown(shown: Shown) -> proto::Approval {
-    let Shown { approval, state, votes_required } = shown;
+    let Shown { approval, state, counting, votes_required } = shown;
     let (rejected_by, cause) = match approval.ending {
         Some(Ending::Rejected { by, cause }) => (by, cause),
         Some(Ending::Executed { .. }) | None => (String::new(), String::new()),
     };
-    let votes = approval.votes.into_iter().map(|vote| proto::ApprovalVote {
-        person: vote.person,
-        caller: vote.caller,
-        vote_time: Some(timestamp(vote.time.0)),
-    });
+    let votes =
+        approval.votes.into_iter().zip(counting).map(|(vote, counts)| proto::ApprovalVote {
+            counts,
+            person: vote.person,
+            caller: vote.caller,
+            vote_time: Some(timestamp(vote.time.0)),
+        });
     proto::Approval {
         name: format!("approvals/{}", approval.id),
         state: from_state(state).into(),
         method: approval.method,
         resource: approval.resource,
-        request: approval.request,
+        request: Vec::new(),
         request_digest: approval.digest.to_vec(),
         requester: approval.requester,
         requester_person: approval.requester_person,

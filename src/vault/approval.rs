@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::asked_by::room_for;
 use super::budget::hour_bucket;
-use super::caller::{Action, Caller, Role};
+use super::caller::{Caller, Role};
 use super::clock::UnixMillis;
 use super::error::Error;
 use super::idempotency;
 use super::install::stored_policy;
-use super::policy::{Policy, Principal};
+use super::policy::{Passage, Policy, Principal};
 use super::reason::Reason;
 use super::record::{Kind, Record, Versioned};
 use super::seal::{HashPurpose, Realm};
@@ -39,9 +39,6 @@ pub struct Approval {
     pub method: String,
     /// The resource that the call is about.
     pub resource: String,
-    /// The serialized request, as it was understood.
-    #[serde(with = "base64")]
-    pub request: Vec<u8>,
     /// What is approved: see [`Asked::digest`].
     pub digest: [u8; 32],
     /// Who asked, by name.
@@ -78,6 +75,8 @@ pub enum Ending {
     Executed {
         /// When.
         time: UnixMillis,
+        /// The persons whose votes counted.
+        approvers: BTreeSet<String>,
     },
     /// Somebody rejected it.
     Rejected {
@@ -189,30 +188,11 @@ impl Quorum {
         }
     }
 
-    /// The rate of the grant of the policy that names the caller, the call, a key and the other key
-    /// of the call, each in full: of several the most generous, 0 for no limit. Such a grant was
-    /// approved with the policy, so it stands for the approval of each call; one with a pattern
-    /// does not.
+    /// The rate of the grant that approves an officer's export of an initial key beforehand: see
+    /// [`Policy::approved_before`].
     #[must_use]
-    pub fn granted(
-        &self,
-        caller: &Caller,
-        action: Action,
-        key: &str,
-        partner: &str,
-    ) -> Option<u32> {
-        let named = |names: &[String], name: &str| names.iter().any(|one| one == name);
-        let naming = self.policy.record.grants.iter().filter(|grant| {
-            grant.key == key
-                && named(&grant.principals, caller.name())
-                && named(&grant.calls, action.as_str())
-                && named(&grant.partner_keys, partner)
-                && grant.not_before.is_none_or(|begin| begin <= self.now)
-                && grant.not_after.is_none_or(|end| self.now <= end)
-        });
-        let rates = naming.map(|grant| grant.calls_per_minute_max);
-        // No limit is the most generous.
-        rates.max_by_key(|rate| rate.checked_sub(1).unwrap_or(u32::MAX))
+    pub fn approved_before(&self, caller: &Caller, passage: Passage<'_>) -> Option<u32> {
+        self.policy.record.approved_before(caller.name(), passage, self.now)
     }
 
     /// The person behind an officer's name; none for whoever is no officer now.
@@ -250,20 +230,32 @@ impl Approval {
     #[must_use]
     pub fn is_answered(&self, quorum: &Quorum) -> bool {
         match &self.ending {
-            Some(Ending::Executed { time }) => quorum.now < time.plus_ms(idempotency::KEPT_MS),
+            Some(Ending::Executed { time, .. }) => quorum.now < time.plus_ms(idempotency::KEPT_MS),
             Some(Ending::Rejected { .. }) | None => false,
         }
     }
 
     /// The persons whose votes count now: each by a caller that is still an officer and still
-    /// theirs, none of them the requester's person, neither then nor now.
+    /// theirs, none of them the requester's person, neither then nor now. Of what was executed,
+    /// those whose votes counted then.
     #[must_use]
     pub fn approvers<'a>(&'a self, quorum: &Quorum) -> BTreeSet<&'a str> {
         let counting = self.votes.iter().filter(|vote| self.counts(vote, quorum));
         counting.map(|vote| vote.person.as_str()).collect()
     }
 
+    /// Which of the votes are those of [`Self::approvers`]: of a person's several the first.
+    #[must_use]
+    pub fn counting(&self, quorum: &Quorum) -> Vec<bool> {
+        let mut persons = BTreeSet::new();
+        let votes = self.votes.iter();
+        votes.map(|vote| self.counts(vote, quorum) && persons.insert(&vote.person)).collect()
+    }
+
     fn counts(&self, vote: &Vote, quorum: &Quorum) -> bool {
+        if let Some(Ending::Executed { approvers, .. }) = &self.ending {
+            return approvers.contains(&vote.person);
+        }
         let is_theirs = quorum.officer(&vote.caller) == Some(&vote.person);
         is_theirs && !self.is_requester(&vote.person, quorum)
     }
@@ -332,12 +324,15 @@ impl Record for Approval {
     }
 }
 
-/// Which approval a request has: one, however often it is asked at once.
+/// A request and the approval that it has: one, however often it is asked at once. The request may
+/// be long, so it is not in the approval, of which many are listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ApprovalOf {
-    request: String,
+    id: String,
     approval: String,
+    #[serde(with = "base64")]
+    request: Vec<u8>,
     purged: String,
 }
 
@@ -345,7 +340,7 @@ impl Record for ApprovalOf {
     const KIND: Kind = Kind::new("approval_of");
 
     fn id(&self) -> String {
-        self.request.clone()
+        self.id.clone()
     }
 
     /// The hour after which it may go, with its approval.
@@ -369,22 +364,31 @@ impl Vault {
         caller: &Caller,
         asked: Asked<'_>,
     ) -> Result<Option<Versioned<Approval>>, Error> {
-        let request = self.request_hash(caller, asked);
-        let Some(bound) = self.get::<ApprovalOf>(&request).await? else { return Ok(None) };
+        let id = self.request_id_of(caller.name(), asked.digest);
+        let Some(bound) = self.get::<ApprovalOf>(&id).await? else { return Ok(None) };
         let found = self.get::<Approval>(&bound.record.approval).await?;
         let Some(found) = found else {
-            return Err(Error::incident("a request has an approval that is not there", &request));
+            return Err(Error::incident("a request has an approval that is not there", &id));
         };
         let bound = &found.record;
         if bound.requester != caller.name() || bound.digest != *asked.digest {
-            return Err(Error::incident("a request has the approval of another", &request));
+            return Err(Error::incident("a request has the approval of another", &id));
         }
         Ok(Some(found))
     }
 
+    /// Reads what an approval is about: the serialized request, as it was understood.
+    pub async fn request_of(&self, approval: &Approval) -> Result<Vec<u8>, Error> {
+        let id = self.request_id_of(&approval.requester, &approval.digest);
+        match self.get::<ApprovalOf>(&id).await? {
+            Some(found) if found.record.approval == approval.id => Ok(found.record.request),
+            Some(_) | None => Err(Error::incident("an approval has no request", &approval.id)),
+        }
+    }
+
     /// The id of a request: who asks, and for what.
-    fn request_hash(&self, caller: &Caller, asked: Asked<'_>) -> String {
-        let parts = [caller.name().as_bytes(), asked.digest.as_slice()];
+    fn request_id_of(&self, requester: &str, digest: &[u8; 32]) -> String {
+        let parts = [requester.as_bytes(), digest.as_slice()];
         data_encoding::HEXLOWER.encode(&self.keyed_hash(HashPurpose::Approval, &parts))
     }
 }
@@ -397,7 +401,7 @@ impl Work {
     }
 
     /// Puts an open approval for this call, as its first one; `RATE_LIMITED` if its caller has too
-    /// many others.
+    /// many others. Nothing else is left of the call but what it has for the audit event.
     pub async fn open_approval(
         &mut self,
         vault: &Vault,
@@ -410,13 +414,13 @@ impl Work {
             .rng()
             .fill(&mut random)
             .map_err(|_| Error::incident("the random number generator failed", "approvals"))?;
+        self.let_go();
         let wait_ms = u64::from(quorum.policy.record.approval_seconds).saturating_mul(1_000);
         let caller = self.caller();
         let approval = Approval {
             id: id_of(quorum.now, random),
             method: self.action().as_str().to_owned(),
             resource: self.resource().to_owned(),
-            request: asked.request.to_vec(),
             digest: *asked.digest,
             requester: caller.name().to_owned(),
             requester_person: caller.person().to_owned(),
@@ -426,8 +430,9 @@ impl Work {
             ending: None,
         };
         let bound = ApprovalOf {
-            request: vault.request_hash(caller, asked),
+            id: vault.request_id_of(caller.name(), asked.digest),
             approval: approval.id.clone(),
+            request: asked.request.to_vec(),
             purged: approval.purge_bucket(),
         };
         asked_by.record.add(&approval);
@@ -448,11 +453,12 @@ impl Work {
         if approval.record.state(quorum) != ApprovalState::Approved {
             return Err(Error::Refused(Reason::ApprovalRequired));
         }
-        let approvers = approval.record.approvers(quorum).into_iter().map(str::to_owned).collect();
-        approval.record.ending = Some(Ending::Executed { time: quorum.now });
+        let approvers = approval.record.approvers(quorum).into_iter();
+        let approvers: BTreeSet<String> = approvers.map(str::to_owned).collect();
+        self.approved_by(approvers.iter().cloned().collect());
+        approval.record.ending = Some(Ending::Executed { time: quorum.now, approvers });
         self.put(&approval)?;
         self.judged_by(quorum);
-        self.approved_by(approvers);
         Ok(())
     }
 }
@@ -487,6 +493,7 @@ mod base64 {
 mod tests {
     use std::collections::HashSet;
 
+    use super::super::caller::Action;
     use super::super::policy::Grant;
     use super::*;
     use crate::vault::housekeeping::{Purged, purge_expired};
@@ -513,7 +520,6 @@ mod tests {
             id: "a0".into(),
             method: "ExportKey".into(),
             resource: "keys/x".into(),
-            request: vec![1],
             digest: [1; 32],
             requester: "req".into(),
             requester_person: "rita".into(),
@@ -605,7 +611,8 @@ mod tests {
                 let may = approval.state(&world.quorum()) == ApprovalState::Approved;
                 assert_eq!(may, world.may_execute(), "{world:?}\n{approval:?}");
                 if may {
-                    approval.ending = Some(Ending::Executed { time: UnixMillis(1) });
+                    let approvers = BTreeSet::new();
+                    approval.ending = Some(Ending::Executed { time: UnixMillis(1), approvers });
                     world.executed = true;
                 }
             }
@@ -712,9 +719,26 @@ mod tests {
         {
             let grants: Vec<Grant> = rates.into_iter().map(grant).collect();
             let quorum = with_policy(Realm::Live, Policy { grants, ..Policy::none() });
-            let action = Action::ExportInitialKey;
-            let granted = |partner| quorum.granted(&officer(0), action, "keys/bdk", partner);
-            assert_eq!((granted("keys/kek"), granted("keys/other")), (expected, None));
+            let granted = |partner| {
+                quorum.approved_before(&officer(0), Passage { key: "bdk", under: partner })
+            };
+            assert_eq!((granted("kek"), granted("other")), (expected, None));
+        }
+        // What a grant does not name in full it does not approve, even if it came to be in force.
+        let all = |one: &str| vec![one.to_owned()];
+        for vague in [
+            Grant { key: "keys/*".to_owned(), ..grant(0) },
+            Grant { principals: all("*"), ..grant(0) },
+            Grant { partner_keys: all("keys/*"), ..grant(0) },
+            Grant { partner_keys: Vec::new(), ..grant(0) },
+            Grant { calls: all("TranslatePin"), ..grant(0) },
+            Grant { not_before: Some(UnixMillis(2)), ..grant(0) },
+            Grant { not_after: Some(UnixMillis(0)), ..grant(0) },
+        ] {
+            let policy = Policy { grants: vec![vague.clone()], ..Policy::none() };
+            let passage = Passage { key: "bdk", under: "kek" };
+            let granted = with_policy(Realm::Live, policy).approved_before(&officer(0), passage);
+            assert_eq!(granted, None, "{vague:?}");
         }
     }
 
@@ -752,6 +776,7 @@ mod tests {
         assert_eq!(refused, Error::Refused(Reason::ApprovalRequired));
         let found = async || bench.vault.approval_of(&caller(), asked).await.unwrap();
         assert_eq!(found().await.unwrap().record, open);
+        assert_eq!(bench.vault.request_of(&open).await.unwrap(), asked.request);
         let other = Asked { digest: &[2; 32], ..asked };
         assert!(bench.vault.approval_of(&caller(), other).await.unwrap().is_none());
         for (hours, is_there) in [(91 * 24, true), (2, false)] {

@@ -115,7 +115,7 @@ impl Core {
     }
 
     /// Reads a row, which must be the one that was written last.
-    async fn row(&self, kind: Kind, id: &str) -> Result<Option<Row>, Error> {
+    pub(super) async fn row(&self, kind: Kind, id: &str) -> Result<Option<Row>, Error> {
         for _ in 0..READS_MAX {
             let row = self.store.get(kind, id).await?;
             if self.tally.admits(kind, id, row.as_ref()) {
@@ -146,7 +146,8 @@ impl Core {
         Ok(found)
     }
 
-    fn open<R: Record>(&self, id: &str, row: &Row) -> Result<Versioned<R>, Error> {
+    /// Opens a row that was asked for by this id.
+    pub(super) fn open<R: Record>(&self, id: &str, row: &Row) -> Result<Versioned<R>, Error> {
         let plain = self.open_bytes(R::KIND, id, row)?;
         let record: R = serde_json::from_slice(&plain)
             .map_err(|_| Error::incident("a record opened but is not of its kind", id))?;

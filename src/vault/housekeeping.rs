@@ -85,6 +85,7 @@ pub(super) struct Housekeeper {
 /// Keeps house until the vault is gone.
 pub(super) async fn keep_house(house: Housekeeper) {
     let mut is_behind = false;
+    let mut seen = None;
     for step in 1_u32.. {
         tokio::time::sleep(HOUSE_STEP).await;
         let Some(shared) = house.shared() else { return };
@@ -92,7 +93,8 @@ pub(super) async fn keep_house(house: Housekeeper) {
         core.look_at_disk().await;
         // What fails here has been logged by the store, and is tried again at the next step.
         let _ = shared.counts.write(&shared, false).await;
-        let _ = install::load_policy(core).await;
+        let _ = install::load_policy(core, &mut seen).await;
+        core.rates.tidy();
         if is_behind || step % PURGE_STEPS == 0 {
             is_behind = purge_expired(&shared).await == Purged::More;
         }

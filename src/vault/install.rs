@@ -6,8 +6,9 @@ use super::core::Core;
 use super::error::Error;
 use super::policy::{Policy, PolicyInvalid};
 use super::reason::Reason;
-use super::record::Versioned;
+use super::record::{Record as _, Versioned};
 use super::seal::Realm;
+use super::store::Row;
 use super::vault::Vault;
 use super::work::Work;
 
@@ -79,27 +80,52 @@ impl Work {
 pub(super) async fn stored_policy(core: &Core) -> Result<Option<Versioned<Policy>>, Error> {
     // Asked first: what was in force then was durable, so the store must have it or a later one.
     let known = core.policy.known();
-    let stored = core.read::<Policy>(Policy::ID).await?;
+    let row = core.row(Policy::KIND, Policy::ID).await?;
+    believed(core, known, row.as_ref())
+}
+
+/// The policy of a row, if it may follow one that was in force.
+fn believed(
+    core: &Core,
+    known: u64,
+    row: Option<&Row>,
+) -> Result<Option<Versioned<Policy>>, Error> {
+    let stored = row.map(|row| core.open::<Policy>(Policy::ID, row)).transpose()?;
     if stored.as_ref().map_or(0, |stored| stored.record.version) < known {
         return Err(Error::incident("the policy is older than one that was in force", Policy::ID));
     }
     Ok(stored)
 }
 
+/// The row that was read last, and the version of the policy in it; none to read whatever is there.
+pub(super) type Seen = Option<(Row, u64)>;
+
 /// Puts the policy that the store holds in force. One that does not open, that is older than one
-/// that was in force, or that is gone, is none: then nobody may do anything.
-pub(super) async fn load_policy(core: &Core) -> Result<(), Error> {
-    let refused = match stored_policy(core).await {
-        Ok(Some(stored)) => {
-            core.policy.put(stored.record);
-            return Ok(());
-        }
-        Ok(None) => return Ok(()),
-        Err(Error::Unavailable) => return Err(Error::Unavailable),
-        Err(error) => error,
-    };
-    core.policy.deny_all();
-    Err(refused)
+/// that was in force, or that is gone, is none: then nobody may do anything. A row that was seen is
+/// not opened again, as long as its policy is in force: it may be long, and seldom changes.
+pub(super) async fn load_policy(core: &Core, seen: &mut Seen) -> Result<(), Error> {
+    let loaded = load_unless_seen(core, seen).await;
+    if loaded.as_ref().is_err_and(|error| *error != Error::Unavailable) {
+        core.policy.deny_all();
+    }
+    loaded
+}
+
+async fn load_unless_seen(core: &Core, seen: &mut Seen) -> Result<(), Error> {
+    let (last, known) = (seen.take(), core.policy.known());
+    let row = core.row(Policy::KIND, Policy::ID).await?;
+    let is_seen = last.as_ref().is_some_and(|(last, version)| {
+        row.as_ref() == Some(last) && [known, core.policy.policy().version] == [*version; 2]
+    });
+    if is_seen {
+        *seen = last;
+        return Ok(());
+    }
+    if let Some(stored) = believed(core, known, row.as_ref())? {
+        *seen = row.map(|row| (row, stored.record.version));
+        core.policy.put(stored.record);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -162,7 +188,8 @@ mod tests {
 
     /// Nobody is anybody any more, and the store does not open again.
     async fn expect_shut(bench: Bench, what: &str) {
-        assert!(load_policy(&bench.vault.shared.core).await.is_err(), "{what}");
+        let core = &bench.vault.shared.core;
+        assert!(load_policy(core, &mut None).await.is_err(), "{what}");
         let refused = bench.vault.authorise(&ann(), Action::GetPolicy).await;
         assert_eq!(refused, Err(Reason::CallerUnknown.into()), "{what}");
         let Bench { vault, store, clock } = bench;
@@ -199,6 +226,24 @@ mod tests {
         let (bench, _) = bench_with().await;
         tamper(&bench, vec![(Expected::Version(2), Change::Delete)]).await;
         expect_shut(bench, "deleted").await;
+    }
+
+    #[tokio::test]
+    async fn a_row_that_was_seen_is_believed_only_as_long_as_its_policy_is_in_force() {
+        let bench = bench().await;
+        let core = &bench.vault.shared.core;
+        let (mut seen, first) = (None, row(&bench).await);
+        load_policy(core, &mut seen).await.unwrap();
+        let (read, version) = seen.clone().unwrap();
+        assert_eq!((&read.sealed, version), (&first, 1));
+        load_policy(core, &mut seen).await.unwrap();
+        // A later one was in force, and then the row that was seen is there again, to the octet.
+        change(&bench).await;
+        let older = vec![(Expected::Version(2), Change::Delete), (Expected::Absent, put(first))];
+        tamper(&bench, older).await;
+        assert_eq!(core.store.get(Policy::KIND, Policy::ID).await.unwrap(), Some(read));
+        assert!(load_policy(core, &mut seen).await.is_err());
+        assert_eq!((seen, bench.vault.policy().version), (None, 0));
     }
 
     #[tokio::test]

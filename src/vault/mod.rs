@@ -70,8 +70,8 @@ pub use keys::{
 };
 pub use ledger::{FAR_MAX, JUMP_MAX, Purpose, REPEAT_MS, WINDOW};
 pub use policy::{
-    Allowance, AuditMode, Denial, Explanation, FORMATS, GRANTED, Grant, KeyUse, Policy,
-    PolicyInvalid, Principal, Question, callers_of, format_word, may_call,
+    Allowance, AuditMode, Denial, Explanation, FORMATS, GRANTED, Grant, KeyUse, Passage, Policy,
+    PolicyInvalid, Principal, Question, callers_of, format_word, in_file, may_call,
 };
 pub use rate::Rates;
 pub use reason::Reason;

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use governor::clock::{Clock as _, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
@@ -17,7 +17,7 @@ use governor::{Quota, RateLimiter};
 
 use super::error::Error;
 
-/// How many subjects are told apart by one rate.
+/// How many subjects are told apart by one rate between two tidyings.
 const SUBJECTS_MAX: usize = 100_000;
 
 /// How many messages of one terminal are taken in a minute: far more than somebody who swipes cards
@@ -28,8 +28,11 @@ const TERMINAL_PER_MINUTE: u32 = 6_000;
 /// a clock that is set back keeps nobody waiting.
 #[derive(Default)]
 pub struct Rates {
-    limiters: Mutex<HashMap<NonZeroU32, Arc<Limiter>>>,
+    limiters: Mutex<Limiters>,
 }
+
+/// By the calls in a minute.
+type Limiters = HashMap<NonZeroU32, Arc<Limiter>>;
 
 type Limiter = RateLimiter<String, HashMapStateStore<String>, MonotonicClock, NoOpMiddleware<Time>>;
 type Time = <MonotonicClock as governor::clock::Clock>::Instant;
@@ -65,19 +68,40 @@ impl Rates {
         self.take(TERMINAL_PER_MINUTE, &["terminal", id])
     }
 
-    fn limiter(&self, per_minute: NonZeroU32) -> Arc<Limiter> {
-        let mut limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
-        let limiter = limiters.entry(per_minute).or_insert_with(|| fresh(per_minute));
-        if limiter.len() >= SUBJECTS_MAX {
-            // A bucket that is full again is as good as none.
+    /// Forgets buckets that are full again, which are as good as none, and rates without buckets.
+    /// Meanwhile callers wait for nobody's buckets but those of their own rate.
+    pub fn tidy(&self) {
+        let limiters: Vec<_> = self.lock().values().cloned().collect();
+        for limiter in limiters {
             limiter.retain_recent();
-            // Who invents so many names in a minute fills every bucket anew: a limit of load
-            // must neither stop those who are genuine nor take up the memory.
-            if limiter.len() > SUBJECTS_MAX / 2 {
-                *limiter = fresh(per_minute);
-            }
         }
-        Arc::clone(limiter)
+        // Whoever holds one is about to take from it.
+        self.lock().retain(|_, limiter| Arc::strong_count(limiter) > 1 || !limiter.is_empty());
+    }
+
+    fn limiter(&self, per_minute: NonZeroU32) -> Arc<Limiter> {
+        let known = |limiters: &mut Limiters| {
+            Arc::clone(limiters.entry(per_minute).or_insert_with(|| fresh(per_minute)))
+        };
+        let limiter = known(&mut self.lock());
+        if limiter.len() < SUBJECTS_MAX {
+            return limiter;
+        }
+        // Who invents so many names at once fills every bucket anew: a limit of load must neither
+        // stop those who are genuine nor take up the memory.
+        let mut limiters = self.lock();
+        let now = known(&mut limiters);
+        if !Arc::ptr_eq(&limiter, &now) {
+            return now;
+        }
+        let fresh = fresh(per_minute);
+        limiters.insert(per_minute, Arc::clone(&fresh));
+        fresh
+    }
+
+    /// Nothing waits while it holds this.
+    fn lock(&self) -> MutexGuard<'_, Limiters> {
+        self.limiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -138,17 +162,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_full_again_is_forgotten() {
+    fn what_is_full_again_is_forgotten_and_so_is_a_rate_that_nobody_has() {
         let rates = Rates::default();
         // Full again in a tenth of a millisecond, and not within the test.
         for per_minute in [600_000, 1] {
-            for number in 0..SUBJECTS_MAX {
-                rates.take(per_minute, &["caller", &number.to_string()]).unwrap();
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
-            rates.take(per_minute, &["caller", "late"]).unwrap();
-            let limiter = rates.limiter(NonZeroU32::new(per_minute).unwrap());
-            assert_eq!(limiter.len(), 1, "{per_minute}");
+            assert_eq!(rates.take(per_minute, &["caller", "a"]), Ok(()));
         }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        rates.tidy();
+        let known: Vec<u32> = rates.lock().keys().map(|rate| rate.get()).collect();
+        assert_eq!(known, [1]);
+        assert!(rates.take(1, &["caller", "a"]).is_err(), "a bucket that is in use is kept");
+        // Who is about to take from a limiter does not lose it.
+        let held = rates.limiter(NonZeroU32::new(600_000).unwrap());
+        rates.tidy();
+        assert!(Arc::ptr_eq(&held, &rates.limiter(NonZeroU32::new(600_000).unwrap())));
+    }
+
+    #[test]
+    fn more_subjects_than_are_told_apart_begin_anew() {
+        let rates = Rates::default();
+        for number in 0..SUBJECTS_MAX {
+            rates.take(1, &["caller", &number.to_string()]).unwrap();
+        }
+        assert_eq!(rates.take(1, &["caller", "late"]), Ok(()));
+        assert_eq!(rates.limiter(NonZeroU32::MIN).len(), 1);
+        assert!(retry_after_ms(rates.take(1, &["caller", "late"])).is_some());
     }
 }

@@ -69,7 +69,10 @@ pub enum OpenError {
     #[error("a node is named by lower-case letters, digits and hyphens, 63 at most")]
     NodeInvalid,
     /// The policy was changed, or is older than one that was in force.
-    #[error("the policy in the store is not the one that was put in force last")]
+    #[error(
+        "the policy in the store is not the one that was put in force last: somebody else changed \
+         it or set it back; restore the newest backup that is whole"
+    )]
     PolicyBroken,
     /// The log has fewer events than were signed: the store was set back.
     #[error("rolled back: {kept} audit events were signed, the store holds {found}")]
@@ -140,7 +143,7 @@ impl Vault {
         }
         core.note_committed(head.seq, head.time);
         let checkpoints = Checkpoints::open(&core, audit.witness).await.map(Arc::new)?;
-        install::load_policy(&core).await.map_err(no_policy)?;
+        install::load_policy(&core, &mut None).await.map_err(no_policy)?;
         core.look_at_disk().await;
         let (queue, units) = mpsc::channel(QUEUE_MAX);
         let committer = tokio::spawn(committer::run(Arc::clone(&core), units));
@@ -212,17 +215,41 @@ impl Vault {
         self.expect_reserve(action)?;
         let policy = self.policy();
         let work = Work::new(self.shared.clone(), caller, action, resource.into(), policy.version);
-        let allowed = policy.decide(caller, action).and_then(|()| {
-            let allowances = policy.decide_keys(caller, action, keys, work.now())?;
-            allowances.into_iter().try_for_each(|Allowance { key, calls_per_minute_max }| {
-                let taken = self.rates().take(calls_per_minute_max, &["key", caller.name(), key]);
-                taken.map_err(|error| Denial { error, rule: "grant.calls_per_minute_max" })
-            })
-        });
-        match allowed {
+        let allowed = policy.decide(caller, action);
+        match allowed.and_then(|()| self.take_keys(&policy, caller, action, keys)) {
             Ok(()) => Ok(work),
             Err(denial) => Err(deny(work, denial).await),
         }
+    }
+
+    /// Decides whether a caller may use these keys together in a call, where that is known only
+    /// when the call is under way; the denial is the caller's to tell in the audit event.
+    pub fn admit_keys(
+        &self,
+        caller: &Caller,
+        action: Action,
+        keys: &[KeyUse<'_>],
+    ) -> Result<(), Denial> {
+        self.take_keys(&self.policy(), caller, action, keys)
+    }
+
+    /// Decides by a policy, and takes the call out of the rates of the grants that allow it: out of
+    /// each once, however often the call uses the key. The tightest is asked first, as what was
+    /// taken stays taken when another refuses.
+    fn take_keys(
+        &self,
+        policy: &Policy,
+        caller: &Caller,
+        action: Action,
+        keys: &[KeyUse<'_>],
+    ) -> Result<(), Denial> {
+        let mut allowances = policy.decide_keys(caller, action, keys, self.now())?;
+        allowances.sort_unstable_by_key(|allowed| (allowed.calls_per_minute_max, allowed.key));
+        allowances.dedup();
+        allowances.into_iter().try_for_each(|Allowance { key, calls_per_minute_max }| {
+            let taken = self.rates().take(calls_per_minute_max, &["key", caller.name(), key]);
+            taken.map_err(|error| Denial { error, rule: "grant.calls_per_minute_max" })
+        })
     }
 
     /// Lets a call in, if its caller's role may make it; a denial is audited.
@@ -412,4 +439,63 @@ fn no_policy(error: Error) -> OpenError {
 fn is_node_name(node: &str) -> bool {
     let allowed = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-';
     (1..=63).contains(&node.len()) && node.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::caller::Role;
+    use super::super::policy::{Grant, Principal};
+    use super::*;
+    use crate::pin::PinBlockFormat;
+    use crate::vault::testing::Bench;
+
+    #[tokio::test]
+    async fn a_call_is_taken_once_out_of_each_rate_however_often_it_uses_the_key() {
+        let bench = Bench::new().await;
+        let backend = Caller::new("spiffe://test/backend", "", Role::Backend, "");
+        let grant = |key: &str, rate| Grant {
+            key: format!("keys/{key}"),
+            principals: vec![backend.name().to_owned()],
+            calls: vec!["TranslatePin".into(), "VerifyMacAndTranslatePin".into()],
+            pin_formats_in: Vec::new(),
+            pin_formats_out: Vec::new(),
+            partner_keys: Vec::new(),
+            calls_per_minute_max: rate,
+            not_before: None,
+            not_after: None,
+        };
+        let principal = Principal {
+            name: backend.name().to_owned(),
+            person: String::new(),
+            role: Role::Backend,
+            profiles: Vec::new(),
+            calls_per_minute_max: 0,
+        };
+        let grants = vec![grant("bdk", 3), grant("zone", 0), grant("own", 3), grant("tight", 1)];
+        let policy = Policy { principals: vec![principal], grants, ..Policy::none() };
+        assert!(bench.vault.install_policy(policy).await.unwrap());
+        let iso_0 = Some(PinBlockFormat::Iso0);
+        let mac = |key| KeyUse::of(Ok(key));
+        let from = |key| KeyUse { format_in: iso_0, ..mac(key) };
+        let to = |key| KeyUse { format_out: iso_0, ..mac(key) };
+        let call = async |action, keys: &[KeyUse<'_>]| {
+            bench.vault.begin_with_keys(&backend, action, "keys/x", keys).await.err()
+        };
+        let limited = |error| matches!(error, Some(Error::RateLimited { .. }));
+        let both = Action::VerifyMacAndTranslatePin;
+        // The tighter one is asked first, so its refusals take nothing from the other.
+        assert_eq!(call(both, &[mac("bdk"), from("bdk"), to("tight")]).await, None);
+        for _ in 0..5 {
+            assert!(limited(call(both, &[mac("bdk"), from("bdk"), to("tight")]).await));
+        }
+        for _ in 0..2 {
+            assert_eq!(call(both, &[mac("bdk"), from("bdk"), to("zone")]).await, None);
+        }
+        assert!(limited(call(both, &[mac("bdk"), from("bdk"), to("zone")]).await));
+        // A translation under one key is one use of it.
+        for _ in 0..3 {
+            assert_eq!(call(Action::TranslatePin, &[from("own"), to("own")]).await, None);
+        }
+        assert!(limited(call(Action::TranslatePin, &[from("own"), to("own")]).await));
+    }
 }

@@ -299,10 +299,7 @@ impl Work {
     /// The answer is the error to return: the one given, unless it could not be written.
     pub async fn refuse(mut self, error: impl Into<Error>) -> Error {
         let error = error.into();
-        self.writes.clear();
-        self.is_torn = false;
-        self.claims.clear();
-        self.reservations.clear();
+        self.let_go();
         self.draft.refused = Some(error.reason());
         if !self.shared.counts.refusals.is_first(&self.draft, self.now()) {
             return error;
@@ -311,6 +308,14 @@ impl Work {
             Err(Error::Unavailable) => Error::Unavailable,
             Ok(_) | Err(_) => error,
         }
+    }
+
+    /// Lets go of all that the call would have done. What it has for the audit event stays.
+    pub(super) fn let_go(&mut self) {
+        self.writes.clear();
+        self.is_torn = false;
+        self.claims.clear();
+        self.reservations.clear();
     }
 
     async fn hand_over(self) -> Result<Committed, Error> {

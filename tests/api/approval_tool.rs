@@ -142,6 +142,85 @@ async fn an_officer_looks_compares_the_digest_and_approves() {
 }
 
 #[tokio::test]
+async fn a_policy_whose_approval_ended_is_asked_anew_and_one_that_is_none_is_told_in_its_words() {
+    let service = live(1, Vec::new()).await;
+    let (one, two) = (Machine::of(&service, 1), Machine::of(&service, 2));
+    let before = text(&one.tool(&["policy", "get", "--toml"], "").await.stdout);
+    let file = one.folder.path().join("policy.toml");
+    let path = file.to_str().unwrap();
+    let none = before.replace("grant = []", "").replace("seconds = 86400", "seconds = 1")
+        + "\n[[grant]]\nkey = \"zone\"\nprincipals = [\"*\"]\ncalls = [\"VerifyMac\"]\n";
+    std::fs::write(&file, &none).expect("a file");
+    let refused = text(&one.tool(&["policy", "set", path], "").await.stderr);
+    assert!(refused.contains("approval_seconds: is 60"), "{refused}");
+    std::fs::write(&file, none.replace("seconds = 1", "seconds = 600")).expect("a file");
+    let refused = text(&one.tool(&["policy", "set", path], "").await.stderr);
+    assert!(refused.contains("[[grant]] number 1, key: is no name"), "{refused}");
+    let after = before.replace("approval_seconds = 86400", "approval_seconds = 600");
+    std::fs::write(&file, after).expect("a file");
+    let set = async |anew: &[&str]| {
+        let done = one.tool(&[&["policy", "set", path], anew].concat(), "").await;
+        (done.status.code(), text(&done.stderr))
+    };
+    let asked = async || two.json(&["list", "--state", "pending"]).await["approvals"].clone();
+    let name_of = |listed: &Value| listed[0]["name"].as_str().unwrap_or_default().to_owned();
+
+    // Rejected, expired, rejected again: nothing is asked until it is said, and then once.
+    let (code, _) = set(&["--anew"]).await;
+    assert_eq!(code, Some(7), "where nothing ended, it is as without");
+    for round in 0..3 {
+        let pending = asked().await;
+        assert_eq!(pending.as_array().unwrap().len(), 1, "{round}");
+        if round == 1 {
+            service.plain.clock.advance(86_400);
+        } else {
+            two.json(&["reject", &name_of(&pending), "--cause", "not this week"]).await;
+        }
+        let (code, told) = set(&[]).await;
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains("--anew") && told.contains("APPROVAL_STATE"), "{told}");
+        assert_eq!(asked().await.as_array().unwrap().len(), 0);
+        let first = set(&["--anew"]).await;
+        assert_eq!(first.0, Some(7), "{}", first.1);
+        assert_eq!(set(&["--anew"]).await, first, "the same command is the same request");
+    }
+    let name = name_of(&asked().await);
+    let digest = two.json(&["show", &name]).await["request_digest"].clone();
+    let approved = two.run(&["approve", &name, "--digest", digest.as_str().unwrap()], "").await;
+    assert_eq!(approved.status.code(), Some(0), "{}", text(&approved.stderr));
+    let (code, told) = set(&["--anew"]).await;
+    assert_eq!(code, Some(0), "{told}");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_vote_that_does_not_count_is_not_counted() {
+    let service = live(2, Vec::new()).await;
+    let one = officer(&service, 1).await;
+    let (two, three) = (Machine::of(&service, 2), Machine::of(&service, 3));
+    let name = waits(one.keys().create_key(new_key("zone")).await);
+    for machine in [&two, &three] {
+        let digest = machine.json(&["show", &name]).await["request_digest"].clone();
+        let digest = digest.as_str().unwrap();
+        machine.json(&["approve", &name, "--digest", digest]).await;
+    }
+    let listed = async || text(&three.run(&["list"], "").await.stdout);
+    let before = listed().await;
+    assert!(before.contains("APPROVED") && before.contains("2 of 2"), "{before}");
+    crate::approvals::change_policy(&service, |policy| {
+        policy.principals.retain(|one| !one.name.ends_with("officer-2"));
+    })
+    .await;
+    // The whole service follows the store within a second.
+    let after = listed().await;
+    assert!(after.contains("PENDING") && after.contains("1 of 2"), "{after}");
+    let shown = text(&three.run(&["show", &name], "").await.stdout);
+    assert!(shown.contains("does not count") && shown.contains("PENDING (1 of 2)"), "{shown}");
+    drop(one);
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_policy_waits_is_approved_and_set_by_the_same_command() {
     let service = live(1, Vec::new()).await;
     let (one, two) = (Machine::of(&service, 1), Machine::of(&service, 2));
@@ -155,10 +234,15 @@ async fn a_policy_waits_is_approved_and_set_by_the_same_command() {
     assert_eq!(waits.status.code(), Some(7), "{}", text(&waits.stderr));
     let told = text(&waits.stderr);
     let next = told.lines().find(|line| line.starts_with("next: ")).expect("what to do next");
-    let command = next.split('`').nth(1).unwrap().trim_start_matches("firstkey approval ");
+    assert!(next.contains("digest"), "{told}");
+    let command = told.split('`').find(|part| part.starts_with("firstkey approval ")).unwrap();
+    let command = command.trim_start_matches("firstkey approval ");
     let command: Vec<&str> = command.split(' ').collect();
     let shown = two.json(&["show", command[1]]).await;
     let digest = shown["request_digest"].as_str().unwrap();
+    // What the requester tells is what the others see.
+    let groups: Vec<&str> = (0..8).map(|place| &digest[place * 8..][..8]).collect();
+    assert!(told.contains(&groups.join(" ")), "{told}");
     let approved = two.run(&command, digest).await;
     assert_eq!(approved.status.code(), Some(0), "{}", text(&approved.stderr));
     let set = one.tool(&set, "").await;

@@ -129,7 +129,7 @@ fn expect_state(refused: &Refusal, state: &str) {
 
 /// Puts another policy in the place of the one that is in force, as another replica would: this
 /// one's memory is not told.
-async fn change_policy(service: &TlsService, change: impl FnOnce(&mut Policy)) {
+pub(crate) async fn change_policy(service: &TlsService, change: impl FnOnce(&mut Policy)) {
     let vault = &service.plain.vault;
     let mut policy: Versioned<Policy> = vault.get("current").await.unwrap().unwrap();
     policy.record.version += 1;
@@ -167,7 +167,11 @@ async fn what_one_asks_others_approve_and_it_is_done_once() {
     let (one, two, three) =
         (officer(&service, 1).await, officer(&service, 2).await, officer(&service, 3).await);
     let request = marked("zone");
-    let name = waits(create(&one, &request).await);
+    let refused = refusal(create(&one, &request).await);
+    // Who asks tells the others the digest of what it sent.
+    let sent = request_digest("CreateKey", &prost::Message::encode_to_vec(&request));
+    assert_eq!(told(&refused, "request_digest"), data_encoding::HEXLOWER.encode(&sent));
+    let name = told(&refused, "approval").to_owned();
     assert_eq!(waits(create(&one, &request).await), name, "asked again, it is the same");
     let shown = get(&two, &name).await;
     assert_eq!((shown.method.as_str(), shown.resource.as_str()), ("CreateKey", "keys/zone"));
@@ -303,11 +307,19 @@ async fn the_quorum_is_judged_again_when_the_call_is_done() {
         ("given on", |policy| principal(policy, 2).person = "officer-3".to_owned()),
         ("more votes", |policy| policy.votes_required = 2),
     ];
+    let voted = async || {
+        let shown = get(&one, &name).await;
+        assert_eq!(shown.votes.len(), 1);
+        (shown.votes[0].counts, shown.votes_required)
+    };
+    assert_eq!(voted().await, (true, 1));
     for (why, change) in changes {
         let before = service.plain.vault.get::<Policy>("current").await.unwrap().unwrap().record;
         change_policy(&service, change).await;
         assert_eq!(waits(create(&one, &request).await), name, "{why}");
         assert_eq!(state(&one, &name).await, "PENDING", "{why}");
+        let expected = if why == "more votes" { (true, 2) } else { (false, 1) };
+        assert_eq!(voted().await, expected, "{why}");
         change_policy(&service, |policy| {
             (policy.principals, policy.votes_required) = (before.principals, before.votes_required);
         })
@@ -324,6 +336,92 @@ async fn the_quorum_is_judged_again_when_the_call_is_done() {
     answer(create(&one, &request).await);
     let events = done(&service, "CreateKey").await;
     assert_eq!(events[0].approvers, ["officer-2", "officer-3"]);
+    // Of what was done it stays told who approved it.
+    change_policy(&service, |policy| policy.principals.retain(|one| one.name != uri_name(2))).await;
+    assert!(get(&one, &name).await.votes.iter().all(|vote| vote.counts));
+    service.stop().await;
+}
+
+/// A policy of nearly the size that one message may have.
+fn long_policy(before: &Policy, number: usize) -> Policy {
+    let grant = |place: usize| Grant {
+        key: format!("keys/a-rather-long-name-of-a-key-that-stands-in-a-policy-{place}"),
+        principals: vec![format!("spiffe://{}/backend/backend-1", dev::TRUST_DOMAIN)],
+        calls: vec!["VerifyMac".to_owned()],
+        pin_formats_in: Vec::new(),
+        pin_formats_out: Vec::new(),
+        partner_keys: Vec::new(),
+        calls_per_minute_max: u32::try_from(number).unwrap(),
+        not_before: None,
+        not_after: None,
+    };
+    Policy { grants: (0..3_500).map(grant).collect(), ..before.clone() }
+}
+
+#[tokio::test]
+async fn however_long_the_requests_are_their_approvals_are_listed() {
+    let service = live(1, Vec::new()).await;
+    let (one, two) = (officer(&service, 1).await, officer(&service, 2).await);
+    let before = one.get_policy().await.unwrap();
+    let (mut len, mut last) = (0, String::new());
+    for number in 1..=12 {
+        let policy = long_policy(&before, number);
+        let error = one.set_policy(request_id(), &policy).await.unwrap_err();
+        assert_eq!(error.reason(), Some("APPROVAL_REQUIRED"), "{error}");
+        let firstkey::grpc::client::ClientError::Refused(refused) = error else { panic!() };
+        told(&refused, "approval").clone_into(&mut last);
+        len += get(&two, &last).await.request.len();
+    }
+    assert!(len > 4 * 1024 * 1024, "more than a client reads at once: {len}");
+    let request = ListApprovalsRequest { page_size: 100, ..Default::default() };
+    let listed = answer(two.approvals().list_approvals(request).await).approvals;
+    assert_eq!(listed.len(), 12);
+    assert!(listed.iter().all(|one| one.request.is_empty() && one.request_digest.len() == 32));
+    // Nor does an answer that is kept hold what was asked.
+    let name = last.clone();
+    let digest = request_digest("SetPolicy", &get(&two, &name).await.request);
+    let vote = ApproveRequest { request_id: request_id(), name, request_digest: digest };
+    assert!(answer(two.approvals().approve(vote).await).approval.unwrap().request.is_empty());
+    let (request_id, name) = (request_id(), last);
+    let end = RejectRequest { request_id, name, cause: "too long".into() };
+    assert!(answer(one.approvals().reject(end).await).approval.unwrap().request.is_empty());
+    drop((one, two));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_event_of_what_was_asked_tells_what_was_found() {
+    let service = live(1, Vec::new()).await;
+    let (one, two) = (officer(&service, 1).await, officer(&service, 2).await);
+    for id in ["kek", "other"] {
+        let request = CreateKeyRequest {
+            usage: proto::KeyUsage::KeyEncryption.into(),
+            exportability: proto::Exportability::Exportable.into(),
+            attributes: None,
+            ..marked(id)
+        };
+        answer(create(&one, &request).await);
+    }
+    let leave = proto::ExportKeyRequest {
+        request_id: request_id(),
+        name: "keys/other".to_owned(),
+        wrapping_key: "keys/kek".to_owned(),
+        ..Default::default()
+    };
+    let name = waits(one.keys().export_key(leave.clone()).await);
+    let vault = &service.plain.vault;
+    let asked = vault.events_after(0, 1_000).await.unwrap().pop().unwrap();
+    assert_eq!(asked.reason.as_deref(), Some("APPROVAL_REQUIRED"));
+    assert_eq!((asked.detail["approval"].as_str(), asked.detail.len()), (name.as_str(), 3));
+    assert_eq!(asked.detail["wrapping_key"], "keys/kek");
+    assert_eq!(asked.detail["request_digest"].len(), 64);
+    approve(&two, &name).await.unwrap();
+    answer(one.keys().export_key(leave).await);
+    let left = done(&service, "ExportKey").await.pop().unwrap();
+    let keys: Vec<_> = asked.keys.iter().map(|key| key.name.as_str()).collect();
+    assert_eq!(keys, ["keys/other/versions/1", "keys/kek/versions/1"]);
+    assert_eq!(asked.keys, left.keys, "with their check values, as when it was done");
+    drop((one, two));
     service.stop().await;
 }
 

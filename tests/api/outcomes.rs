@@ -14,20 +14,14 @@ use prost::Message as _;
 use serde_json::Value;
 use tonic::{Response, Status};
 
+use crate::approvals::{live, officer, waits};
 use crate::harness::{BEGIN_SECONDS, CARD_PAN, Service, Till, answer, serial_of, terminal_name};
 use crate::profiles::update;
 use crate::switch::both;
 
 /// Calls that are made elsewhere, with what holds their events against them.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("CreateIdentityKey", "made when a development service is prepared; looked up below"),
-    ("GetApproval", "approvals.rs: there is none to read without one that waits"),
-    ("Approve", "approvals.rs"),
-    ("Reject", "approvals.rs"),
-    ("SetPolicy", "policy.rs: it changes what every other call here may do"),
-    ("CheckPolicy", "policy.rs"),
-    ("GetPolicy", "policy.rs"),
-];
+const ELSEWHERE: &[(&str, &str)] =
+    &[("CreateIdentityKey", "made when a development service is prepared; looked up below")];
 
 /// A service, and the calls that were made of it.
 struct Tally {
@@ -77,6 +71,8 @@ async fn each_call_leaves_one_event_of_the_one_form_and_nothing_secret() {
     let till = activated(&mut tally).await;
     transactions(&mut tally, till).await;
     audited(&mut tally).await;
+    policy(&mut tally).await;
+    let of_approvals = agreed(&mut tally.made).await;
     let events = tally.service.vault.events_after(0, 1_000).await.unwrap();
     let identity = events.iter().filter(|event| event.action == "CreateIdentityKey");
     assert_eq!(identity.count(), 1);
@@ -86,7 +82,7 @@ async fn each_call_leaves_one_event_of_the_one_form_and_nothing_secret() {
     let every = every_call();
     let missing: Vec<&String> = every.difference(&tally.made).collect();
     assert!(missing.is_empty(), "calls that were not made: {missing:?}");
-    for event in &events {
+    for event in events.iter().chain(&of_approvals) {
         has_the_form(event);
         for secret in &tally.secrets {
             assert!(!text(event).contains(secret), "{}", text(event));
@@ -408,6 +404,57 @@ async fn transactions(tally: &mut Tally, mut till: Till) {
     let retire =
         proto::RetireTerminalRequest { request_id: request_id(), name: name(), cause: cause() };
     tally.one("RetireTerminal", client.terminals().retire_terminal(retire)).await;
+}
+
+/// The policy, which decides nothing for the one caller of this test.
+async fn policy(tally: &mut Tally) {
+    let client = tally.service.client.clone();
+    let get = proto::GetPolicyRequest {};
+    let policy = tally.one("GetPolicy", client.policy().get_policy(get)).await.policy;
+    let set = proto::SetPolicyRequest { request_id: request_id(), policy };
+    tally.one("SetPolicy", client.policy().set_policy(set)).await;
+    let check = proto::CheckPolicyRequest {
+        principal: "spiffe://test/backend".to_owned(),
+        call: "VerifyMac".to_owned(),
+        ..proto::CheckPolicyRequest::default()
+    };
+    tally.one("CheckPolicy", client.policy().check_policy(check)).await;
+}
+
+/// Calls about approvals: they take two officers, so a service of their own. Its events.
+async fn agreed(made: &mut BTreeSet<String>) -> Vec<Event> {
+    let service = live(1, Vec::new()).await;
+    let (one, two) = (officer(&service, 1).await, officer(&service, 2).await);
+    let vault = &service.plain.vault;
+    let asked = proto::CreateIdentityKeyRequest {
+        request_id: request_id(),
+        acquirer_id: dev::ACQUIRER_ID.to_owned(),
+    };
+    let name = waits(one.trust().create_identity_key(asked).await);
+    let before = vault.log_size().await.unwrap();
+    let get = proto::GetApprovalRequest { name: name.clone() };
+    let found = answer(two.approvals().get_approval(get).await).approval.unwrap();
+    let approve = proto::ApproveRequest {
+        request_id: request_id(),
+        name: name.clone(),
+        request_digest: found.request_digest,
+    };
+    answer(two.approvals().approve(approve).await);
+    let (request_id, cause) = (request_id(), "a test".to_owned());
+    let reject = proto::RejectRequest { request_id, name: name.clone(), cause };
+    answer(one.approvals().reject(reject).await);
+    let events = vault.events_after(before, 100).await.unwrap();
+    let told: Vec<&str> = events.iter().map(|event| event.action.as_str()).collect();
+    assert_eq!(told, ["GetApproval", "Approve", "Reject"]);
+    for (event, person) in events.iter().zip(["officer-2", "officer-2", "officer-1"]) {
+        assert!(event.is_done() && event.caller.ends_with(person), "{}", text(event));
+        assert_eq!(event.resource, name);
+        made.insert(event.action.clone());
+    }
+    let events = vault.events_after(0, 1_000).await.unwrap();
+    drop((one, two));
+    service.stop().await;
+    events
 }
 
 async fn audited(tally: &mut Tally) {

@@ -1,13 +1,15 @@
 //! The policy over the API: replaced with the consent of others, in force at once, asked for reasons.
 
+use firstkey::agreement::Suite;
 use firstkey::grpc::Plane;
 use firstkey::grpc::client::{Client, ClientError, request_id};
 use firstkey::grpc::proto::{
     ApproveRequest, CheckPolicyRequest, CheckPolicyResponse, GenerateMacRequest,
-    GetApprovalRequest, MacAlgorithm, PinBlockFormat, SetPolicyRequest,
+    GetApprovalRequest, LookupKsnRequest, MacAlgorithm, PinBlockFormat, SetPolicyRequest,
+    WatchTerminalsRequest,
 };
 use firstkey::server::dev;
-use firstkey::vault::{Grant, Policy};
+use firstkey::vault::{Grant, Policy, Principal};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
@@ -89,6 +91,60 @@ async fn a_policy_is_in_force_from_the_next_call_on() {
     let late = refused(plain.set_policy(request_id(), &without).await);
     assert_eq!((late.reason.as_str(), late.code), ("STORE_CONFLICT", Code::Aborted));
     drop(backend);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn policies_change_under_load_and_only_who_is_removed_is_refused() {
+    let leaver = "spiffe://dev.firstkey.internal/backend/leaver";
+    let mut begin = policy(vec![grant("keys/dev-mac", &["GenerateMac"])]);
+    let known = begin.principals.iter().find(|one| one.name == BACKEND).unwrap().clone();
+    begin.principals.push(Principal { name: leaver.to_owned(), ..known });
+    begin.grants[0].principals.push(leaver.to_owned());
+    let service = TlsService::start_with(begin).await;
+    let plain = &service.plain.client;
+    let backend = service.client("backend-1", Plane::Data).await;
+    let watcher = service.client("backend-1", Plane::Terminals).await;
+    let leaves = service.connect(Some(&service.issue(leaver, Plane::Data))).await.unwrap();
+    let watch = || WatchTerminalsRequest::default();
+    let mut stream = answer(watcher.terminals().watch_terminals(watch()).await);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let calls: Vec<_> = (0..4)
+        .map(|_| {
+            let (backend, stop) = (backend.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut count = 0;
+                while !stop.is_cancelled() {
+                    answer(backend.macs().generate_mac(mac("dev-mac")).await);
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    for number in 0..8 {
+        let mut next = plain.get_policy().await.unwrap();
+        next.grants.push(grant(&format!("keys/other-{number}"), &["VerifyMac"]));
+        if number == 5 {
+            answer(leaves.macs().generate_mac(mac("dev-mac")).await);
+            next.principals.retain(|one| one.name != leaver);
+            next.grants[0].principals.retain(|one| one != leaver);
+        }
+        plain.set_policy(request_id(), &next).await.unwrap();
+        let expected = if number < 5 { "" } else { "CALLER_UNKNOWN" };
+        assert_eq!(told_of(&leaves, "dev-mac").await, expected, "{number}");
+        let id = format!("till-{number}");
+        service.plain.register(&id, Suite::P256Aes128).await;
+        let told = stream.message().await.unwrap().expect("the stream goes on");
+        assert_eq!(told.terminal, format!("terminals/{id}"));
+    }
+    stop.cancel();
+    for calling in calls {
+        let count: u32 = calling.await.expect("no call failed");
+        assert!(count > 8, "{count}");
+    }
+    assert_eq!(plain.get_policy().await.unwrap().version, 9);
+    drop((backend, watcher, leaves, stream));
     service.stop().await;
 }
 
@@ -196,6 +252,72 @@ async fn a_key_serves_as_often_as_its_grant_says() {
         (BACKEND, "keys/dev-mac")
     );
     drop(backend);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_is_looked_up_as_often_as_its_grant_says() {
+    let limited = Grant { calls_per_minute_max: 2, ..grant("keys/dev-bdk-*", &["LookupKsn"]) };
+    let service = TlsService::start_with(policy(vec![limited])).await;
+    let backend = service.client("backend-1", Plane::Terminals).await;
+    let look = async || {
+        // Of the development key set, and of no terminal.
+        let ksn = vec![0xDE, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 1];
+        backend.terminals().lookup_ksn(LookupKsnRequest { ksn }).await
+    };
+    for _ in 0..2 {
+        assert_eq!(answer(look().await).base_derivation_key, "keys/dev-bdk-aes");
+    }
+    let status = status_of(look().await);
+    assert_eq!(reason_of(&status), "RATE_LIMITED");
+    let retry = status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap();
+    assert!((1..=30).contains(&retry.as_secs()), "{retry:?}");
+    let events = service.plain.vault.events_after(0, 1_000).await.unwrap();
+    let last = events.last().unwrap();
+    assert_eq!((last.action.as_str(), last.reason.as_deref()), ("LookupKsn", Some("RATE_LIMITED")));
+    assert_eq!(last.detail["rule"], "grant.calls_per_minute_max");
+    drop(backend);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn an_officer_is_told_whether_a_grant_approves_an_export() {
+    let officer = "spiffe://dev.firstkey.internal/officer/officer-1";
+    let once = Grant {
+        principals: vec![officer.to_owned()],
+        partner_keys: vec!["keys/kek".to_owned()],
+        ..grant("keys/bdk", &["ExportInitialKey"])
+    };
+    let service = TlsService::start_with(policy(vec![once.clone()])).await;
+    let auditor = service.client("auditor-1", Plane::Admin).await;
+    for (partner_key, approval_required, last) in [
+        ("keys/kek", false, "grants[0], for keys/bdk: approves it beforehand"),
+        (
+            "keys/other",
+            true,
+            "no grant that holds names the caller, keys/bdk and keys/other, each in full: other \
+             officers approve each such call",
+        ),
+        ("", true, "a grant can approve it beforehand: ask with both keys whether one does"),
+    ] {
+        let request = CheckPolicyRequest {
+            principal: officer.to_owned(),
+            call: "ExportInitialKey".to_owned(),
+            resource: "keys/bdk".to_owned(),
+            partner_key: partner_key.to_owned(),
+            ..CheckPolicyRequest::default()
+        };
+        let told = answer(auditor.policy().check_policy(request).await);
+        assert!(told.allowed && told.approval_required == approval_required, "{partner_key}");
+        assert_eq!(told.because.last().unwrap(), last);
+    }
+    // One that would approve nothing is no grant.
+    let plain = &service.plain.client;
+    let vague = Grant { partner_keys: Vec::new(), ..once };
+    let next = Policy { grants: vec![vague], ..plain.get_policy().await.unwrap() };
+    let wrong = refused(plain.set_policy(request_id(), &next).await);
+    assert_eq!(wrong.fields[0].0, "policy.grants[0].partner_keys");
+    drop(auditor);
     service.stop().await;
 }
 

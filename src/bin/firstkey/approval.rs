@@ -50,7 +50,7 @@ async fn list(arguments: ListApprovals, output: Output) -> anyhow::Result<ExitCo
                 vec![
                     approval.name.clone(),
                     state_name(approval),
-                    format!("{} of {}", approval.votes.len(), approval.votes_required),
+                    votes_text(approval),
                     approval.method.clone(),
                     approval.resource.clone(),
                     approval.requester_person.clone(),
@@ -146,7 +146,7 @@ fn print_outcome(approval: Option<proto::Approval>, output: Output) -> anyhow::R
     let approval = approval.context("the answer holds no approval")?;
     match output {
         Output::Table => {
-            let votes = format!("{} of {}", approval.votes.len(), approval.votes_required);
+            let votes = votes_text(&approval);
             print::line(&format!("{} {} ({votes})", approval.name, state_name(&approval)));
         }
         Output::Json => print::line(&approval_json(&approval).to_string()),
@@ -158,6 +158,7 @@ fn print_outcome(approval: Option<proto::Approval>, output: Output) -> anyhow::R
 fn print_whole(approval: &proto::Approval, explained: Option<&Explained>, output: Output) {
     if output == Output::Json {
         let mut whole = approval_json(approval);
+        whole["request"] = data_encoding::BASE64.encode(&approval.request).into();
         whole["fields"] = explained.map_or(Value::Null, |explained| {
             let fields = explained.fields.iter();
             fields.map(|(path, value)| json!({ "path": path, "value": value })).collect()
@@ -165,7 +166,7 @@ fn print_whole(approval: &proto::Approval, explained: Option<&Explained>, output
         print::line(&whole.to_string());
         return;
     }
-    let votes = format!("{} of {}", approval.votes.len(), approval.votes_required);
+    let votes = votes_text(approval);
     let requester = format!("{} ({})", approval.requester, approval.requester_person);
     let mut rows = vec![
         row("approval", &approval.name),
@@ -178,7 +179,8 @@ fn print_whole(approval: &proto::Approval, explained: Option<&Explained>, output
     ];
     for vote in &approval.votes {
         let told = format!("{} ({}) {}", vote.caller, vote.person, time_text(vote.vote_time));
-        rows.push(row("approved by", &told));
+        let name = if vote.counts { "approved by" } else { "does not count" };
+        rows.push(row(name, &told));
     }
     if !approval.rejected_by.is_empty() {
         let told = format!("{}: {}", approval.rejected_by, approval.cause);
@@ -194,7 +196,8 @@ fn print_whole(approval: &proto::Approval, explained: Option<&Explained>, output
         &explained.fields.iter().map(|(path, value)| row(path, value)).collect::<Vec<_>>(),
     );
     print::line("");
-    print::line(&format!("digest  {}", in_groups(&explained.digest)));
+    let digest = data_encoding::HEXUPPER.encode(&explained.digest);
+    print::line(&format!("digest  {}", in_groups(&digest)));
     if explained.digest.as_slice() != approval.request_digest {
         print::line("The service names another digest: do not approve this.");
     }
@@ -205,12 +208,15 @@ fn row(name: &str, value: &str) -> Vec<String> {
 }
 
 /// Digits in groups of 8, which two people can read to each other.
-fn in_groups(digest: &[u8]) -> String {
-    digest
-        .chunks(4)
-        .map(|group| data_encoding::HEXUPPER.encode(group))
-        .collect::<Vec<_>>()
-        .join(" ")
+pub(crate) fn in_groups(digits: &str) -> String {
+    let digits: Vec<char> = digits.chars().collect();
+    digits.chunks(8).map(String::from_iter).collect::<Vec<_>>().join(" ")
+}
+
+/// How many of the votes count, of how many that are needed.
+fn votes_text(approval: &proto::Approval) -> String {
+    let counting = approval.votes.iter().filter(|vote| vote.counts).count();
+    format!("{counting} of {}", approval.votes_required)
 }
 
 fn state_name(approval: &proto::Approval) -> String {
@@ -224,14 +230,18 @@ fn time_text(time: Option<prost_types::Timestamp>) -> String {
 fn approval_json(approval: &proto::Approval) -> Value {
     let votes = approval.votes.iter().map(|vote| {
         let time = time_text(vote.vote_time);
-        json!({ "person": vote.person, "caller": vote.caller, "vote_time": time })
+        json!({
+            "person": vote.person,
+            "caller": vote.caller,
+            "vote_time": time,
+            "counts": vote.counts,
+        })
     });
     json!({
         "name": approval.name,
         "state": state_name(approval),
         "method": approval.method,
         "resource": approval.resource,
-        "request": data_encoding::BASE64.encode(&approval.request),
         "request_digest": data_encoding::HEXUPPER.encode(&approval.request_digest),
         "requester": approval.requester,
         "requester_person": approval.requester_person,

@@ -57,9 +57,15 @@ fn main() -> ExitCode {
 #[allow(clippy::print_stderr, reason = "what to do next belongs beside why it failed")]
 fn tell_what_next(error: &anyhow::Error) {
     let Some(ClientError::Refused(refusal)) = error.downcast_ref() else { return };
-    let waits = refusal.metadata.iter().find(|(name, _)| name == "approval");
-    if let Some((_, name)) = waits.filter(|_| refusal.reason == "APPROVAL_REQUIRED") {
-        eprintln!("next: another officer runs `firstkey approval approve {name}`;");
+    if refusal.reason != "APPROVAL_REQUIRED" {
+        return;
+    }
+    // The client has computed the same digest from what it sent.
+    let (name, digest) = (refusal.told("approval"), refusal.told("request_digest"));
+    if let (Some(name), Some(digest)) = (name, digest) {
+        eprintln!("next: tell another officer, by another way than this service, the digest");
+        eprintln!("      {}", approval::in_groups(&digest.to_uppercase()));
+        eprintln!("      who compares it in `firstkey approval approve {name}`;");
         eprintln!("      then give the same command once more");
     }
     if ["AUDIT_UNAVAILABLE", "SELF_TEST_FAILED", "STORE_UNAVAILABLE"].contains(&&*refusal.reason) {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use firstkey::grpc::client::ClientError;
 use firstkey::grpc::proto::{CheckPolicyRequest, CheckPolicyResponse, PinBlockFormat};
-use firstkey::vault::{Grant, Policy, Principal};
+use firstkey::vault::{Grant, Policy, Principal, in_file};
 use serde_json::json;
 
 use crate::cli::{self, CheckPolicy, GetPolicy, Output, SetPolicy};
@@ -37,8 +37,7 @@ async fn set(arguments: SetPolicy, output: Output) -> anyhow::Result<ExitCode> {
         fs::read_to_string(&arguments.file).with_context(|| format!("can not read {path}"))?;
     let policy: Policy = toml::from_str(&text).with_context(|| format!("{path} is no policy"))?;
     let client = connect(&arguments.server).await?;
-    // The same document is the same request: it can be sent again once others have approved it.
-    let set = client.set_policy(request_id(&policy), &policy).await?;
+    let set = client.set_document(&policy, arguments.anew).await.map_err(in_words_of_the_file)?;
     match output {
         Output::Table => print::line(&format!("version {} is in force", set.version)),
         Output::Json => print::line(&json!({ "version": set.version }).to_string()),
@@ -46,11 +45,19 @@ async fn set(arguments: SetPolicy, output: Output) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A request id that a document always has (RFC 9562, 5.8).
-fn request_id(policy: &Policy) -> String {
-    let digest = data_encoding::HEXLOWER.decode(policy.digest().as_bytes()).unwrap_or_default();
-    let bytes = digest.first_chunk().copied().unwrap_or_default();
-    uuid::Builder::from_custom_bytes(bytes).into_uuid().as_hyphenated().to_string()
+/// Tells a refusal to who wrote the file, and knows no other names of its fields.
+fn in_words_of_the_file(error: ClientError) -> anyhow::Error {
+    let ClientError::Refused(mut refusal) = error else { return error.into() };
+    for (path, _) in &mut refusal.fields {
+        *path = in_file(path.trim_start_matches("policy."));
+    }
+    let has_ended = refusal.has_ended();
+    let error = anyhow::Error::from(ClientError::Refused(refusal));
+    if has_ended {
+        error.context("the approval of this file has ended: `policy set --anew` asks for another")
+    } else {
+        error
+    }
 }
 
 async fn check(arguments: CheckPolicy, output: Output) -> anyhow::Result<ExitCode> {

@@ -11,7 +11,9 @@ use firstkey::grpc::{Denied, DenyList};
 use firstkey::memory::{SecretPage, with_wiped_stack};
 use firstkey::server::{self, Listener, Material, Reload, Tls};
 use firstkey::vault::store::SqliteStore;
-use firstkey::vault::{AuditSettings, Gate, MasterKey, Opening, Policy, Realm, Vault};
+use firstkey::vault::{
+    AuditSettings, Gate, MasterKey, Opening, Policy, PolicyInvalid, Realm, Vault,
+};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
@@ -37,7 +39,10 @@ pub(crate) async fn open_vault(
     let path = data.join("store");
     // Before a store is begun: only who begins it puts a first policy in force.
     match &policy {
-        Some(policy) => policy.check(Realm::Live).context("can not put the policy in force")?,
+        Some(policy) => policy
+            .check(Realm::Live)
+            .map_err(PolicyInvalid::in_file)
+            .context("can not put the policy in force")?,
         None => ensure!(path.exists(), NO_POLICY),
     }
     make_folder(data)?;

@@ -2,6 +2,8 @@
 //!
 //! What takes rights away acts at once and is in no line: denying a device, suspending a key,
 //! telling that it is compromised. What gives them, or can not be undone, waits for others.
+//! `CreateCertificateRequest` is in no line either: it proves that the identity key is here, and
+//! nothing is trusted by that. What comes of the request is a certificate, and its import waits.
 
 use crate::vault::{Action, KeyAttributes, KeyState, KeyUsage, LedgerPolicy, StateChange};
 
@@ -29,8 +31,6 @@ pub enum When {
     KeyOfKeys,
     /// The policy's grants do not name the officer, the base derivation key and the partner's key.
     NotGranted,
-    /// A key of another ledger policy than `STRICT`.
-    NotStrict,
     /// A key becomes compromised and is to serve on for a time.
     ServesOn,
     /// A key whose PIN block formats the caller chose.
@@ -40,18 +40,16 @@ pub enum When {
 }
 
 /// Every mark.
-pub const MARKS: [Mark; 18] = [
+pub const MARKS: [Mark; 16] = [
     mark(Action::AllowDevice, When::Always, "a device that was denied is trusted again"),
     mark(Action::CreateDeviceAuthority, When::Always, "whoever it certifies is given keys"),
     mark(Action::CreateIdentityKey, When::Always, "terminals will know the service by it"),
-    mark(Action::CreateKey, When::NotStrict, "a crash may forget which counters are spent"),
     mark(Action::CreateKey, When::SetsPinFormats, "formats decide what a PIN block can become"),
     mark(Action::CreateProfile, When::Always, "it says which terminals get which keys and limits"),
     mark(Action::ExportInitialKey, When::NotGranted, "a terminal's keys leave for a partner"),
     mark(Action::ExportKey, When::KeyOfKeys, "whoever gets it has all that is below it"),
     mark(Action::ImportCertificate, When::Always, "terminals trust the service by it"),
     mark(Action::ImportKey, When::KeyOfKeys, "whoever knows it has all that will be below it"),
-    mark(Action::ImportKey, When::NotStrict, "a crash may forget which counters are spent"),
     mark(Action::ImportKey, When::SetsPinFormats, "formats decide what a PIN block can become"),
     mark(Action::SetKeyState, When::Deactivates, "it serves never again; suspending is at once"),
     mark(Action::SetKeyState, When::Destroys, "there is no way back"),
@@ -81,10 +79,9 @@ pub(super) fn is_marked(action: Action, about: &[When]) -> bool {
 pub(in crate::command) fn of_attributes(given: &KeyAttributes) -> Vec<When> {
     let sets_formats = !given.pin_formats_in.is_empty() || !given.pin_formats_out.is_empty();
     let formats = sets_formats.then_some(When::SetsPinFormats);
-    let ledger = match given.ledger {
-        LedgerPolicy::Strict => None,
-    };
-    formats.into_iter().chain(ledger).collect()
+    // Any other would let a crash forget which counters are spent, and need a line of its own.
+    let LedgerPolicy::Strict = given.ledger;
+    Vec::from_iter(formats)
 }
 
 /// What the passage of a key is about, by its usage.

@@ -22,6 +22,9 @@ use crate::vault::{
 pub use self::marks::{MARKS, Mark, When, may_be_marked};
 pub(super) use self::marks::{of_attributes, of_change, of_usage};
 
+/// What is approved, as audit events and requesters are told it: in lower case hexadecimals.
+const REQUEST_DIGEST: &str = "request_digest";
+
 /// An approval, and what is judged of it when it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
@@ -29,6 +32,8 @@ pub struct Shown {
     pub approval: Approval,
     /// Where it stands.
     pub state: ApprovalState,
+    /// Which of its votes count: see [`Approval::counting`].
+    pub counting: Vec<bool>,
     /// How many distinct persons have to approve.
     pub votes_required: u32,
 }
@@ -36,7 +41,8 @@ pub struct Shown {
 impl Shown {
     fn now(approval: Approval, quorum: &Quorum) -> Self {
         let state = approval.state(quorum);
-        Self { approval, state, votes_required: quorum.votes_required() }
+        let counting = approval.counting(quorum);
+        Self { approval, state, counting, votes_required: quorum.votes_required() }
     }
 }
 
@@ -66,7 +72,7 @@ pub(super) async fn require(
         return Err(refuse(work, Reason::ApprovalRequired).await);
     };
     let Some(found) = vault.approval_of(work.caller(), request.asked()).await? else {
-        return Err(ask(vault, &work, request.asked(), &quorum).await);
+        return Err(ask(vault, work, request.asked(), &quorum).await);
     };
     let approval = found.record.clone();
     work.detail("approval", resource(&approval.id));
@@ -86,30 +92,31 @@ pub(super) async fn require(
     }
 }
 
-/// Leaves an approval behind; the refusal that tells of it is the same commit.
-async fn ask(vault: &Vault, work: &Work, asked: Asked<'_>, quorum: &Quorum) -> Error {
-    let caller = work.caller();
-    let mut asking = match vault.begin(caller, work.action(), work.resource()).await {
-        Ok(asking) => asking,
-        Err(error) => return error.into(),
-    };
-    let approval = match asking.open_approval(vault, asked, quorum).await {
+/// Leaves an approval behind; the refusal that tells of it is the same commit, and holds what the
+/// call has found so far.
+async fn ask(vault: &Vault, mut work: Work, asked: Asked<'_>, quorum: &Quorum) -> Error {
+    let approval = match work.open_approval(vault, asked, quorum).await {
         Ok(approval) => approval,
-        Err(error) => return give_up(asking, error).await,
+        Err(error) => return give_up(work, error).await,
     };
-    asking.detail("approval", resource(&approval.id));
-    asking.detail("request_digest", data_encoding::HEXLOWER.encode(&approval.digest));
-    match asking.commit_refused(Reason::ApprovalRequired).await {
+    work.detail("approval", resource(&approval.id));
+    work.detail(REQUEST_DIGEST, hex(&approval.digest));
+    match work.commit_refused(Reason::ApprovalRequired).await {
         vault::Error::Refused(_) => required(&approval, quorum),
         worse => worse.into(),
     }
 }
 
-/// Returns an approval.
-pub async fn get_approval(vault: &Vault, caller: &Caller, id: &str) -> Result<Shown, Error> {
+/// Returns an approval, and the serialized request that it is about.
+pub async fn get_approval(
+    vault: &Vault,
+    caller: &Caller,
+    id: &str,
+) -> Result<(Shown, Vec<u8>), Error> {
     let shown = async {
         let approval = read(vault, id).await?.record;
-        Ok(Shown::now(approval, &vault.quorum().await?))
+        let request = vault.request_of(&approval).await?;
+        Ok((Shown::now(approval, &vault.quorum().await?), request))
     };
     audited(vault, caller, Action::GetApproval, resource(id), shown).await
 }
@@ -192,7 +199,7 @@ async fn change(
         let quorum = vault.quorum().await?;
         work.detail("method", found.record.method.clone());
         work.detail("about", found.record.resource.clone());
-        work.detail("request_digest", data_encoding::HEXLOWER.encode(&found.record.digest));
+        work.detail(REQUEST_DIGEST, hex(&found.record.digest));
         if let Err(why) = change(&mut found.record, &quorum) {
             return Err(refuse(work, not_taken(&found.record, why, &quorum)).await);
         }
@@ -211,6 +218,10 @@ async fn read(vault: &Vault, id: &str) -> Result<Versioned<Approval>, Error> {
     found.ok_or_else(|| Error::refused(Reason::ResourceNotFound))
 }
 
+fn hex(digest: &[u8; 32]) -> String {
+    data_encoding::HEXLOWER.encode(digest)
+}
+
 /// The resource name of an approval.
 fn resource(id: &str) -> String {
     format!("approvals/{id}")
@@ -220,6 +231,7 @@ fn resource(id: &str) -> String {
 fn required(approval: &Approval, quorum: &Quorum) -> Error {
     let metadata = vec![
         ("approval", resource(&approval.id)),
+        (REQUEST_DIGEST, hex(&approval.digest)),
         ("state", approval.state(quorum).as_str().to_owned()),
         ("votes", approval.approvers(quorum).len().to_string()),
         ("votes_required", quorum.votes_required().to_string()),

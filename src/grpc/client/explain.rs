@@ -38,8 +38,13 @@ pub fn explain_request(method: &str, request: &[u8]) -> Option<Explained> {
     let mut fields = Vec::new();
     let name = format!(".firstkey.v1.{method}Request");
     types.read(&name, request, "", DEPTH_MAX, &mut fields)?;
-    let digest = digest::sha256(&[method.as_bytes(), &[0], request]);
-    Some(Explained { digest, fields })
+    Some(Explained { digest: request_digest(method, request), fields })
+}
+
+/// What officers approve: SHA-256 of the rpc's name, a zero octet and the serialized request.
+#[must_use]
+pub fn request_digest(method: &str, request: &[u8]) -> [u8; 32] {
+    digest::sha256(&[method.as_bytes(), &[0], request])
 }
 
 /// The types of the protocol by their full names, which begin with a dot.

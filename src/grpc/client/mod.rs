@@ -26,7 +26,7 @@ use crate::terminal::TerminalError;
 
 pub use self::activate::{Driver, Told};
 pub use self::backend::{ImportCall, InspectedHeader, KeyCall, MacCall, PinCall};
-pub use self::explain::{Explained, explain_request};
+pub use self::explain::{Explained, explain_request, request_digest};
 pub use self::line::{Line, Message, Reply, Replying, lost};
 
 /// A connection to a service: to each plane, and where one serves for all, four times the same.
@@ -60,6 +60,9 @@ pub enum ClientError {
     /// The terminal's memory could not be written; nothing was sent after that.
     #[error("the terminal's memory can not be written: {0}")]
     Memory(String),
+    /// The service asks officers to approve another request than the one that was sent.
+    #[error("the service asks officers to approve something else than what was sent to it")]
+    OtherRequest,
     /// The service refused or failed.
     #[error("{0}")]
     Refused(Refusal),
@@ -136,6 +139,7 @@ impl ClientError {
             Self::Connect(_)
             | Self::Incomplete(_)
             | Self::Memory(_)
+            | Self::OtherRequest
             | Self::Terminal(_)
             | Self::TestFailed => None,
         }
@@ -233,6 +237,32 @@ impl Client {
     #[must_use]
     pub fn macs(&self) -> MacServiceClient<Channel> {
         MacServiceClient::new(self.data.clone())
+    }
+}
+
+impl Refusal {
+    /// A value beyond the reason, such as `approval`.
+    #[must_use]
+    pub fn told(&self, name: &str) -> Option<&str> {
+        let mut metadata = self.metadata.iter();
+        metadata.find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the approval of the request has ended without effect.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let ended = matches!(self.told("state"), Some("EXPIRED" | "REJECTED"));
+        self.reason == "APPROVAL_STATE" && ended
+    }
+
+    /// Believes a refusal of what was sent. Where officers are asked to approve it, the digest of
+    /// what they see has to be the one computed here: that is what the requester tells them.
+    fn of_sent(self, method: &str, request: &[u8]) -> ClientError {
+        let digest = data_encoding::HEXLOWER.encode(&request_digest(method, request));
+        if self.reason == "APPROVAL_REQUIRED" && self.told("request_digest") != Some(&digest) {
+            return ClientError::OtherRequest;
+        }
+        ClientError::Refused(self)
     }
 }
 

@@ -1,8 +1,10 @@
 //! The policy, read and written as the document that it is.
 
+use prost::Message as _;
 use tonic::transport::Channel;
 
-use super::{Client, ClientError};
+use super::{Client, ClientError, Refusal};
+use crate::crypto::digest;
 use crate::grpc::policy::{from_policy, to_policy};
 use crate::grpc::proto;
 use crate::grpc::proto::policy_service_client::PolicyServiceClient;
@@ -21,7 +23,8 @@ impl Client {
         document(answer.into_inner().policy)
     }
 
-    /// Puts a policy in the place of the one whose version it has.
+    /// Puts a policy in the place of the one whose version it has. Where others have to approve it,
+    /// the refusal tells the digest of just this request.
     pub async fn set_policy(
         &self,
         request_id: String,
@@ -29,8 +32,36 @@ impl Client {
     ) -> Result<Policy, ClientError> {
         let policy = Some(from_policy(policy));
         let request = proto::SetPolicyRequest { request_id, policy };
-        document(self.policy().set_policy(request).await?.into_inner().policy)
+        let sent = request.encode_to_vec();
+        let answer = self.policy().set_policy(request).await;
+        let answer = answer.map_err(|status| Refusal::from(status).of_sent("SetPolicy", &sent))?;
+        document(answer.into_inner().policy)
     }
+
+    /// Puts a policy in force under a request id that the document always has: once others have
+    /// approved it, the same is asked again and is done.
+    ///
+    /// An approval that ended without effect is not opened again. With `anew` another one is asked
+    /// for, under an id that the document and the approval that ended always have.
+    pub async fn set_document(&self, policy: &Policy, anew: bool) -> Result<Policy, ClientError> {
+        let mut ended = String::new();
+        loop {
+            let set = self.set_policy(request_id_of(policy, &ended), policy).await;
+            match set {
+                Err(ClientError::Refused(refusal)) if anew && refusal.has_ended() => {
+                    refusal.told("approval").unwrap_or_default().clone_into(&mut ended);
+                }
+                set => return set,
+            }
+        }
+    }
+}
+
+/// A request id made of what is asked (RFC 9562, 5.8).
+fn request_id_of(policy: &Policy, ended: &str) -> String {
+    let digest = digest::sha256(&[policy.digest().as_bytes(), ended.as_bytes()]);
+    let (bytes, _) = digest.split_first_chunk().expect("32 bytes begin with 16");
+    uuid::Builder::from_custom_bytes(*bytes).into_uuid().as_hyphenated().to_string()
 }
 
 fn document(policy: Option<proto::Policy>) -> Result<Policy, ClientError> {

@@ -53,10 +53,17 @@ impl Policy {
         }
         self.check_principals()?;
         ensure(self.grants.len() <= GRANTS_MAX, "grants", "are 5,000 at most")?;
-        let granted = self.of_role(Role::Backend).chain(self.of_role(Role::Officer));
-        let granted: HashSet<&str> = granted.map(|one| &*one.name).collect();
+        let names = |role| self.of_role(role).map(|one| &*one.name).collect::<HashSet<_>>();
+        let (backends, officers) = (names(Role::Backend), names(Role::Officer));
         for (index, grant) in self.grants.iter().enumerate() {
-            grant.check_form(&granted).map_err(|invalid| invalid.of("grants", index))?;
+            let checked = grant.check_form().and_then(|()| {
+                if grant.approves_exports() {
+                    grant.check_names_in_full(&officers)
+                } else {
+                    grant.check_backends(&backends)
+                }
+            });
+            checked.map_err(|invalid| invalid.of("grants", index))?;
         }
         let officers: BTreeSet<&str> =
             self.of_role(Role::Officer).map(|one| &*one.person).collect();
@@ -116,20 +123,53 @@ impl Principal {
 }
 
 impl Grant {
-    fn check_form(&self, granted: &HashSet<&str>) -> Result<(), PolicyInvalid> {
-        ensure(is_pattern(&self.key, KEYS), "key", NO_KEY)?;
-        ensure(!self.principals.is_empty(), "principals", "are at least one")?;
-        // A pattern may stand for who comes later; a name that is nobody's is a slip.
-        let is_granted = |name: &str| match name.strip_suffix('*') {
-            Some(beginning) => beginning.is_empty() || is_uri_name(&format!("{beginning}x")),
-            None => granted.contains(name),
-        };
+    /// Whether it approves exports of initial keys beforehand, which is another thing than to let
+    /// a backend use a key.
+    fn approves_exports(&self) -> bool {
+        self.calls.iter().any(|call| call == Action::ExportInitialKey.as_str())
+    }
+
+    /// Officers have to see what they approve with the policy: each name, and not a pattern of it.
+    fn check_names_in_full(&self, officers: &HashSet<&str>) -> Result<(), PolicyInvalid> {
+        let alone = self.calls.iter().all(|call| call == Action::ExportInitialKey.as_str());
+        ensure(
+            alone,
+            "calls",
+            "hold another beside ExportInitialKey, which has a grant of its own",
+        )?;
+        ensure(
+            !self.key.ends_with('*'),
+            "key",
+            "is a pattern: ExportInitialKey needs a key's name",
+        )?;
         check_list(
             "principals",
             &self.principals,
-            is_granted,
-            "is no backend's name, nor an officer's",
+            |name| officers.contains(name),
+            "is no officer's name: ExportInitialKey is an officer's, named in full",
         )?;
+        let named = !self.partner_keys.is_empty();
+        ensure(named, "partner_keys", "are at least one: ExportInitialKey needs each key's name")?;
+        check_list(
+            "partner_keys",
+            &self.partner_keys,
+            |key| !key.ends_with('*'),
+            "is a pattern: ExportInitialKey needs each key's name",
+        )
+    }
+
+    /// A pattern may stand for who comes later; a name that is nobody's is a slip.
+    fn check_backends(&self, backends: &HashSet<&str>) -> Result<(), PolicyInvalid> {
+        let is_granted = |name: &str| match name.strip_suffix('*') {
+            Some(beginning) => beginning.is_empty() || is_uri_name(&format!("{beginning}x")),
+            None => backends.contains(name),
+        };
+        check_list("principals", &self.principals, is_granted, "is no backend's name")
+    }
+
+    fn check_form(&self) -> Result<(), PolicyInvalid> {
+        ensure(is_pattern(&self.key, KEYS), "key", NO_KEY)?;
+        ensure(!self.principals.is_empty(), "principals", "are at least one")?;
         ensure(!self.calls.is_empty(), "calls", "are at least one")?;
         let is_call = |name: &str| GRANTED.iter().any(|action| action.as_str() == name);
         check_list("calls", &self.calls, is_call, "is no call that grants speak of")?;
@@ -152,10 +192,36 @@ impl PolicyInvalid {
         Self { path: path.into(), cause }
     }
 
+    /// The same fault in the words of a policy file.
+    #[must_use]
+    pub fn in_file(self) -> Self {
+        Self { path: in_file(&self.path), ..self }
+    }
+
     /// The same fault, seen from the document.
     fn of(self, list: &str, index: usize) -> Self {
         Self { path: format!("{list}[{index}].{}", self.path), ..self }
     }
+}
+
+/// The name that a field of the policy has in a policy file: of `grants[2].key` it is
+/// `[[grant]] number 3, key`.
+#[must_use]
+pub fn in_file(path: &str) -> String {
+    let (list, field) = path.split_once('.').unwrap_or((path, ""));
+    let (list, index) = list.split_once('[').unwrap_or((list, ""));
+    let table = match list {
+        "principals" => "[[principal]]",
+        "grants" => "[[grant]]",
+        "audit_mode" => "audit",
+        "summary_seconds" => "audit.summary.seconds",
+        other => other,
+    };
+    // Who reads a file counts from 1.
+    let index = index.trim_end_matches(']').parse::<usize>().ok();
+    let number = index.map(|index| format!(" number {}", index.saturating_add(1)));
+    let comma = if field.is_empty() { "" } else { ", " };
+    format!("{table}{}{comma}{field}", number.unwrap_or_default())
 }
 
 fn ensure(holds: bool, path: &str, cause: &'static str) -> Result<(), PolicyInvalid> {
@@ -202,4 +268,63 @@ fn is_pattern(pattern: &str, collection: &str) -> bool {
         && id.bytes().all(of_id)
         && (is_open && id.is_empty() || id.starts_with(|first: char| first.is_ascii_lowercase()))
         && (is_open || !id.ends_with('-'))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::tests::{fault, grant, sound};
+    use super::*;
+
+    /// A grant that approves exports beforehand.
+    pub(in super::super) fn export() -> Grant {
+        Grant {
+            principals: vec!["spiffe://x/officer/ann".to_owned()],
+            calls: vec!["ExportInitialKey".to_owned()],
+            pin_formats_in: Vec::new(),
+            partner_keys: vec!["keys/kek".to_owned()],
+            ..grant()
+        }
+    }
+
+    #[test]
+    fn what_approves_beforehand_names_everything_in_full() {
+        let of = |change: fn(&mut Grant)| {
+            fault(|policy| {
+                let mut export = export();
+                change(&mut export);
+                policy.grants.push(export);
+            })
+        };
+        assert_eq!(of(|_| ()), "");
+        assert_eq!(of(|grant| "keys/*".clone_into(&mut grant.key)), "grants[1].key");
+        assert_eq!(of(|grant| grant.calls.push("TranslatePin".into())), "grants[1].calls");
+        assert_eq!(of(|grant| grant.partner_keys.clear()), "grants[1].partner_keys");
+        assert_eq!(
+            of(|grant| grant.partner_keys.push("keys/*".into())),
+            "grants[1].partner_keys[1]"
+        );
+        for vague in ["*", "spiffe://x/officer/*", "spiffe://x/backend"] {
+            let fault = fault(|policy| {
+                policy.grants.push(Grant { principals: vec![vague.to_owned()], ..export() });
+            });
+            assert_eq!(fault, "grants[1].principals[0]", "{vague}");
+        }
+    }
+
+    #[test]
+    fn a_fault_is_told_in_the_words_of_the_file() {
+        for (path, expected) in [
+            ("principals[0].name", "[[principal]] number 1, name"),
+            ("grants[4].principals[2]", "[[grant]] number 5, principals[2]"),
+            ("grants", "[[grant]]"),
+            ("summary_seconds", "audit.summary.seconds"),
+            ("votes_required", "votes_required"),
+        ] {
+            assert_eq!(in_file(path), expected);
+        }
+        let mut policy = sound();
+        policy.grants[0].key.clear();
+        let told = policy.check(Realm::Live).unwrap_err().in_file().to_string();
+        assert!(told.starts_with("[[grant]] number 1, key: is no name"), "{told}");
+    }
 }

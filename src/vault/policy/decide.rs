@@ -54,6 +54,15 @@ pub struct Allowance<'a> {
     pub calls_per_minute_max: u32,
 }
 
+/// An initial key that is to leave.
+#[derive(Debug, Clone, Copy)]
+pub struct Passage<'a> {
+    /// The id in `keys/{id}` of its base derivation key.
+    pub key: &'a str,
+    /// The id in `keys/{id}` of the key that it leaves under.
+    pub under: &'a str,
+}
+
 impl Policy {
     /// Decides whether a caller is somebody, and whether its role may make a call at all.
     pub fn decide(&self, caller: &Caller, action: Action) -> Result<(), Denial> {
@@ -125,20 +134,39 @@ impl Policy {
             })
     }
 
+    /// The rate of the grant that approves an officer's export of an initial key beforehand: of
+    /// several the most generous one. The grant was approved with the policy, and names the
+    /// officer and both keys in full, so it stands for the approval of each such call.
+    #[must_use]
+    pub fn approved_before(
+        &self,
+        officer: &str,
+        passage: Passage<'_>,
+        now: UnixMillis,
+    ) -> Option<u32> {
+        let approving =
+            self.grants.iter().filter_map(|grant| grant.approves(officer, passage, now).ok());
+        approving.reduce(more_generous)
+    }
+
     /// The rate of the grant that allows a use: the most generous one; else what the grant that
     /// came nearest lacks.
     pub(super) fn granted(&self, principal: &str, asked: &Asked<'_>) -> Result<u32, Lack> {
         let mut outcome = Err(Lack::Key);
         for grant in self.grants.iter().filter(|grant| grant.names(principal, asked.key)) {
             outcome = match (outcome, grant.check(asked)) {
-                (Ok(0), _) | (_, Ok(0)) => Ok(0),
-                (Ok(one), Ok(other)) => Ok(one.max(other)),
+                (Ok(one), Ok(other)) => Ok(more_generous(one, other)),
                 (Ok(rate), Err(_)) | (Err(_), Ok(rate)) => Ok(rate),
                 (Err(one), Err(other)) => Err(one.max(other)),
             };
         }
         outcome
     }
+}
+
+/// Of two rates the one that leaves more; 0 is no limit.
+fn more_generous(one: u32, other: u32) -> u32 {
+    if one == 0 || other == 0 { 0 } else { one.max(other) }
 }
 
 /// One key of a call, as grants are asked about it.
@@ -213,13 +241,8 @@ impl Grant {
             words.len() == 0
                 || format.is_none_or(|format| words.any(|word| word == format_word(format)))
         };
-        if !self.calls.iter().any(|call| call == asked.action.as_str()) {
-            Err(Lack::Call)
-        } else if self.not_before.is_some_and(|moment| asked.now < moment)
-            || self.not_after.is_some_and(|moment| asked.now > moment)
-        {
-            Err(Lack::Time)
-        } else if !takes(&self.pin_formats_in, asked.with.format_in)
+        self.holds(asked.action, asked.now)?;
+        if !takes(&self.pin_formats_in, asked.with.format_in)
             || !takes(&self.pin_formats_out, asked.with.format_out)
         {
             Err(Lack::Format)
@@ -231,6 +254,38 @@ impl Grant {
             Err(Lack::Partner)
         } else {
             Ok(self.calls_per_minute_max)
+        }
+    }
+
+    /// The rate under which it approves an officer's export of an initial key beforehand. What it
+    /// does not name in full it does not approve.
+    pub(super) fn approves(
+        &self,
+        officer: &str,
+        passage: Passage<'_>,
+        now: UnixMillis,
+    ) -> Result<u32, Lack> {
+        let is_key = |name: &str, id: &str| name.strip_prefix(KEYS) == Some(id);
+        if !is_key(&self.key, passage.key) || !self.principals.iter().any(|one| one == officer) {
+            return Err(Lack::Key);
+        }
+        self.holds(Action::ExportInitialKey, now)?;
+        if !self.partner_keys.iter().any(|partner| is_key(partner, passage.under)) {
+            return Err(Lack::Partner);
+        }
+        Ok(self.calls_per_minute_max)
+    }
+
+    /// Whether it is for a call, now.
+    fn holds(&self, action: Action, now: UnixMillis) -> Result<(), Lack> {
+        if !self.calls.iter().any(|call| call == action.as_str()) {
+            Err(Lack::Call)
+        } else if self.not_before.is_some_and(|moment| now < moment)
+            || self.not_after.is_some_and(|moment| now > moment)
+        {
+            Err(Lack::Time)
+        } else {
+            Ok(())
         }
     }
 }

@@ -22,8 +22,8 @@ use super::record::{Kind, Record};
 use crate::crypto::digest;
 use crate::pin::PinBlockFormat;
 
-pub use self::check::{GRANTED, PolicyInvalid};
-pub use self::decide::{Allowance, Denial, KeyUse};
+pub use self::check::{GRANTED, PolicyInvalid, in_file};
+pub use self::decide::{Allowance, Denial, KeyUse, Passage};
 pub use self::explain::{Explanation, Question};
 pub(super) use self::in_force::InForce;
 pub use self::roles::{callers_of, may_call};
@@ -49,7 +49,8 @@ pub struct Policy {
     /// Everybody who may call.
     #[serde(default, rename = "principal")]
     pub principals: Vec<Principal>,
-    /// What backends may do with which key.
+    /// What backends may do with which key, and which exports of initial keys are approved
+    /// beforehand.
     #[serde(default, rename = "grant")]
     pub grants: Vec<Grant>,
 }
@@ -73,7 +74,9 @@ pub struct Principal {
     pub calls_per_minute_max: u32,
 }
 
-/// Lets callers use a key.
+/// Lets backends use a key. A grant of `ExportInitialKey` is another thing: it approves an
+/// officer's exports beforehand, so it is of that call alone, and names officers, key and partner
+/// keys in full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Grant {
@@ -89,7 +92,7 @@ pub struct Grant {
     /// The PIN block formats that may go out; empty for all that the key carries.
     #[serde(default)]
     pub pin_formats_out: Vec<String>,
-    /// The other keys of the call, as patterns of `keys/{key}`; empty for all that the caller may
+    /// The other keys of the call, as patterns of `keys/{key}`; empty for all that a backend may
     /// use for the same call. Where a PIN block goes out under the key that it came in under, that
     /// key is the other one too.
     #[serde(default)]
