@@ -365,10 +365,16 @@ fn widen(made: &Path, file: &str, bits: u32) {
     fs::set_permissions(made.join(file), fs::Permissions::from_mode(bits)).unwrap();
 }
 
+/// Gives a file away to another user.
+fn foreign_owner(path: &Path) {
+    std::os::unix::fs::chown(path, Some(65_534), None).unwrap();
+}
+
 #[test]
 fn it_does_not_start_with_files_that_do_not_do() {
     type Spoil = fn(&Path);
-    let spoilt: [(&str, Spoil); 13] = [
+    let spoilt: [(&str, Spoil); 14] = [
+        ("put another file in the place of", |made| widen(made, "authorities", 0o777)),
         ("firstkeyd.toml may be written by others", |made| widen(made, "firstkeyd.toml", 0o620)),
         ("policy.toml may be written by others", |made| widen(made, "policy.toml", 0o602)),
         ("denied.txt may be written by others", |made| widen(made, "denied.txt", 0o666)),
@@ -402,6 +408,13 @@ fn it_does_not_start_with_files_that_do_not_do() {
             fs::write(file, text.replace("policy = ", "# policy = ")).unwrap();
         }),
     ];
+    let mut spoilt = spoilt.to_vec();
+    let probe = Folder::new();
+    if std::os::unix::fs::chown(probe.path("."), Some(65_534), None).is_ok() {
+        spoilt.push(("belongs to user 65534", |made| foreign_owner(&made.join("policy.toml"))));
+    } else {
+        eprintln!("NOT RUN: files of another user: only root can give them away");
+    }
     for (told, spoil) in spoilt {
         let folder = Folder::initialised();
         let made = folder.path("fk");

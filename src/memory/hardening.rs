@@ -39,6 +39,12 @@ fn drop_capabilities() {
 }
 
 /// No mapping becomes executable from now on (Linux 6.3).
+/// The number of the user as whom the process acts.
+#[must_use]
+pub fn effective_user() -> u32 {
+    process::geteuid().as_raw()
+}
+
 fn refuse_executable_memory() {
     let refuse = libc::c_ulong::from(libc::PR_MDWE_REFUSE_EXEC_GAIN);
     let none: libc::c_ulong = 0;

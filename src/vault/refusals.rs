@@ -1,7 +1,7 @@
 //! Refusals in the audit log: the first at once, repeated ones counted together.
 //!
 //! Someone who is refused the same thing again and again can not fill the disk: within
-//! [`INTERVAL_MS`] the repetitions of one refusal (caller, action, resource, terminal, reason)
+//! [`INTERVAL_MS`] the repetitions of one refusal (caller, certificate, action, resource, terminal, source, reason)
 //! become one event with their count. They are held in memory until then, so many kinds of each
 //! caller and so many of all. What is beyond is counted by caller, action, reason and alarm alone,
 //! so that varying names make no more events than that.
@@ -74,12 +74,13 @@ fn is_known(draft: &Draft) -> bool {
 #[derive(PartialEq, Eq, Hash)]
 struct Sort {
     caller: String,
+    certificate: String,
     action: Action,
     resource: String,
     reason: Option<Reason>,
-    /// What the event says of the terminal, and whether it raises an alarm: a count must not hide
-    /// another terminal or an alarm.
-    details: [Option<String>; 2],
+    /// What the event says of the terminal, of where the call came from, and whether it raises an
+    /// alarm: a count must hide none of these.
+    details: [Option<String>; 3],
     /// Whether names are told apart no more.
     is_overflow: bool,
 }
@@ -88,6 +89,7 @@ impl Sort {
     fn of(draft: &Draft) -> Self {
         Self {
             caller: draft.caller.clone(),
+            certificate: draft.certificate.clone(),
             action: draft.action,
             resource: draft.resource.clone(),
             reason: draft.refused,
@@ -98,7 +100,7 @@ impl Sort {
 }
 
 /// The details by which refusals are told apart.
-const TOLD_APART: [&str; 2] = ["terminal", ALARM];
+const TOLD_APART: [&str; 3] = ["terminal", "source", ALARM];
 const ALARM: &str = "alarm";
 /// The detail that says that names are told apart no more.
 const OVERFLOW: &str = "overflow";
@@ -124,6 +126,23 @@ impl Refusals {
         }
         let overflow = overflow_of(draft);
         kept.count(Sort::of(&overflow), now, overflow, None)
+    }
+
+    /// The first refusal of a kind could not be written: the next of the kind is the first, unless
+    /// some were counted meanwhile, which will be told.
+    pub(super) fn take_back(&self, draft: &Draft) {
+        let mut kept = self.kept();
+        let Kept { sorts, taken, taken_by_known } = &mut *kept;
+        for sort in [Sort::of(draft), Sort::of(&overflow_of(draft))] {
+            if let Entry::Occupied(place) = sorts.entry(sort)
+                && place.get().count == 0
+            {
+                if let Some(room) = &place.remove().room {
+                    give_back(room, taken, taken_by_known);
+                }
+                return;
+            }
+        }
     }
 
     /// Takes the intervals that are over, each with its count of repetitions.
@@ -322,6 +341,25 @@ mod tests {
         let told = over.iter().find(|draft| draft.detail.contains_key("alarm")).expect("an alarm");
         let said = ["alarm", "overflow", "repeated"].map(|name| told.detail[name].as_str());
         assert_eq!((told.caller.as_str(), said), ("a", ["pin_rate", "true", "1"]));
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_the_first_of_its_kind_again() {
+        let refusals = Refusals::default();
+        let one = draft("keys/a", Reason::KeyNotFound);
+        assert!(refusals.is_first(&one, NOW));
+        refusals.take_back(&one);
+        assert!(refusals.is_first(&one, NOW));
+        assert!(!refusals.is_first(&one, NOW));
+        // What was counted is not forgotten.
+        refusals.take_back(&one);
+        assert_eq!(refusals.take_over(NOW, true)[0].detail["repeated"], "1");
+        flood(&refusals, &known("a"), KEPT_EACH_MAX);
+        assert!(refusals.is_first(&one, NOW), "the first that overflows");
+        refusals.take_back(&one);
+        assert!(refusals.is_first(&one, NOW));
+        refusals.take_over(NOW, true);
+        assert!(refusals.kept().taken.is_empty());
     }
 
     #[test]

@@ -304,9 +304,13 @@ impl Work {
         if !self.shared.counts.refusals.is_first(&self.draft, self.now()) {
             return error;
         }
+        let (draft, counts) = (self.draft.clone(), Arc::clone(&self.shared.counts));
         match self.hand_over().await {
-            Err(Error::Unavailable) => Error::Unavailable,
-            Ok(_) | Err(_) => error,
+            Ok(_) | Err(Error::Refused(_)) => error,
+            Err(_) => {
+                counts.refusals.take_back(&draft);
+                Error::Unavailable
+            }
         }
     }
 
