@@ -61,7 +61,7 @@ impl Bench {
         let store = Arc::new(MemoryStore::new());
         let open = async || {
             let page = SecretPage::taken_from(&mut [7; 32]).unwrap();
-            let vault = Vault::open(Opening {
+            let opening = Opening {
                 store: store.clone(),
                 master_key: MasterKey::new(page),
                 realm,
@@ -69,9 +69,11 @@ impl Bench {
                 rng: Arc::new(SystemRng::new()),
                 node: "node-1".into(),
                 audit: AuditSettings::default(),
-            });
+            };
+            let first = Policy { principals: officers().to_vec(), ..Policy::none() };
+            let first = (realm == Realm::Live).then_some(first);
             Self {
-                vault: vault.await.unwrap(),
+                vault: Vault::open_with(opening, first).await.unwrap(),
                 caller: Caller::for_dev_only("dev"),
                 clock: clock.clone(),
                 requests: AtomicU64::new(0),
@@ -176,18 +178,25 @@ impl Bench {
     }
 }
 
-fn policy_of_officers() -> Policy {
-    let officer = |name: String, person: &str| Principal {
+fn officers() -> [Principal; 3] {
+    OFFICERS.map(|person| principal(officer_name(person), person))
+}
+
+fn principal(name: String, person: &str) -> Principal {
+    Principal {
         name,
         person: person.to_owned(),
         role: Role::Officer,
         profiles: Vec::new(),
         calls_per_minute_max: 0,
-    };
-    let mut principals = OFFICERS.map(|person| officer(officer_name(person), person)).to_vec();
-    // Who asks in these tests.
-    principals.push(officer("dev".to_owned(), "dev"));
-    Policy { version: 1, principals, ..Policy::none() }
+    }
+}
+
+/// The officers, and whoever asks in these tests.
+fn policy_of_officers() -> Policy {
+    let mut principals = officers().to_vec();
+    principals.push(principal("dev".to_owned(), "dev"));
+    Policy { version: 2, principals, ..Policy::none() }
 }
 
 /// A terminal without keys.

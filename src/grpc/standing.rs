@@ -30,6 +30,8 @@ pub enum Check {
     Audit,
     /// Whether the certificates of the listeners are valid, and for how long.
     Certificate,
+    /// Whether the newest checkpoint of the audit log is kept outside, where it is to be.
+    Checkpoint,
     /// Whether the clock goes on.
     Clock,
     /// Whether the disk of the store has room.
@@ -43,12 +45,25 @@ pub enum Check {
 }
 
 impl Check {
+    /// Every check, in the order of the names.
+    pub const ALL: [Self; 8] = [
+        Self::Audit,
+        Self::Certificate,
+        Self::Checkpoint,
+        Self::Clock,
+        Self::Disk,
+        Self::Random,
+        Self::SelfTest,
+        Self::Store,
+    ];
+
     /// The stable name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Audit => "audit",
             Self::Certificate => "certificate",
+            Self::Checkpoint => "checkpoint",
             Self::Clock => "clock",
             Self::Disk => "disk",
             Self::Random => "random",

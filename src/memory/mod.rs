@@ -10,7 +10,7 @@ mod stack;
 
 pub use allocator::WipingAllocator;
 pub use hardening::{effective_user, harden_process};
-pub use protection::{Protection, free_disk_bytes, protections};
+pub use protection::{Protection, protections};
 pub use secret_page::{PageKind, SecretPage, SecretPageUnavailable};
 pub use stack::{wipe_stack, with_wiped_stack};
 

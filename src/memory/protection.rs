@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use rustix::fs::statvfs;
 use rustix::process::{self, Resource};
 
 use super::hardening::refuses_executable_memory;
@@ -31,13 +30,6 @@ pub fn protections() -> Vec<Protection> {
     found.extend(of_host(&swaps, &core_pattern));
     found.sort_by_key(|protection| protection.name);
     found
-}
-
-/// Octets that are free on the disk of a folder, for those who are not root.
-#[must_use]
-pub fn free_disk_bytes(folder: &std::path::Path) -> Option<u64> {
-    let found = statvfs(folder).ok()?;
-    found.f_bavail.checked_mul(found.f_frsize)
 }
 
 fn protection(name: &'static str, in_force: bool, detail: impl Into<String>) -> Protection {
@@ -171,11 +163,5 @@ mod tests {
         sorted.sort_unstable();
         sorted.dedup();
         assert_eq!(names, sorted);
-    }
-
-    #[test]
-    fn a_disk_tells_what_is_free_and_a_folder_that_is_none_does_not() {
-        assert!(free_disk_bytes(std::path::Path::new("/")).is_some());
-        assert_eq!(free_disk_bytes(std::path::Path::new("/no/such/folder")), None);
     }
 }

@@ -1,6 +1,5 @@
 //! Examines the service again and again, and tells health of it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +11,7 @@ use super::listen::Expiry;
 use super::self_test;
 use crate::crypto::rng;
 use crate::grpc::{Check, Finding, SERVICE_NAMES, Standing};
-use crate::memory::free_disk_bytes;
-use crate::vault::{Gate, UnixMillis, Vault};
+use crate::vault::{Disk, Gate, UnixMillis, Vault};
 
 /// The time from one examination to the next.
 const PERIOD: Duration = Duration::from_secs(3);
@@ -24,11 +22,12 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How long before its end a certificate is complained of, in seconds: thirty days.
 const EXPIRY_NEAR_SECONDS: u64 = 30 * 24 * 60 * 60;
 
-/// Octets that the disk of the store must have left, for the audit log of what ends the trouble.
-const DISK_FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
-
 /// Octets below which the disk is complained of.
 const DISK_FREE_BYTES_LOW: u64 = 1024 * 1024 * 1024;
+
+/// How long the newest checkpoint may take to come outside before it is complained of, in
+/// milliseconds: it is tried again each second.
+const CHECKPOINT_BEHIND_MS_MAX: u64 = 5_000;
 
 /// How far the clock may be behind the newest event, in milliseconds: it is slewed, and no more.
 const CLOCK_BEHIND_MS_MAX: u64 = 2_000;
@@ -38,7 +37,6 @@ pub(super) struct Examiner {
     pub(super) gate: Arc<Gate>,
     pub(super) standing: Arc<Standing>,
     pub(super) reporter: HealthReporter,
-    pub(super) folder: Option<PathBuf>,
     pub(super) certificates: Vec<Expiry>,
 }
 
@@ -91,13 +89,9 @@ impl Examiner {
         vec![
             (Check::Audit, of_answer(audit, &format!("no event can be written: {advice}"))),
             (Check::Certificate, of_expiry(expiry, vault.now())),
+            (Check::Checkpoint, of_checkpoint(vault.checkpoint_behind_ms())),
             (Check::Clock, of_clock(vault.clock_behind_ms())),
-            (
-                Check::Disk,
-                self.folder
-                    .as_deref()
-                    .map_or(Finding::Well, |folder| of_disk(free_disk_bytes(folder))),
-            ),
+            (Check::Disk, of_disk(vault.disk())),
             (Check::Random, Finding::Well),
             (Check::SelfTest, Finding::Well),
             (Check::Store, of_answer(store, &format!("it does not answer: {advice}"))),
@@ -137,15 +131,33 @@ fn of_clock(behind_ms: u64) -> Finding {
     }
 }
 
-fn of_disk(free: Option<u64>) -> Finding {
-    let Some(free) = free else {
-        return Finding::Failed("the disk of the store can not be asked".to_owned());
-    };
-    let left = format!("the disk of the store has {} MiB left", free / (1024 * 1024));
-    if free < DISK_FREE_BYTES_MIN {
-        Finding::Failed(left)
+/// Calls go on without it: what it would find is found at a later start, or by others who hold one.
+fn of_checkpoint(behind_ms: u64) -> Finding {
+    if behind_ms > CHECKPOINT_BEHIND_MS_MAX {
+        let seconds = behind_ms / 1_000;
+        Finding::Failing(format!(
+            "the newest checkpoint has not been kept outside for {seconds} s: look at the file \
+             that checkpoint names, its disk, and the log"
+        ))
+    } else {
+        Finding::Well
+    }
+}
+
+/// What the service itself goes by. Where nothing at all can be written, the audit log's check says
+/// so.
+fn of_disk(disk: Disk) -> Finding {
+    let Disk { free_bytes: Some(free), reserve_bytes } = disk else { return Finding::Well };
+    let mib = |bytes: u64| bytes / (1024 * 1024);
+    let left = format!("the disk of the store has {} MiB left", mib(free));
+    if free < reserve_bytes {
+        Finding::Failing(format!(
+            "{left}, fewer than the {} that audit_reserve_mib keeps: backends, relays, terminals \
+             and strangers are refused with AUDIT_UNAVAILABLE; make room",
+            mib(reserve_bytes)
+        ))
     } else if free < DISK_FREE_BYTES_LOW {
-        Finding::Failing(left)
+        Finding::Failing(format!("{left}: make room"))
     } else {
         Finding::Well
     }
@@ -177,10 +189,25 @@ mod tests {
     #[test]
     fn a_disk_is_complained_of_before_it_is_full() {
         let mib = 1024 * 1024;
-        let free = |bytes: u64| sign(&of_disk(Some(bytes)));
-        assert_eq!([free(0), free(64 * mib - 1), free(64 * mib)], [-1, -1, 0]);
-        assert_eq!([free(1024 * mib - 1), free(1024 * mib)], [0, 1]);
-        assert_eq!(sign(&of_disk(None)), -1);
+        let with = |free_bytes, reserve_mib: u64| {
+            of_disk(Disk { free_bytes, reserve_bytes: reserve_mib * mib })
+        };
+        for reserve in [0, 64, 512] {
+            let free = |bytes: u64| with(Some(bytes), reserve);
+            assert_eq!([sign(&free(1024 * mib - 1)), sign(&free(1024 * mib))], [0, 1]);
+            // Whether anybody is refused is told where somebody is.
+            let told = |bytes: u64| free(bytes).detail().contains("AUDIT_UNAVAILABLE");
+            assert!(!told(reserve * mib), "{reserve}");
+            assert!(reserve == 0 || told(reserve * mib - 1), "{reserve}");
+        }
+        assert!(with(Some(2_048 * mib), 4_096).detail().contains("the 4096 that"));
+        assert_eq!(sign(&with(None, 64)), 1);
+    }
+
+    #[test]
+    fn a_checkpoint_that_does_not_come_outside_is_complained_of() {
+        let after = |behind_ms: u64| sign(&of_checkpoint(behind_ms));
+        assert_eq!([after(0), after(5_000), after(5_001)], [1, 1, 0]);
     }
 
     #[test]

@@ -20,7 +20,6 @@ mod tls;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,8 +70,6 @@ pub struct Operations {
     pub listener: Option<TcpListener>,
     /// SHA-256 of the program file that runs.
     pub program_digest: Option<[u8; 32]>,
-    /// The folder of the store, whose disk must not run full.
-    pub folder: Option<PathBuf>,
     /// The time from one run of the self-tests to the next: [`SELF_TEST_PERIOD_MAX`] at most.
     pub self_test_period: Duration,
     /// What durations are measured with.
@@ -85,7 +82,6 @@ impl Default for Operations {
         Self {
             listener: None,
             program_digest: None,
-            folder: None,
             self_test_period: SELF_TEST_PERIOD_MAX,
             stopwatch: || 0,
         }
@@ -126,7 +122,6 @@ pub async fn serve(
         gate: Arc::clone(&gate),
         standing: Arc::clone(&parts.standing),
         reporter,
-        folder: operations.folder,
         certificates: settings.listeners.iter().map(Listener::expiry).collect(),
     };
     examiner.examine().await;

@@ -91,6 +91,9 @@ pub(super) async fn tell_start(
     work.detail("version", env!("CARGO_PKG_VERSION"));
     work.detail("realm", vault.realm().as_str());
     work.detail("self_tests", "passed");
+    if vault.has_begun_checkpoint() {
+        work.detail("checkpoint", "begun anew");
+    }
     if let Some(digest) = program_digest {
         work.detail("program", data_encoding::HEXLOWER.encode(&digest));
     }

@@ -1,7 +1,7 @@
 //! What every part of the vault shares: the store behind the seal, the clock, randomness.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -25,6 +25,15 @@ use crate::crypto::rng::Rng;
 /// How often a row is read that is not the one that was written last.
 const READS_MAX: u32 = 4;
 
+/// What is left of the disk of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// How many bytes are free; none where that is not limited or not known.
+    pub free_bytes: Option<u64>,
+    /// With fewer bytes than these, only those who run, govern or audit the service are answered.
+    pub reserve_bytes: u64,
+}
+
 /// Shared by the vault, its units of work and its committer.
 pub(super) struct Core {
     pub(super) store: Arc<dyn Store>,
@@ -40,7 +49,8 @@ pub(super) struct Core {
     pub(super) patience: Duration,
     /// How much of the disk is kept for the events of those who run the service, in bytes.
     reserve_bytes: u64,
-    is_disk_low: AtomicBool,
+    /// How much of it was free when it was looked at last; the largest number for no limit.
+    free_bytes: AtomicU64,
     pub(super) rates: Rates,
     pub(super) policy: InForce,
     clock: Arc<dyn Clock>,
@@ -68,7 +78,7 @@ impl Core {
             committed: watch::Sender::new(0),
             patience: audit.patience,
             reserve_bytes: audit.reserve_bytes,
-            is_disk_low: AtomicBool::new(false),
+            free_bytes: AtomicU64::new(u64::MAX),
             rates: Rates::default(),
             policy: InForce::nobody(),
             clock,
@@ -91,8 +101,10 @@ impl Core {
     pub(super) async fn look_at_disk(&self) {
         // A store that can not say it can not serve either: the calls will tell.
         if let Ok(free) = self.store.free_bytes().await {
-            let is_low = free.is_some_and(|free| free < self.reserve_bytes);
-            if self.is_disk_low.swap(is_low, Ordering::Relaxed) != is_low {
+            let was_low = self.is_disk_low();
+            self.free_bytes.store(free.unwrap_or(u64::MAX), Ordering::Relaxed);
+            let is_low = self.is_disk_low();
+            if was_low != is_low {
                 tracing::warn!(is_low, ?free, "the disk's reserve");
             }
         }
@@ -100,7 +112,15 @@ impl Core {
 
     /// Whether less of the disk is free than is kept for those who run the service.
     pub(super) fn is_disk_low(&self) -> bool {
-        self.is_disk_low.load(Ordering::Relaxed)
+        let Disk { free_bytes, reserve_bytes } = self.disk();
+        free_bytes.is_some_and(|free| free < reserve_bytes)
+    }
+
+    /// The disk as it was looked at last.
+    pub(super) fn disk(&self) -> Disk {
+        let free = self.free_bytes.load(Ordering::Relaxed);
+        let free_bytes = (free < u64::MAX).then_some(free);
+        Disk { free_bytes, reserve_bytes: self.reserve_bytes }
     }
 
     pub(super) fn note_committed(&self, seq: u64, time: UnixMillis) {

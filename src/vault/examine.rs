@@ -1,36 +1,51 @@
-//! How a vault is: what can be found out by asking it and changing nothing.
+//! How a vault is: what can be found out by asking it.
 
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::caller::{Action, Caller};
 use super::clock::UnixMillis;
-use super::core::expected;
+use super::committer::Unit;
+use super::core::Disk;
 use super::error::Error;
-use super::record::Record as _;
-use super::store::{Change, Write};
-use super::vault::{Proof, Vault};
+use super::event::Draft;
+use super::open::Proof;
+use super::record::{Kind, Record, Versioned};
+use super::vault::Vault;
+use super::work::hand_over;
 use crate::memory::PageKind;
 
 impl Vault {
     /// Reads the record that proves the master key: the store answers, and what it holds opens.
     pub async fn examine_store(&self) -> Result<(), Error> {
-        self.proof_version().await.map(|_| ())
+        self.get::<Proof>(Proof::ID).await?.map(|_| ()).ok_or(Error::Unavailable)
     }
 
-    /// Takes a commit that changes nothing through the store's writer: an event could be written.
+    /// Writes a small record durably, by the way of every event: through the committer and the
+    /// store's writer. It stands in the place of the one before, so it takes up nothing more.
     pub async fn examine_audit(&self) -> Result<(), Error> {
-        if self.committer_has_ended() {
-            return Err(Error::Unavailable);
-        }
-        let condition = Write {
-            kind: Proof::KIND,
-            id: Proof::ID.to_owned(),
-            expected: expected(self.proof_version().await?),
-            change: Change::Check,
+        let core = &self.shared.core;
+        let before = core.read::<Pulse>(&core.node).await?;
+        let version = before.and_then(|before| before.version);
+        let record = Pulse { node: core.node.clone(), time: core.now() };
+        let write = core.put(&Versioned { version, record })?;
+        let (answer, answered) = oneshot::channel();
+        let unit = Unit {
+            // Never told: what touches no key, terminal, trust or policy has no event.
+            draft: Draft::new(&Caller::service(), Action::RunSelfTests, String::new(), 0),
+            is_counted: true,
+            writes: vec![write],
+            claims: Vec::new(),
+            reservations: Vec::new(),
+            answer,
         };
-        let store = &self.shared.core.store;
-        let outcomes = store.commit(vec![vec![condition]], Box::new(|_| Vec::new())).await?;
-        match outcomes.as_slice() {
-            [outcome] if outcome.is_applied() => Ok(()),
-            _ => Err(Error::Unavailable),
-        }
+        hand_over(&self.shared, unit, answered).await.map(|_| ())
+    }
+
+    /// What is left of the disk of the store, as the service goes by.
+    #[must_use]
+    pub fn disk(&self) -> Disk {
+        self.shared.core.disk()
     }
 
     /// By how much the clock is behind the newest event, in milliseconds.
@@ -61,9 +76,20 @@ impl Vault {
     fn clock_time(&self) -> UnixMillis {
         self.shared.core.clock_time()
     }
+}
 
-    async fn proof_version(&self) -> Result<Option<u64>, Error> {
-        let proof = self.get::<Proof>(Proof::ID).await?;
-        proof.map(|found| found.version).ok_or(Error::Unavailable)
+/// When a replica was last found to be able to write.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pulse {
+    node: String,
+    time: UnixMillis,
+}
+
+impl Record for Pulse {
+    const KIND: Kind = Kind::new("pulse");
+
+    fn id(&self) -> String {
+        self.node.clone()
     }
 }

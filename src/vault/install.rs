@@ -24,18 +24,13 @@ pub enum PolicyRefused {
 }
 
 impl Vault {
-    /// Puts a first policy in force where there is none yet, and tells whether it did: the service
-    /// itself does so when it starts, and says it in the audit log.
-    ///
-    /// Outside development only the opening that began the store may do so: from whichever store
-    /// rows are deleted, it does not get its first policy back.
+    /// Puts a first policy in force where a development store has none yet, and tells whether it
+    /// did: the service itself does so, and says it in the audit log. Outside development a store
+    /// is begun with its policy, and never gets it again.
     pub async fn install_policy(&self, policy: Policy) -> Result<bool, PolicyRefused> {
         policy.check(self.realm())?;
-        let may_be_first = match self.realm() {
-            Realm::Dev => true,
-            Realm::Live => self.has_begun_store,
-        };
-        if stored_policy(&self.shared.core).await?.is_some() || !may_be_first {
+        let is_live = self.realm() == Realm::Live;
+        if is_live || stored_policy(&self.shared.core).await?.is_some() {
             return Ok(false);
         }
         let (caller, resource) = (Caller::service(), Policy::RESOURCE.to_owned());
@@ -269,17 +264,17 @@ mod tests {
     #[tokio::test]
     async fn deleted_rows_bring_the_first_policy_not_back() {
         let (store, clock) = (Arc::new(FaultyStore::default()), HandClock::new());
-        let open = || {
+        let open = |first| {
             let opening = opening(store.clone(), clock.clone());
-            Vault::open(Opening { realm: Realm::Live, ..opening })
+            Vault::open_with(Opening { realm: Realm::Live, ..opening }, first)
         };
-        let vault = open().await.unwrap();
-        assert!(vault.install_policy(policy(0, &["ann", "ben"])).await.unwrap());
+        let first = |officers: &[&str]| Some(policy(0, officers));
+        assert_eq!(open(None).await.err(), Some(OpenError::NoPolicy));
+        let vault = open(first(&["ann", "ben"])).await.unwrap();
         assert!(!vault.install_policy(policy(0, &["eve", "mal"])).await.unwrap());
         vault.close().await;
-        // Every row but the one that proves the master key.
-        let clear = async || {
-            for kind in ["policy", "chain", "event", "checkpoint"] {
+        let clear = async |kinds: &[&'static str]| {
+            for &kind in kinds {
                 let query = Query {
                     kind: Kind::new(kind),
                     index: IndexFilter::Any,
@@ -297,12 +292,28 @@ mod tests {
                 store.inner.commit(vec![batch], Box::new(|_| Vec::new())).await.unwrap();
             }
         };
-        clear().await;
-        let vault = open().await.unwrap();
-        assert_eq!(vault.log_size().await.unwrap(), 0);
-        assert!(!vault.install_policy(policy(0, &["eve", "mal"])).await.unwrap());
-        assert_eq!(vault.policy().version, 0);
+        // Every row but the one that proves the master key, then that as well, then the log's key.
+        for (kinds, refused) in [
+            (&["policy", "chain", "event", "checkpoint"][..], OpenError::PolicyBroken),
+            (&["vault"], OpenError::ProofMissing),
+        ] {
+            clear(kinds).await;
+            let opened = open(first(&["eve", "mal"])).await;
+            assert_eq!(opened.err(), Some(refused), "{kinds:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_whose_log_lost_its_key_does_not_open() {
+        let bench = bench().await;
+        let Bench { vault, store, clock } = bench;
         vault.close().await;
+        let id = "log".to_owned();
+        let (kind, expected) = (Kind::new("log_key"), Expected::Version(1));
+        let deleted = Write { kind, id, expected, change: Change::Delete };
+        store.inner.commit(vec![vec![deleted]], Box::new(|_| Vec::new())).await.unwrap();
+        let opened = Vault::open(opening(store, clock)).await;
+        assert_eq!(opened.err(), Some(OpenError::LogKeyMissing));
     }
 
     #[tokio::test]

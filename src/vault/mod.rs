@@ -30,6 +30,7 @@ mod idempotency;
 mod install;
 mod keys;
 mod ledger;
+mod open;
 mod paging;
 mod policy;
 mod rate;
@@ -58,6 +59,7 @@ pub use caller::{Action, Caller, Role};
 pub use claim::{Claim, ClaimRequest};
 pub use clock::{Clock, UnixMillis};
 pub use committer::Committed;
+pub use core::Disk;
 pub use error::{Error, Incident};
 pub use event::{Event, EventDecision, EventKey};
 pub use gate::Gate;
@@ -69,6 +71,7 @@ pub use keys::{
     PUBLISHED_CHECK_VALUES, SERVE_MS_MAX, StateChange, StoredKey, WrappingKey,
 };
 pub use ledger::{FAR_MAX, JUMP_MAX, Purpose, REPEAT_MS, WINDOW};
+pub use open::{CheckpointAt, OpenError};
 pub use policy::{
     Allowance, AuditMode, Denial, Explanation, FORMATS, GRANTED, Grant, KeyUse, Passage, Policy,
     PolicyInvalid, Principal, Question, callers_of, format_word, in_file, may_call,
@@ -77,5 +80,5 @@ pub use rate::Rates;
 pub use reason::Reason;
 pub use record::{Kind, Record, Versioned};
 pub use seal::{HashPurpose, MasterKey, Realm};
-pub use vault::{OpenError, Opening, Vault};
+pub use vault::{Opening, Vault};
 pub use work::Work;

@@ -31,7 +31,7 @@ use super::store::{Batch, Change, Row, Store, StoreError, Surveyed};
 use crate::crypto::hmac;
 
 /// The kinds of rows that are not counted, each for a reason of its own.
-const UNCOUNTED: [Kind; 7] = [
+const UNCOUNTED: [Kind; 8] = [
     // The head holds the tally, and the tree of the events.
     Kind::new("chain"),
     Kind::new("event"),
@@ -42,6 +42,8 @@ const UNCOUNTED: [Kind; 7] = [
     // Written when a store is begun, before its chain; without the one that was, no checkpoint of
     // before verifies.
     Kind::new("log_key"),
+    // Written to find out whether it can be, and read for nothing else.
+    Kind::new("pulse"),
     // An answer that is forgotten, or known for longer: the call is judged as a new one.
     Kind::new("request"),
     // Says that the master key is the right one, which every other row says as well.

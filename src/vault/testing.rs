@@ -7,7 +7,8 @@ use super::store::{
     Batch, BoxFuture, MemoryStore, Outcome, Query, Row, Store, StoreError, Surveyed, Tail,
 };
 use super::{
-    Action, AuditSettings, Caller, Clock, Kind, MasterKey, Opening, Realm, UnixMillis, Vault, Work,
+    Action, AuditSettings, Caller, Clock, Kind, MasterKey, Opening, Policy, Principal, Realm, Role,
+    UnixMillis, Vault, Work,
 };
 use crate::crypto::rng::SystemRng;
 use crate::memory::SecretPage;
@@ -168,4 +169,16 @@ impl Bench {
 
 pub(super) fn caller() -> Caller {
     Caller::for_dev_only("dev")
+}
+
+/// A policy with which a store of any realm can be begun.
+pub(super) fn two_officers() -> Policy {
+    let officer = |person: &str| Principal {
+        name: format!("spiffe://test/officer/{person}"),
+        person: person.to_owned(),
+        role: Role::Officer,
+        profiles: Vec::new(),
+        calls_per_minute_max: 0,
+    };
+    Policy { principals: vec![officer("ann"), officer("ben")], ..Policy::none() }
 }

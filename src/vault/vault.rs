@@ -3,27 +3,23 @@
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::allocation::Leases;
-use super::audit::{
-    AuditSettings, ChainReport, Checkpoints, VERIFIED_AT_OPEN_MAX, keep_signing, read_head, verify,
-};
+use super::audit::{AuditSettings, ChainReport, Checkpoints};
 use super::caller::{Action, Caller, Role};
 use super::clock::{Clock, UnixMillis};
-use super::committer::{self, QUEUE_MAX, Unit};
+use super::committer::Unit;
 use super::core::Core;
 use super::error::Error;
-use super::housekeeping::{Counts, Housekeeper, keep_house};
+use super::housekeeping::Counts;
 use super::idempotency::{self, RequestId};
-use super::install;
 use super::policy::{Allowance, Denial, KeyUse, Policy};
 use super::rate::Rates;
 use super::reason::Reason;
-use super::record::{Kind, Record, Versioned};
-use super::seal::{HashPurpose, MasterKey, Realm, Sealer};
+use super::record::{Record, Versioned};
+use super::seal::{HashPurpose, MasterKey, Realm};
 use super::store::{IndexFilter, Store};
 use super::work::Work;
 use crate::crypto::rng::Rng;
@@ -46,69 +42,14 @@ pub struct Opening {
     pub audit: AuditSettings,
 }
 
-/// Why a vault does not open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    /// The checkpoint kept outside is signed by another key: it is of another log, or this store
-    /// was begun anew.
-    #[error("the checkpoint is of another log: the store was exchanged, or the file is another's")]
-    CheckpointForeign,
-    /// A checkpoint is none, or its signature does not verify.
-    #[error("the checkpoint is none, or its signature does not verify")]
-    CheckpointInvalid,
-    /// The chain of events does not hold: an event was changed, moved or cut off.
-    #[error("the chain of audit events does not verify")]
-    ChainBroken,
-    /// The log has as many events as were signed, and they are others.
-    #[error("forked: the first {size} audit events are not those that were signed")]
-    Forked {
-        /// How many events the checkpoint covers.
-        size: u64,
-    },
-    /// The name of the node is not one.
-    #[error("a node is named by lower-case letters, digits and hyphens, 63 at most")]
-    NodeInvalid,
-    /// The policy was changed, or is older than one that was in force.
-    #[error(
-        "the policy in the store is not the one that was put in force last: somebody else changed \
-         it or set it back; restore the newest backup that is whole"
-    )]
-    PolicyBroken,
-    /// The log has fewer events than were signed: the store was set back.
-    #[error("rolled back: {kept} audit events were signed, the store holds {found}")]
-    RolledBack {
-        /// How many events the checkpoint covers.
-        kept: u64,
-        /// How many there are.
-        found: u64,
-    },
-    /// Rows were changed, set back or taken away since the last commit.
-    #[error(
-        "the store is not as it was left: rows were changed, set back or taken away by somebody \
-         else; restore the newest backup that is whole"
-    )]
-    StoreAltered,
-    /// The store was sealed under another master key, or in another realm.
-    #[error("the store was sealed under another master key or in another realm")]
-    SealedOtherwise,
-    /// The store does not serve.
-    #[error("the store is unavailable")]
-    Unavailable,
-    /// What is kept outside can not be read.
-    #[error("the checkpoint outside can not be read")]
-    WitnessUnavailable,
-}
-
 /// The one door to stored keys and records.
 pub struct Vault {
     pub(super) shared: Shared,
     pub(super) checkpoints: Arc<Checkpoints>,
-    verified: ChainReport,
-    /// Whether the store was empty when it was opened.
-    pub(super) has_begun_store: bool,
-    committer: JoinHandle<()>,
-    housekeeper: JoinHandle<()>,
-    signer: JoinHandle<()>,
+    pub(super) verified: ChainReport,
+    pub(super) committer: JoinHandle<()>,
+    pub(super) housekeeper: JoinHandle<()>,
+    pub(super) signer: JoinHandle<()>,
 }
 
 /// What a unit of work needs of its vault.
@@ -121,42 +62,6 @@ pub(super) struct Shared {
 }
 
 impl Vault {
-    /// Opens a store, or begins an empty one, and verifies the end of the chain of events.
-    ///
-    /// Must be called within a Tokio runtime, where the committer then runs.
-    pub async fn open(opening: Opening) -> Result<Self, OpenError> {
-        let Opening { store, master_key, realm, clock, rng, node, audit } = opening;
-        if !is_node_name(&node) {
-            return Err(OpenError::NodeInvalid);
-        }
-        let sealer = Sealer::new(master_key, realm);
-        let core = Arc::new(Core::new(store, sealer, rng, clock, node, &audit));
-        let is_new = prove_seal(&core).await?;
-        let head = read_head(&core).await.map_err(OpenError::from)?.record;
-        // Events without a proof were there before.
-        let has_begun_store = is_new && head.seq == 0;
-        let after = head.seq.saturating_sub(VERIFIED_AT_OPEN_MAX);
-        let verified = verify(&core, after).await.map_err(OpenError::from)?;
-        let tally = core.tally.survey(&*core.store).await.map_err(|_| OpenError::Unavailable)?;
-        if tally != head.tally {
-            return Err(OpenError::StoreAltered);
-        }
-        core.note_committed(head.seq, head.time);
-        let checkpoints = Checkpoints::open(&core, audit.witness).await.map(Arc::new)?;
-        install::load_policy(&core, &mut None).await.map_err(no_policy)?;
-        core.look_at_disk().await;
-        let (queue, units) = mpsc::channel(QUEUE_MAX);
-        let committer = tokio::spawn(committer::run(Arc::clone(&core), units));
-        let shared = Shared { core, queue, counts: Arc::default(), leases: Arc::default() };
-        let housekeeper = tokio::spawn(keep_house(Housekeeper::of(&shared)));
-        let signer = tokio::spawn(keep_signing(
-            Arc::downgrade(&shared.core),
-            Arc::clone(&checkpoints),
-            shared.core.committed.subscribe(),
-        ));
-        Ok(Self { shared, checkpoints, verified, has_begun_store, committer, housekeeper, signer })
-    }
-
     /// What was verified of the chain of events when the vault was opened.
     #[must_use]
     pub const fn verified(&self) -> ChainReport {
@@ -212,7 +117,7 @@ impl Vault {
         resource: impl Into<String>,
         keys: &[KeyUse<'_>],
     ) -> Result<Work, Error> {
-        self.expect_reserve(action)?;
+        self.expect_reserve(caller, action)?;
         let policy = self.policy();
         let work = Work::new(self.shared.clone(), caller, action, resource.into(), policy.version);
         let allowed = policy.decide(caller, action);
@@ -254,7 +159,7 @@ impl Vault {
 
     /// Lets a call in, if its caller's role may make it; a denial is audited.
     pub async fn authorise(&self, caller: &Caller, action: Action) -> Result<(), Error> {
-        self.expect_reserve(action)?;
+        self.expect_reserve(caller, action)?;
         let policy = self.policy();
         match policy.decide(caller, action) {
             Ok(()) => Ok(()),
@@ -268,6 +173,9 @@ impl Vault {
 
     /// Refuses a call that did not begin; it is audited. The answer is the error to return.
     pub async fn refuse(&self, caller: &Caller, action: Action, error: Error) -> Error {
+        if let Err(error) = self.expect_reserve(caller, action) {
+            return error;
+        }
         let version = self.policy().version;
         let work = Work::new(self.shared.clone(), caller, action, String::new(), version);
         work.refuse(error).await
@@ -278,17 +186,18 @@ impl Vault {
         self.policy().decide(caller, action).map_err(|denial| denial.error)
     }
 
-    /// While the disk's reserve is touched, backends and terminals are refused: what is left is for
-    /// the events of those who can mend it. The refusal itself leaves no event.
-    fn expect_reserve(&self, action: Action) -> Result<(), Error> {
-        if self.shared.core.is_disk_low() && !action.is_for_staff() {
-            return Err(Error::Refused(Reason::AuditUnavailable));
-        }
-        Ok(())
+    /// While the disk's reserve is touched, backends, terminals and strangers are refused: what is
+    /// left is for the events of those who can mend it. That refusal itself leaves no event.
+    fn expect_reserve(&self, caller: &Caller, action: Action) -> Result<(), Error> {
+        let has_place = !self.shared.core.is_disk_low() || caller.has_reserve(action);
+        if has_place { Ok(()) } else { Err(Error::Refused(Reason::AuditUnavailable)) }
     }
 
     /// Refuses a caller at the door, by a rule of the door's; it is audited.
     pub async fn turn_away(&self, caller: &Caller, action: Action, rule: &'static str) -> Error {
+        if let Err(error) = self.expect_reserve(caller, action) {
+            return error;
+        }
         let version = self.policy().version;
         let work = Work::new(self.shared.clone(), caller, action, String::new(), version);
         let stranger = caller.role() == Some(Role::Stranger);
@@ -345,13 +254,8 @@ impl Vault {
     /// Writes what is counted in memory and signs the log: before the service ends.
     pub async fn flush(&self) -> Result<(), Error> {
         let written = self.shared.counts.write(&self.shared, true).await;
-        self.checkpoints.sign(&self.shared.core).await?;
+        self.checkpoints.sign_and_keep(&self.shared.core).await?;
         written
-    }
-
-    /// Whether nothing can become durable any more.
-    pub(super) fn committer_has_ended(&self) -> bool {
-        self.committer.is_finished()
     }
 
     /// Flushes, waits until every unit of work is done, and lets go of the store.
@@ -367,78 +271,10 @@ impl Vault {
     }
 }
 
-/// The record that proves the master key and the realm of a store.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Proof {
-    realm: String,
-}
-
-impl Proof {
-    pub(super) const ID: &str = "proof";
-}
-
-impl Record for Proof {
-    const KIND: Kind = Kind::new("vault");
-
-    fn id(&self) -> String {
-        Self::ID.to_owned()
-    }
-}
-
-/// Finds that the store is sealed under this master key, or makes it so; tells whether it did that.
-async fn prove_seal(core: &Core) -> Result<bool, OpenError> {
-    let row = core.store.get(Proof::KIND, Proof::ID).await.map_err(|_| OpenError::Unavailable)?;
-    if let Some(row) = row {
-        return match core.open_bytes(Proof::KIND, Proof::ID, &row) {
-            Ok(_) => Ok(false),
-            Err(_) => Err(OpenError::SealedOtherwise),
-        };
-    }
-    let proof = Proof { realm: core.sealer.realm().as_str().to_owned() };
-    let write = core.put(&Versioned::absent(proof)).map_err(|_| OpenError::Unavailable)?;
-    let outcomes = core.store.commit(vec![vec![write]], Box::new(|_| Vec::new())).await;
-    match outcomes.map_err(|_| OpenError::Unavailable)?.as_slice() {
-        [outcome] if outcome.is_applied() => Ok(true),
-        _ => Err(OpenError::Unavailable),
-    }
-}
-
 /// Refuses what the policy does not allow: the audit event tells by which rule, the caller is not.
 async fn deny(mut work: Work, denial: Denial) -> Error {
     work.detail("rule", denial.rule);
     work.refuse(denial.error).await
-}
-
-impl From<Error> for OpenError {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Unavailable => Self::Unavailable,
-            Error::AttributeInvalid { .. }
-            | Error::BudgetSpent { .. }
-            | Error::Conflict
-            | Error::Internal { .. }
-            | Error::RateLimited { .. }
-            | Error::Refused(_) => Self::ChainBroken,
-        }
-    }
-}
-
-fn no_policy(error: Error) -> OpenError {
-    match error {
-        Error::Unavailable => OpenError::Unavailable,
-        Error::AttributeInvalid { .. }
-        | Error::BudgetSpent { .. }
-        | Error::Conflict
-        | Error::Internal { .. }
-        | Error::RateLimited { .. }
-        | Error::Refused(_) => OpenError::PolicyBroken,
-    }
-}
-
-fn is_node_name(node: &str) -> bool {
-    let allowed = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-';
-    (1..=63).contains(&node.len()) && node.bytes().all(allowed)
 }
 
 #[cfg(test)]

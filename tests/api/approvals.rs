@@ -30,7 +30,8 @@ fn request_digest(method: &str, request: &[u8]) -> Vec<u8> {
 /// A live service with three officers, of whom so many have to approve what another asks for.
 pub(crate) async fn live(votes_required: u32, grants: Vec<Grant>) -> TlsService {
     let policy = access::policy(dev::TRUST_DOMAIN, votes_required, grants);
-    TlsService::start_over(Service::start_live().await, &[&Plane::ALL], policy).await
+    let plain = Service::start_live(policy.clone()).await;
+    TlsService::start_over(plain, &[&Plane::ALL], policy).await
 }
 
 /// An officer's connection.
@@ -568,7 +569,7 @@ async fn restarted(service: TlsService) -> TlsService {
         }
     };
     let opened = (store, Some(folder), clock, pki);
-    let plain = Service::start_in(Realm::Live, opened, everybody()).await;
+    let plain = Service::start_in((Realm::Live, None), opened, everybody()).await;
     // The store has a policy by now, which stays.
     let policy = access::policy(dev::TRUST_DOMAIN, 1, Vec::new());
     TlsService::start_over(plain, &[&Plane::ALL], policy).await

@@ -9,8 +9,8 @@ use firstkey::grpc::proto;
 use firstkey::server::dev;
 use firstkey::vault::store::SqliteStore;
 use firstkey::vault::{
-    Action, AuditSettings, Caller, Checkpoint, Event, OpenError, Opening, Vault, VerifierKey,
-    Witness, WitnessFailed, verify_export,
+    Action, AuditSettings, Caller, Checkpoint, CheckpointAt, Event, OpenError, Opening, Vault,
+    VerifierKey, Witness, WitnessFailed, verify_export,
 };
 
 use crate::harness::{
@@ -219,15 +219,16 @@ async fn a_store_that_was_set_back_or_forked_is_found_at_start_against_the_check
     let vault = open(&store, "n", Some(&outside)).await.unwrap();
     write(&vault, "test", 10).await;
     vault.close().await;
+    let at = CheckpointAt::Outside;
     // The store as it is opens; as it was it does not, unless nothing outside tells.
     open(&store, "n", Some(&outside)).await.unwrap().close().await;
     let error = open(&old, "n", Some(&outside)).await.err();
-    assert_eq!(error, Some(OpenError::RolledBack { kept: 20, found: 10 }));
+    assert_eq!(error, Some(OpenError::RolledBack { at, kept: 20, found: 10 }));
     let vault = open(&old, "n", None).await.unwrap();
     write(&vault, "somebody else", 15).await;
     vault.close().await;
     // Written on from there it is as long, and another.
     let error = open(&old, "n", Some(&outside)).await.err();
-    assert_eq!(error, Some(OpenError::Forked { size: 20 }));
+    assert_eq!(error, Some(OpenError::Forked { at, size: 20 }));
     open(&store, "n", Some(&outside)).await.unwrap().close().await;
 }

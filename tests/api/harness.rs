@@ -32,7 +32,9 @@ use firstkey::terminal::{
     Certified, Credential, Device, Payment, Purchase, Terminal, TerminalError,
 };
 use firstkey::vault::store::{MemoryStore, SqliteStore, Store};
-use firstkey::vault::{AuditSettings, Caller, Clock, Gate, Opening, Realm, UnixMillis, Vault};
+use firstkey::vault::{
+    AuditSettings, Caller, Clock, Gate, Opening, Policy, Realm, UnixMillis, Vault,
+};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -130,15 +132,15 @@ impl Service {
         Self::start_with(store, folder, clock, pki, everybody()).await
     }
 
-    /// An empty service of realm live, over `SQLite` in a folder of its own. Here the caller of
+    /// An empty service of realm live with its first policy, over `SQLite` in a folder of its own. Here the caller of
     /// plain text is one who may ask for everything, and waits for approval like everybody.
-    pub(crate) async fn start_live() -> Self {
+    pub(crate) async fn start_live(policy: Policy) -> Self {
         let folder = TempFolder::new();
         let store = SqliteStore::open(&folder.path().join("store")).expect("a store");
         let pki = Pki::generate(BEGIN_SECONDS).expect("authorities");
         let store: Arc<dyn Store> = Arc::new(store);
         let opened = (store, Some(folder), TestClock::begin(), pki);
-        Self::start_in(Realm::Live, opened, everybody()).await
+        Self::start_in((Realm::Live, Some(policy)), opened, everybody()).await
     }
 
     /// Over a given store, at a given time, with given authorities, telling callers apart
@@ -150,12 +152,13 @@ impl Service {
         pki: Pki,
         trust: Trust,
     ) -> Self {
-        Self::start_in(dev::REALM, (store, folder, clock, pki), trust).await
+        Self::start_in((dev::REALM, None), (store, folder, clock, pki), trust).await
     }
 
-    /// The same in a given realm; only a development service is prepared.
+    /// The same in a given realm, with a first policy where it is live; only a development service
+    /// is prepared.
     pub(crate) async fn start_in(
-        realm: Realm,
+        (realm, first_policy): (Realm, Option<Policy>),
         (store, folder, clock, pki): (Arc<dyn Store>, Option<TempFolder>, Arc<TestClock>, Pki),
         trust: Trust,
     ) -> Self {
@@ -169,7 +172,9 @@ impl Service {
             node: "test".to_owned(),
             audit: AuditSettings::default(),
         };
-        let vault = Arc::new(Vault::open(opening).await.expect("the vault opens"));
+        // Outside development a store is begun with its policy, and never gets another first one.
+        let vault = Vault::open_with(opening, first_policy).await.expect("the vault opens");
+        let vault = Arc::new(vault);
         if realm == dev::REALM {
             dev::prepare(&vault, &keys, &pki).await.expect("the service is prepared");
         }

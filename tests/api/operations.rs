@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use firstkey::grpc::Check;
 use firstkey::grpc::client::Client;
 use firstkey::grpc::proto::{GenerateMacRequest, GetStatusRequest, MacAlgorithm, VerifyMacRequest};
 use firstkey::server::Operations;
@@ -45,7 +46,7 @@ async fn readiness_names_each_check_and_what_is_wrong() {
         .iter()
         .map(|one| one["name"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["audit", "certificate", "clock", "disk", "random", "self_test", "store"]);
+    assert_eq!(names, Check::ALL.map(Check::as_str));
     assert_eq!(get(address, "/nothing").await.0, 404);
 
     drop(service.gate.fail("SHA-256"));
@@ -171,6 +172,23 @@ async fn what_is_counted_is_what_is_published_and_made_up_names_count_nothing() 
     service.end().await;
 }
 
+#[test]
+fn every_check_stands_in_the_protocol_and_in_the_readme() {
+    let read = |file: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        std::fs::read_to_string(path).unwrap()
+    };
+    let names = Check::ALL.map(|check| format!("`{}`", check.as_str()));
+    // The comment goes over two lines.
+    let lines = read("proto/firstkey/v1/status_service.proto");
+    let comment = lines.split_whitespace().filter(|word| *word != "//").collect::<Vec<_>>();
+    assert!(comment.join(" ").contains(&format!("What: {}.", names.join(", "))));
+    let (last, others) = names.split_last().unwrap();
+    let sentence = format!("{} and {last} are examined every three seconds", others.join(", "));
+    let readme = read("README.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(readme.contains(&sentence), "{sentence}");
+}
+
 #[tokio::test]
 async fn every_metric_stands_in_the_readme() {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
@@ -195,7 +213,7 @@ async fn the_status_tells_the_release_the_checks_and_each_protection() {
     assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
     assert_eq!((status.realm.as_str(), status.node.as_str()), ("dev", "test"));
     assert!(status.audit_sequence > 0);
-    assert_eq!(status.checks.len(), 7);
+    assert_eq!(status.checks.len(), Check::ALL.len());
     for check in &status.checks {
         assert!(check.healthy, "{}: {}", check.name, check.detail);
     }

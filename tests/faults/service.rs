@@ -1,8 +1,9 @@
 //! The service as a process, its disk and its system calls, and callers who note what came of it.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -100,10 +101,11 @@ pub(crate) struct Tracer(Child);
 
 impl Tracer {
     /// Attaches to every thread; none where that is not possible.
-    pub(crate) fn attach(service: &Service, fault: &str) -> Option<Self> {
+    pub(crate) fn attach(service: &Service, calls: &str, fault: &str) -> Option<Self> {
         let mut child = Command::new("strace")
-            .args(["-f", "-p", &service.child.id().to_string(), "-e", "trace=fdatasync,fsync"])
-            .args(["-e", fault, "-o", "/dev/null"])
+            .args(["-f", "-p", &service.child.id().to_string()])
+            .args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{fault}")])
+            .args(["-o", "/dev/null"])
             .stderr(Stdio::piped())
             .spawn()
             .ok()?;
@@ -139,28 +141,13 @@ pub(crate) struct Service {
     data: PathBuf,
     flags: Vec<String>,
     url: String,
+    /// Where it tells how it is.
+    operations: String,
 }
 
 impl Service {
     pub(crate) fn start(data: &Path, flags: &[&str]) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
-            .args([
-                "serve",
-                "--dev",
-                "--listen",
-                "127.0.0.1:0",
-                "--drain-seconds",
-                "1",
-                "--dev-keys",
-            ])
-            .arg(root.join("keys-dev"))
-            .arg("--data")
-            .arg(data)
-            .args(flags)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("firstkeyd starts");
+        let mut child = serve(data, flags).spawn().expect("firstkeyd starts");
         let log = BufReader::new(child.stderr.take().expect("standard error is piped"));
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
@@ -168,21 +155,72 @@ impl Service {
                 let _ = sender.send(line);
             }
         });
-        let mut said = Vec::new();
-        let url = loop {
+        let (mut said, mut addresses) = (Vec::new(), Vec::new());
+        // Where it serves comes first, then where it tells how it is.
+        while addresses.len() < 2 {
             let Ok(line) = receiver.recv_timeout(START_MAX) else {
                 panic!("firstkeyd did not come to serve:\n{}", said.join("\n"));
             };
-            let address = serde_json::from_str::<serde_json::Value>(&line)
-                .ok()
-                .and_then(|line| line.get("address")?.as_str().map(str::to_owned));
+            let parsed = serde_json::from_str::<serde_json::Value>(&line).ok();
+            addresses
+                .extend(parsed.and_then(|line| Some(line.get("address")?.as_str()?.to_owned())));
             said.push(line);
-            if let Some(address) = address {
-                break format!("http://{address}");
-            }
-        };
+        }
+        let operations = addresses.pop().expect("two");
+        let url = format!("http://{}", addresses.pop().expect("two"));
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-        Self { child, data: data.to_owned(), flags, url }
+        Self { child, data: data.to_owned(), flags, url, operations }
+    }
+
+    /// What it says when it does not come to serve, which it must not.
+    pub(crate) fn refuses_to_start(data: &Path, flags: &[&str]) -> String {
+        let began = Instant::now();
+        let done = serve(data, flags).output().expect("firstkeyd starts");
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(1), "{said}");
+        assert!(!said.contains("\"serving\""), "{said}");
+        assert!(began.elapsed() < START_MAX, "{:?}", began.elapsed());
+        said
+    }
+
+    /// What `/readyz` answers: the code, and of a check whether it is well and what is wrong.
+    pub(crate) fn ready(&self, check: &str) -> (u16, bool, String) {
+        let mut stream = TcpStream::connect(&self.operations).expect("it tells how it is");
+        write!(stream, "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a code");
+        let told: serde_json::Value = serde_json::from_str(body.trim()).expect("JSON");
+        let checks = told["checks"].as_array().expect("checks");
+        let one = checks.iter().find(|one| one["name"] == check).expect("the check");
+        let detail = one["detail"].as_str().expect("a text").to_owned();
+        (code, one["healthy"] == true, detail)
+    }
+
+    /// Waits until `/readyz` says that a check is well, or is not, and tells its code and detail.
+    pub(crate) async fn comes_to_be(&self, check: &str, well: bool) -> (u16, String) {
+        let began = Instant::now();
+        loop {
+            let (code, is_well, detail) = self.ready(check);
+            if is_well == well {
+                return (code, detail);
+            }
+            assert!(began.elapsed() < RECOVERY_MAX, "{check} is still {is_well}: {detail}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Runs the tool.
+    pub(crate) fn tool(&self, arguments: &[&str]) -> Output {
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_firstkey"));
+        tool.args(arguments).env("FIRSTKEY_SERVER", &self.url).output().expect("the tool runs")
+    }
+
+    /// Ends it at once, as a crash does.
+    pub(crate) fn kill(mut self) {
+        self.end();
     }
 
     /// Kills it and starts it over the same folder.
@@ -197,7 +235,7 @@ impl Service {
         let _ = self.child.wait();
     }
 
-    async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(&self.url).await.expect("it accepts connections")
     }
 
@@ -319,13 +357,27 @@ impl Service {
     }
 }
 
+/// The command that serves for development over a folder.
+fn serve(data: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firstkeyd"));
+    command
+        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0"])
+        .args(["--drain-seconds", "1", "--dev-keys"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("keys-dev"))
+        .arg("--data")
+        .arg(data)
+        .args(flags)
+        .stderr(Stdio::piped());
+    command
+}
+
 impl Drop for Service {
     fn drop(&mut self) {
         self.end();
     }
 }
 
-async fn timed<T>(
+pub(crate) async fn timed<T>(
     call: &str,
     answer: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> Outcome {

@@ -70,6 +70,10 @@ pub(crate) struct Flags {
     /// at the next start whether the store was set back.
     #[arg(long, env = "FIRSTKEY_CHECKPOINT", value_name = "FILE")]
     pub(crate) checkpoint: Option<PathBuf>,
+    /// Start although the file of the newest checkpoint is gone that there was, and begin a new
+    /// one: nothing tells then whether the store was set back. For one start; the audit log has it.
+    #[arg(long)]
+    pub(crate) new_checkpoint: bool,
     /// How much of the disk is kept for the audit events of those who run the service, in MiB: with
     /// less, the calls of backends and terminals are refused. [default: 64]
     #[arg(long, env = "FIRSTKEY_AUDIT_RESERVE_MIB", value_name = "MIB")]

@@ -133,6 +133,11 @@ impl Config {
             flags.checkpoint.clone().or_else(|| file.checkpoint.clone()),
             flags.audit_reserve_mib.or(file.audit_reserve_mib),
         );
+        let audit = AuditSettings { new_checkpoint: flags.new_checkpoint, ..audit };
+        ensure!(
+            audit.witness.is_some() || !audit.new_checkpoint,
+            "new-checkpoint goes with a checkpoint file, and none is named"
+        );
         let limits = file.limits.clone();
         let mode = if flags.dev.or(file.dev).unwrap_or(false) {
             Mode::Development(Development::join(flags, file)?)

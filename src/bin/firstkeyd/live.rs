@@ -12,7 +12,7 @@ use firstkey::memory::{SecretPage, with_wiped_stack};
 use firstkey::server::{self, Listener, Material, Reload, Tls};
 use firstkey::vault::store::SqliteStore;
 use firstkey::vault::{
-    AuditSettings, Gate, MasterKey, Opening, Policy, PolicyInvalid, Realm, Vault,
+    AuditSettings, Gate, MasterKey, OpenError, Opening, Policy, PolicyInvalid, Realm, Vault,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,12 +23,7 @@ use crate::guard::{refuse_shared, refuse_writable};
 use crate::shared::development::make_folder;
 use crate::shared::{SystemClock, access};
 
-/// Why a service without a policy does not start.
-const NO_POLICY: &str = "the store holds no policy, so nobody would be let in: begin an empty one \
-                         with a policy named by policy = FILE; one that was begun takes no first \
-                         policy any more";
-
-/// Opens the store under the master key, and puts the first policy in force where there is none.
+/// Opens the store under the master key, or begins an empty one with the first policy.
 pub(crate) async fn open_vault(
     data: &Path,
     live: &Live,
@@ -37,13 +32,13 @@ pub(crate) async fn open_vault(
     let master_key = read_master_key(&live.master_key)?;
     let policy = live.policy.as_deref().map(read_policy).transpose()?;
     let path = data.join("store");
-    // Before a store is begun: only who begins it puts a first policy in force.
     match &policy {
         Some(policy) => policy
             .check(Realm::Live)
             .map_err(PolicyInvalid::in_file)
             .context("can not put the policy in force")?,
-        None => ensure!(path.exists(), NO_POLICY),
+        // Nothing is made that would not come to serve.
+        None => ensure!(path.exists(), "{}: policy = FILE", OpenError::NoPolicy),
     }
     make_folder(data)?;
     let store = SqliteStore::open(&path)
@@ -57,13 +52,11 @@ pub(crate) async fn open_vault(
         node: live.node.clone(),
         audit,
     };
-    let vault = Arc::new(Vault::open(opening).await.context("can not open the vault")?);
-    if let Some(policy) = policy
-        && vault.install_policy(policy).await.context("can not put the policy in force")?
-    {
+    let vault = Vault::open_with(opening, policy).await.context("can not open the vault")?;
+    let vault = Arc::new(vault);
+    if vault.verified().last == 0 {
         tracing::info!("the first policy is in force; from now on it changes by SetPolicy");
     }
-    ensure!(vault.policy().version > 0, NO_POLICY);
     tracing::warn!(
         "the master key lies in a file: keep it from whoever may not open the store, and out of \
          the store's backups"

@@ -1,7 +1,6 @@
 //! What those who run the service set and see: health over HTTP, self-tests, what systemd is told.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::OnceLock;
 #[cfg(feature = "fault-points")]
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,8 +71,8 @@ impl Settings {
         Ok(Self { address, self_test_period })
     }
 
-    /// Opens what is to be opened; `data` is the folder of the store.
-    pub(crate) async fn open(&self, data: &Path) -> anyhow::Result<Operations> {
+    /// Opens what is to be opened.
+    pub(crate) async fn open(&self) -> anyhow::Result<Operations> {
         let listener = match self.address {
             Some(address) => {
                 let listener = TcpListener::bind(address).await;
@@ -87,7 +86,6 @@ impl Settings {
         Ok(Operations {
             listener,
             program_digest: program_digest(),
-            folder: Some(data.to_owned()),
             self_test_period: self.self_test_period,
             stopwatch: microseconds,
         })

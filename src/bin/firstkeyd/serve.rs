@@ -39,7 +39,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         Mode::Live(live) => in_earnest(&data, live, audit, drain).await?,
     };
     settings.limits = limits;
-    settings.operations = operations.open(&data).await?;
+    settings.operations = operations.open().await?;
     let stop = async {
         stop.await;
         operations::tell_stopping();

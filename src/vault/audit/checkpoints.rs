@@ -1,11 +1,11 @@
 //! Signing checkpoints, keeping the newest, and holding the log against it at start.
 //!
-//! The key is a sealed record made when a store is first opened, with the id of the log; both stay
-//! for the life of the store. A checkpoint says in clear what the log is: whoever sets the whole
-//! store back sets back what is kept in it too, so the newest also goes to a [`Witness`] outside.
+//! The key is a sealed record made when a store is begun, with the id of the log; both stay for the
+//! life of the store. A checkpoint says in clear what the log is: whoever sets the whole store back
+//! sets back what is kept in it too, so the newest also goes to a [`Witness`](super::Witness)
+//! outside. The store notes that something was ever kept there: then nothing there is a finding.
 
-use std::fmt::Debug;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,11 +17,13 @@ use zeroize::Zeroizing;
 use super::super::clock::UnixMillis;
 use super::super::core::{Core, expected};
 use super::super::error::Error;
+use super::super::open::{CheckpointAt, OpenError};
 use super::super::record::{Kind, Record, Versioned};
-use super::super::vault::OpenError;
+use super::AuditSettings;
 use super::chain::read_head;
 use super::note::{Checkpoint, NoteError, VerifierKey};
 use super::tree::root_at;
+use super::witness::{Covered, Keeper};
 use crate::crypto::ed25519::Ed25519Key;
 use crate::memory;
 
@@ -38,30 +40,15 @@ pub struct SignedCheckpoint {
     pub verifier_key: String,
 }
 
-/// Keeps the newest checkpoint where whoever changes the store can not change it: on another disk,
-/// or with somebody else.
-pub trait Witness: Debug + Send + Sync {
-    /// What was kept last; none if nothing was.
-    fn last(&self) -> Result<Option<String>, WitnessFailed>;
-
-    /// Keeps a note durably in place of the last.
-    fn keep(&self, note: &str) -> Result<(), WitnessFailed>;
-}
-
-/// What is kept outside can not be read or written. The cause goes to the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the checkpoint outside can not be read or written")]
-pub struct WitnessFailed;
-
 /// How often a log that has grown is signed.
-const STEP: Duration = Duration::from_secs(1);
+pub(in crate::vault) const STEP: Duration = Duration::from_secs(1);
 /// After how many events it is signed even sooner.
 const EVENTS_MAX: u64 = 1_000;
 
 /// The key of the log, and the log's own id.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LogKey {
+pub(in crate::vault) struct LogKey {
     log: String,
     seed: Zeroizing<[u8; 32]>,
 }
@@ -77,13 +64,32 @@ impl Record for LogKey {
 /// There is one key.
 const LOG_KEY: &str = "log";
 
+impl LogKey {
+    /// Draws a key for a store that is begun.
+    pub(in crate::vault) fn draw(core: &Core) -> Result<Self, Error> {
+        let random = |_| Error::incident("the random number generator failed", LOG_KEY);
+        let mut log = [0; 16];
+        core.rng.fill(&mut log).map_err(random)?;
+        let seed = Ed25519Key::draw_seed(&*core.rng).map_err(random)?;
+        Ok(Self { log: HEXLOWER.encode(&log), seed })
+    }
+
+    /// Reads the key; there is one in every store that was begun.
+    pub(in crate::vault) async fn read(core: &Core) -> Result<Option<Self>, Error> {
+        Ok(core.read::<Self>(LOG_KEY).await?.map(|found| found.record))
+    }
+}
+
 /// The newest checkpoint of a node, as the store keeps it.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Newest {
+pub(in crate::vault) struct Newest {
     node: String,
     time: UnixMillis,
     note: String,
+    /// Whether one was ever kept outside.
+    #[serde(default)]
+    is_outside: bool,
 }
 
 impl Record for Newest {
@@ -97,9 +103,13 @@ impl Record for Newest {
 /// The checkpoints of a log.
 pub(in crate::vault) struct Checkpoints {
     verifier_key: VerifierKey,
-    witness: Option<Arc<dyn Witness>>,
+    keeper: Option<Keeper>,
+    /// Whether nothing was outside where something had been, and that was on purpose.
+    pub(in crate::vault) has_begun_anew: bool,
     newest: Mutex<Kept>,
-    /// The size that was last signed, and kept outside where there is an outside.
+    /// Whether the store knows that one was ever kept outside.
+    is_outside: AtomicBool,
+    /// The size that was last signed.
     size: AtomicU64,
     /// When, in milliseconds.
     time: AtomicU64,
@@ -109,74 +119,106 @@ pub(in crate::vault) struct Checkpoints {
 struct Kept {
     version: Option<u64>,
     signed: Option<SignedCheckpoint>,
-    /// Whether it is outside as well.
-    is_outside: bool,
 }
 
 impl Checkpoints {
-    /// Makes the key where there is none, and holds the log against the checkpoints kept in the
-    /// store and outside.
+    /// Holds the log against the checkpoints kept in the store and outside.
     pub(in crate::vault) async fn open(
         core: &Core,
-        witness: Option<Arc<dyn Witness>>,
+        key: &LogKey,
+        audit: AuditSettings,
     ) -> Result<Self, OpenError> {
-        let key = key_of(core).await.map_err(OpenError::from)?;
         let name = format!("firstkey/{}/{}", key.log, core.node);
         let verifier_key = VerifierKey::new(name, &Ed25519Key::from_seed(&key.seed));
-        drop(key);
         let found = core.read::<Newest>(&core.node).await.map_err(OpenError::from)?;
+        let mut size = 0;
         if let Some(found) = &found {
-            compare(core, &found.record.note, &verifier_key).await?;
+            size = compare(core, &found.record.note, &verifier_key, CheckpointAt::Store).await?;
         }
-        if let Some(witness) = &witness {
-            match ask(witness, |witness| witness.last()).await {
-                Ok(Some(note)) => compare(core, &note, &verifier_key).await?,
-                Ok(None) => tracing::warn!(
+        let was_outside = found.as_ref().is_some_and(|found| found.record.is_outside);
+        let (mut keeper, mut has_begun_anew) = (None, false);
+        if let Some(witness) = audit.witness {
+            let begun = Keeper::begin(witness, audit.patience).await;
+            let (begun, last) = begun.map_err(|_| OpenError::WitnessUnavailable)?;
+            has_begun_anew = was_outside && last.is_none();
+            match last {
+                Some(note) => {
+                    compare(core, &note, &verifier_key, CheckpointAt::Outside).await?;
+                }
+                None if was_outside && !audit.new_checkpoint => {
+                    return Err(OpenError::CheckpointMissing { size });
+                }
+                None => tracing::warn!(
                     "no checkpoint is kept outside yet: whether this log was set back can not be \
                      told"
                 ),
-                Err(WitnessFailed) => return Err(OpenError::WitnessUnavailable),
             }
+            keeper = Some(begun);
         }
-        let kept = Kept {
-            version: found.and_then(|found| found.version),
-            signed: None,
-            is_outside: false,
-        };
-        let (size, time) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { verifier_key, witness, newest: Mutex::new(kept), size, time })
+        let kept = Kept { version: found.and_then(|found| found.version), signed: None };
+        Ok(Self {
+            verifier_key,
+            keeper,
+            has_begun_anew,
+            newest: Mutex::new(kept),
+            is_outside: AtomicBool::new(was_outside),
+            size: AtomicU64::new(0),
+            time: AtomicU64::new(0),
+        })
     }
 
-    /// How many events the newest checkpoint covers, and when it was signed; none before the first
-    /// since the start.
-    pub(in crate::vault) fn newest(&self) -> Option<(u64, UnixMillis)> {
+    /// How many events the newest checkpoint covers that is kept wherever it is to be kept, and
+    /// when it was signed; none before the first since the start.
+    pub(in crate::vault) fn newest(&self) -> Option<Covered> {
+        if let Some(keeper) = &self.keeper {
+            return keeper.kept();
+        }
         let size = self.size.load(Ordering::Acquire);
         (size > 0).then(|| (size, UnixMillis(self.time.load(Ordering::Acquire))))
     }
 
-    /// Signs the log as it stands, unless it has not grown since.
+    /// For how long the newest checkpoint has not been kept outside, in milliseconds.
+    pub(in crate::vault) fn behind_ms(&self, now: UnixMillis) -> u64 {
+        self.keeper.as_ref().map_or(0, |keeper| keeper.behind_ms(now))
+    }
+
+    /// Signs the log as it stands, unless it has not grown since. It is kept outside soon after.
     pub(in crate::vault) async fn sign(&self, core: &Core) -> Result<SignedCheckpoint, Error> {
+        self.sign_and_offer(core).await.map(|(signed, _)| signed)
+    }
+
+    /// Signs the log as it stands, and waits for a while until that is outside.
+    pub(in crate::vault) async fn sign_and_keep(&self, core: &Core) -> Result<(), Error> {
+        let (_, offer) = self.sign_and_offer(core).await?;
+        if let (Some(keeper), Some(offer)) = (&self.keeper, offer) {
+            // What did not come outside is missed there; the store has it.
+            let _ = tokio::time::timeout(core.patience, keeper.wait_for(offer)).await;
+            if self.has_more_to_tell() {
+                self.sign(core).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn sign_and_offer(&self, core: &Core) -> Result<(SignedCheckpoint, Option<u64>), Error> {
         let signing = async {
             let mut kept = self.newest.lock().await;
             let root = read_head(core).await?.record.frontier()?.root();
-            let signed = match kept.signed.take().filter(|signed| signed.size == root.size) {
+            let is_told = !self.has_more_to_tell();
+            let same = |signed: &SignedCheckpoint| signed.size == root.size && is_told;
+            let signed = match kept.signed.take().filter(same) {
                 Some(signed) => signed,
                 None => {
-                    self.sign_anew(
-                        core,
-                        &mut kept,
-                        Checkpoint { origin: self.verifier_key.name().to_owned(), root },
-                    )
-                    .await?
+                    let origin = self.verifier_key.name().to_owned();
+                    self.sign_anew(core, &mut kept, Checkpoint { origin, root }).await?
                 }
             };
             kept.signed = Some(signed.clone());
-            self.keep_outside(&mut kept, &signed).await;
-            if kept.is_outside {
-                self.time.store(signed.time.0, Ordering::Release);
-                self.size.store(signed.size, Ordering::Release);
-            }
-            Ok(signed)
+            self.time.store(signed.time.0, Ordering::Release);
+            self.size.store(signed.size, Ordering::Release);
+            let offer = self.keeper.as_ref().filter(|_| self.is_behind());
+            let offer = offer.map(|keeper| keeper.offer(&signed, core.now()));
+            Ok((signed, offer))
         };
         // Whoever waits for a store that hangs does not wait without end.
         let signed = tokio::time::timeout(core.patience, signing).await;
@@ -190,11 +232,13 @@ impl Checkpoints {
         checkpoint: Checkpoint,
     ) -> Result<SignedCheckpoint, Error> {
         let size = checkpoint.root.size;
-        let key = key_of(core).await?;
+        let key = LogKey::read(core).await?;
+        let key = key.ok_or_else(|| Error::incident("the key of the log is gone", LOG_KEY))?;
         let note = memory::with_wiped_stack(|| checkpoint.sign(&Ed25519Key::from_seed(&key.seed)));
         drop(key);
         let time = core.now();
-        let newest = Newest { node: core.node.clone(), time, note: note.clone() };
+        let is_outside = self.is_outside.load(Ordering::Acquire) || self.has_more_to_tell();
+        let newest = Newest { node: core.node.clone(), time, note: note.clone(), is_outside };
         let write = core.put(&Versioned { version: kept.version, record: newest })?;
         let next = expected(kept.version).next_version();
         let outcomes = core.store.commit(vec![vec![write]], Box::new(|_| Vec::new())).await;
@@ -207,88 +251,66 @@ impl Checkpoints {
             }
         }
         kept.version = Some(next);
-        kept.is_outside = false;
+        self.is_outside.store(is_outside, Ordering::Release);
         let verifier_key = self.verifier_key.to_string();
         Ok(SignedCheckpoint { size, time, note, verifier_key })
     }
 
-    /// What can not be kept outside is tried again at the next step, and shows in the health.
-    async fn keep_outside(&self, kept: &mut Kept, signed: &SignedCheckpoint) {
-        let Some(witness) = self.witness.as_ref().filter(|_| !kept.is_outside) else {
-            kept.is_outside = true;
-            return;
-        };
-        let note = signed.note.clone();
-        let done = ask(witness, move |witness| witness.keep(&note)).await;
-        if done.is_err() {
-            tracing::error!("the checkpoint was not kept outside");
-        }
-        kept.is_outside = done.is_ok();
+    /// Whether what was signed last is not outside.
+    fn is_behind(&self) -> bool {
+        let kept = |keeper: &Keeper| keeper.kept().map_or(0, |(size, _)| size);
+        let signed = self.size.load(Ordering::Acquire);
+        self.keeper.as_ref().is_some_and(|keeper| kept(keeper) < signed)
+    }
+
+    /// Whether something is outside, and the store does not know it.
+    fn has_more_to_tell(&self) -> bool {
+        let has_kept = self.keeper.as_ref().is_some_and(|keeper| keeper.kept().is_some());
+        has_kept && !self.is_outside.load(Ordering::Acquire)
     }
 }
 
-/// Signs while the log grows: every second, or every thousand events.
+/// Signs while the log grows: at every step, and sooner after a thousand events.
 pub(in crate::vault) async fn keep_signing(
     core: Weak<Core>,
     checkpoints: Arc<Checkpoints>,
     mut committed: watch::Receiver<u64>,
+    step: Duration,
 ) {
-    let mut is_behind = false;
+    let mut has_failed = false;
     loop {
         let signed = checkpoints.size.load(Ordering::Acquire);
         let many = async {
             // What went wrong is not tried again at once.
-            let enough = |seq: &u64| !is_behind && seq.saturating_sub(signed) >= EVENTS_MAX;
+            let enough = |seq: &u64| !has_failed && seq.saturating_sub(signed) >= EVENTS_MAX;
             committed.wait_for(enough).await.is_err()
         };
-        if tokio::time::timeout(STEP, many).await == Ok(true) {
+        if tokio::time::timeout(step, many).await == Ok(true) {
             return;
         }
         let Some(core) = core.upgrade() else { return };
-        if *committed.borrow() > signed {
-            is_behind = checkpoints.sign(&core).await.is_err()
-                || checkpoints.size.load(Ordering::Acquire) == signed;
+        let has_grown = *committed.borrow() > signed;
+        if has_grown || checkpoints.is_behind() || checkpoints.has_more_to_tell() {
+            has_failed = checkpoints.sign(&core).await.is_err();
         }
     }
 }
 
-/// Holds the log against a checkpoint that was signed before.
-async fn compare(core: &Core, note: &str, key: &VerifierKey) -> Result<(), OpenError> {
+/// Holds the log against a checkpoint that was signed before, and tells how many events it covers.
+async fn compare(
+    core: &Core,
+    note: &str,
+    key: &VerifierKey,
+    at: CheckpointAt,
+) -> Result<u64, OpenError> {
     let before = Checkpoint::open(note, key).map_err(|error| match error {
-        NoteError::KeyOther => OpenError::CheckpointForeign,
-        NoteError::Malformed | NoteError::SignatureInvalid => OpenError::CheckpointInvalid,
+        NoteError::KeyOther => OpenError::CheckpointForeign(at),
+        NoteError::Malformed | NoteError::SignatureInvalid => OpenError::CheckpointInvalid(at),
     })?;
-    let head = read_head(core).await.map_err(OpenError::from)?.record;
-    if before.root.size > head.seq {
-        return Err(OpenError::RolledBack { kept: before.root.size, found: head.seq });
+    let (head, size) = (read_head(core).await.map_err(OpenError::from)?.record, before.root.size);
+    if size > head.seq {
+        return Err(OpenError::RolledBack { at, kept: size, found: head.seq });
     }
-    let root = root_at(core, before.root.size).await.map_err(OpenError::from)?;
-    if root == before.root { Ok(()) } else { Err(OpenError::Forked { size: root.size }) }
-}
-
-/// The key of the log, made at the first time.
-async fn key_of(core: &Core) -> Result<LogKey, Error> {
-    if let Some(found) = core.read::<LogKey>(LOG_KEY).await? {
-        return Ok(found.record);
-    }
-    let random = |_| Error::incident("the random number generator failed", LOG_KEY);
-    let mut log = [0; 16];
-    core.rng.fill(&mut log).map_err(random)?;
-    let seed = Ed25519Key::draw_seed(&*core.rng).map_err(random)?;
-    let made = LogKey { log: HEXLOWER.encode(&log), seed };
-    let write = core.put(&Versioned::absent(made))?;
-    // Another replica may be first: then its key is the store's.
-    core.store.commit(vec![vec![write]], Box::new(|_| Vec::new())).await?;
-    let found = core.read::<LogKey>(LOG_KEY).await?;
-    Ok(found.ok_or_else(|| Error::incident("the key of the log is not kept", LOG_KEY))?.record)
-}
-
-/// Asks a witness, which may take its time: never on a thread that serves.
-async fn ask<T: Send + 'static>(
-    witness: &Arc<dyn Witness>,
-    question: impl FnOnce(&dyn Witness) -> Result<T, WitnessFailed> + Send + 'static,
-) -> Result<T, WitnessFailed> {
-    let witness = Arc::clone(witness);
-    let asked = tokio::task::spawn_blocking(move || question(&*witness));
-    asked.await.unwrap_or(Err(WitnessFailed))
+    let root = root_at(core, size).await.map_err(OpenError::from)?;
+    if root == before.root { Ok(size) } else { Err(OpenError::Forked { at, size }) }
 }

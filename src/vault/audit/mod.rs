@@ -5,6 +5,7 @@
 //! chain        event n holds the hash of event n - 1; the head is written with the events
 //! tree         each event's row holds the hashes of the subtrees that it closes
 //! checkpoints  size and root, signed; the newest is kept here and, better, outside
+//! witness      outside: what is asked on a thread of its own
 //! summary      one event before an interval's first use, one that counts at its end
 //! ```
 
@@ -17,17 +18,19 @@ mod summary;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) use self::chain::{ChainHead, Closing, Grown, read_head, verify};
 pub use self::chain::{ChainReport, VERIFIED_AT_OPEN_MAX};
-pub(super) use self::checkpoints::{Checkpoints, keep_signing};
-pub use self::checkpoints::{SignedCheckpoint, Witness, WitnessFailed};
+pub use self::checkpoints::SignedCheckpoint;
+pub(super) use self::checkpoints::{Checkpoints, LogKey, STEP, keep_signing};
 pub use self::export::{ExportFault, ExportReport, verify_export};
 pub use self::note::{Checkpoint, NoteError, VerifierKey};
 pub(super) use self::summary::{Place as SummaryPlace, Summaries, Summary};
+pub use self::witness::{Witness, WitnessFailed};
 
 /// How a vault keeps its audit log.
 #[derive(Clone, Debug)]
@@ -35,15 +38,22 @@ pub struct AuditSettings {
     /// Keeps the newest checkpoint outside of the store; none leaves a store that was set back as a
     /// whole unnoticed.
     pub witness: Option<Arc<dyn Witness>>,
+    /// Whether the witness may have nothing where it had something before.
+    pub new_checkpoint: bool,
     /// How long a call waits for the store before it is refused.
     pub patience: Duration,
     /// How much of the disk is kept for the events of those who run the service: with less, the
-    /// calls of backends and terminals are refused. In bytes.
+    /// calls of backends, terminals and strangers are refused. In bytes.
     pub reserve_bytes: u64,
 }
 
 impl Default for AuditSettings {
     fn default() -> Self {
-        Self { witness: None, patience: Duration::from_secs(10), reserve_bytes: 64 << 20 }
+        Self {
+            witness: None,
+            new_checkpoint: false,
+            patience: Duration::from_secs(10),
+            reserve_bytes: 64 << 20,
+        }
     }
 }

@@ -47,10 +47,18 @@ impl Vault {
         self.checkpoints.newest()
     }
 
-    /// Whether the disk has its reserve: without it backends and terminals are refused.
+    /// For how long the newest checkpoint has not come to where it is to be kept outside, in
+    /// milliseconds; 0 where it is there, or nothing is kept outside.
     #[must_use]
-    pub fn has_disk_reserve(&self) -> bool {
-        !self.shared.core.is_disk_low()
+    pub fn checkpoint_behind_ms(&self) -> u64 {
+        self.checkpoints.behind_ms(self.now())
+    }
+
+    /// Whether this opening found no checkpoint outside where one had been, and went on as it was
+    /// told to.
+    #[must_use]
+    pub fn has_begun_checkpoint(&self) -> bool {
+        self.checkpoints.has_begun_anew
     }
 
     /// The tree over the first events, as many as `size`, which the log must have.

@@ -1,44 +1,19 @@
 //! The log over a store that can fail: proofs, checkpoints, exports, summaries, faults.
 
+mod outside;
+
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
 use crate::crypto::merkle::{self, Frontier, leaf_hash};
-use crate::vault::testing::{Bench, Fault, HandClock, caller, opening};
+use crate::vault::store::{IndexFilter, Query, Store as _};
+use crate::vault::testing::{Bench, Fault, caller, opening};
 use crate::vault::{
-    Action, AuditMode, Claim, ClaimRequest, Error, Event, OpenError, Opening, Policy, Purpose,
-    Reason, Vault, Versioned,
+    Action, AuditMode, Caller, Claim, ClaimRequest, Error, Event, Kind, Policy, Purpose, Reason,
+    Role, Vault, Versioned,
 };
-
-/// A witness that can be looked at, and fail.
-#[derive(Debug, Default)]
-struct Outside {
-    note: Mutex<Option<String>>,
-    fails: Mutex<bool>,
-}
-
-impl Witness for Outside {
-    fn last(&self) -> Result<Option<String>, WitnessFailed> {
-        if *self.fails.lock().unwrap() {
-            return Err(WitnessFailed);
-        }
-        Ok(self.note.lock().unwrap().clone())
-    }
-
-    fn keep(&self, note: &str) -> Result<(), WitnessFailed> {
-        if *self.fails.lock().unwrap() {
-            return Err(WitnessFailed);
-        }
-        *self.note.lock().unwrap() = Some(note.to_owned());
-        Ok(())
-    }
-}
-
-fn witnessed(outside: &Arc<Outside>) -> AuditSettings {
-    AuditSettings { witness: Some(outside.clone()), ..AuditSettings::default() }
-}
 
 async fn write(bench: &Bench, count: usize) {
     for _ in 0..count {
@@ -81,72 +56,6 @@ async fn every_event_is_proven_in_every_tree_and_every_tree_in_every_larger_one(
     assert_eq!(bench.vault.prove_inclusion(0, 3).await, Ok(None));
     assert_eq!(bench.vault.prove_inclusion(4, 3).await, Ok(None));
     assert_eq!(bench.vault.prove_consistency(0, 3).await, Ok(None));
-}
-
-#[tokio::test]
-async fn the_log_is_signed_as_it_grows_and_once_for_each_size() {
-    let outside = Arc::new(Outside::default());
-    let bench = Bench::with(witnessed(&outside)).await;
-    assert_eq!(bench.vault.newest_checkpoint(), None);
-    write(&bench, 5).await;
-    let signed = bench.vault.checkpoint().await.unwrap();
-    assert_eq!(bench.vault.checkpoint().await, Ok(signed.clone()));
-    assert_eq!(outside.note.lock().unwrap().as_ref(), Some(&signed.note));
-    assert_eq!(bench.vault.newest_checkpoint().map(|(size, _)| size), Some(5));
-    let key = VerifierKey::parse(&signed.verifier_key).unwrap();
-    let read = Checkpoint::open(&signed.note, &key).unwrap();
-    assert_eq!(read.root, bench.vault.tree(5).await.unwrap());
-    assert!(read.origin.starts_with("firstkey/") && read.origin.ends_with("/node-1"));
-    write(&bench, 1).await;
-    // By the clock, without being asked.
-    tokio::time::timeout(Duration::from_secs(20), async {
-        while bench.vault.newest_checkpoint().map(|(size, _)| size) != Some(6) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await
-    .expect("a log that has grown is signed");
-    // The same log has the same key after a restart.
-    let bench = bench.restart().await;
-    let again = bench.vault.checkpoint().await.unwrap();
-    assert_eq!(again.verifier_key, signed.verifier_key);
-    assert_eq!(Checkpoint::open(&again.note, &key).unwrap().root.size, 6);
-}
-
-#[tokio::test]
-async fn a_witness_that_fails_stops_no_call_and_is_tried_again() {
-    let outside = Arc::new(Outside::default());
-    let bench = Bench::with(witnessed(&outside)).await;
-    *outside.fails.lock().unwrap() = true;
-    write(&bench, 2).await;
-    let signed = bench.vault.checkpoint().await.unwrap();
-    assert_eq!(bench.vault.newest_checkpoint(), None, "what is not outside does not count");
-    *outside.fails.lock().unwrap() = false;
-    assert_eq!(bench.vault.checkpoint().await, Ok(signed.clone()));
-    assert_eq!(outside.note.lock().unwrap().as_ref(), Some(&signed.note));
-    // A start that can not ask is none.
-    *outside.fails.lock().unwrap() = true;
-    let Bench { vault, store, clock } = bench;
-    vault.close().await;
-    let opening = Opening { audit: witnessed(&outside), ..opening(store, clock) };
-    assert_eq!(Vault::open(opening).await.err(), Some(OpenError::WitnessUnavailable));
-}
-
-#[tokio::test]
-async fn a_store_begun_anew_or_a_note_that_is_none_is_found_at_start() {
-    let outside = Arc::new(Outside::default());
-    let bench = Bench::with(witnessed(&outside)).await;
-    write(&bench, 2).await;
-    bench.vault.close().await;
-    let clock = HandClock::new();
-    let anew = || async {
-        let store = Arc::new(crate::vault::store::MemoryStore::new());
-        let opening = Opening { audit: witnessed(&outside), ..opening(store, clock.clone()) };
-        Vault::open(opening).await.err()
-    };
-    assert_eq!(anew().await, Some(OpenError::CheckpointForeign));
-    *outside.note.lock().unwrap() = Some("nothing of ours".to_owned());
-    assert_eq!(anew().await, Some(OpenError::CheckpointInvalid));
 }
 
 /// What is wrong with an export, with a checkpoint over all of it.
@@ -342,49 +251,67 @@ async fn a_store_that_hangs_is_not_waited_for_and_nothing_is_done_late() {
     assert_eq!(bench.vault.verify_chain().await.unwrap().last, 5);
 }
 
-/// The calls of terminals and backends.
-const OUTSIDE: [&str; 23] = [
-    "BeginActivation",
-    "CancelActivation",
-    "ConfirmKeys",
-    "CreateTerminal",
-    "DeliverKeys",
-    "EnableTerminal",
-    "GenerateMac",
-    "GetParameters",
-    "IssueActivationCode",
-    "MarkTerminalCompromised",
-    "ReissueActivationCode",
-    "ReleaseTerminal",
-    "ReportStep",
-    "ResumeTerminal",
-    "RetireTerminal",
-    "RunTestTransaction",
-    "SetMerchantStanding",
-    "SetSettlementDigest",
-    "StartRekey",
-    "TranslatePin",
-    "UpdateKeys",
-    "VerifyMac",
-    "VerifyMacAndTranslatePin",
-];
-
 #[tokio::test]
 async fn the_last_of_the_disk_is_for_those_who_run_the_service() {
     let bench = Bench::new().await;
+    assert_eq!(bench.vault.disk().free_bytes, None);
     bench.store.leave_free(63 << 20);
     bench.vault.shared.core.look_at_disk().await;
-    assert!(!bench.vault.has_disk_reserve());
-    for &action in Action::ALL {
-        let begun = bench.vault.begin(&caller(), action, "").await;
-        let is_outside = OUTSIDE.contains(&action.as_str());
-        assert_eq!(begun.is_err(), is_outside, "{}", action.as_str());
-        if let Err(error) = begun {
-            assert_eq!(error, Error::Refused(Reason::AuditUnavailable));
+    let disk = bench.vault.disk();
+    assert_eq!((disk.free_bytes, disk.reserve_bytes), (Some(63 << 20), 64 << 20));
+    let unavailable = Error::Refused(Reason::AuditUnavailable);
+    // Whoever it is, not what is called: backends read what operators read, too.
+    for (role, has_place) in [
+        (Role::Auditor, true),
+        (Role::Backend, false),
+        (Role::Custodian, true),
+        (Role::Officer, true),
+        (Role::Operator, true),
+        (Role::Service, true),
+        (Role::Stranger, false),
+        (Role::Terminal, false),
+        (Role::TerminalRelay, false),
+    ] {
+        let caller = Caller::new("spiffe://test/x", "x", role, "");
+        for &action in Action::ALL {
+            let before = bench.vault.log_size().await.unwrap();
+            for told in [
+                bench.vault.begin(&caller, action, "").await.err(),
+                bench.vault.authorise(&caller, action).await.err(),
+                Some(bench.vault.turn_away(&caller, action, "plane").await),
+                Some(bench.vault.refuse(&caller, action, Reason::PolicyDenied.into()).await),
+            ] {
+                let (role, action) = (role.as_str(), action.as_str());
+                assert_eq!(told == Some(unavailable), !has_place, "{role} {action}: {told:?}");
+            }
+            let grown = bench.vault.log_size().await.unwrap() > before;
+            assert!(has_place || !grown, "what is refused for want of disk takes none");
         }
     }
-    assert_eq!(events(&bench).await.len(), 0, "what is refused for want of disk takes none");
+    // A development caller has every role: what is called counts.
+    let begun = bench.vault.begin(&caller(), Action::GenerateMac, "").await;
+    assert_eq!(begun.err(), Some(unavailable));
+    assert!(bench.vault.begin(&caller(), Action::ListKeys, "").await.is_ok());
     bench.store.leave_free(65 << 20);
     bench.vault.shared.core.look_at_disk().await;
-    assert_eq!(translate(&bench, 1).await, Ok(1));
+    assert!(translate(&bench, 1).await.is_ok());
+}
+
+#[tokio::test]
+async fn whether_events_can_be_written_is_found_out_by_writing() {
+    let bench = Bench::new().await;
+    write(&bench, 1).await;
+    for _ in 0..3 {
+        assert_eq!(bench.vault.examine_audit().await, Ok(()));
+    }
+    bench.store.fail(Fault::Before);
+    assert_eq!(bench.vault.examine_audit().await, Err(Error::Unavailable));
+    bench.store.fail(Fault::None);
+    assert_eq!(bench.vault.examine_audit().await, Ok(()));
+    let kind = Kind::new("pulse");
+    let any = Query { kind, index: IndexFilter::Any, after: None, limit: 9 };
+    let rows = bench.store.inner.list(any).await.unwrap();
+    let versions: Vec<_> = rows.iter().map(|row| row.version).collect();
+    assert_eq!(versions, [4], "one small row, written each time");
+    assert_eq!(events(&bench).await.len(), 1, "it is no event");
 }

@@ -218,10 +218,11 @@ pub(super) fn grant() -> Grant {
 }
 
 /// Two officers, a backend and its grant.
-pub(super) fn sound() -> Policy { version: 1,
+pub(super) fn sound() -> Policy {
     let mut backend = principal("spiffe://x/backend", "", Role::Backend);
     backend.profiles = vec!["profiles/retail".to_owned()];
-    Policy { version: 1,
+    Policy {
+        version: 1,
         principals: vec![
             principal("spiffe://x/officer/ann", "ann", Role::Officer),
             principal("spiffe://x/officer/ben", "ben", Role::Officer),

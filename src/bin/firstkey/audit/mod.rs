@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use firstkey::grpc::client::{Client, ClientError};
 use firstkey::grpc::proto;
 use serde_json::{Value, json};
+use tonic::Streaming;
 
 use crate::cli::Output;
 use crate::cli::audit::{Audit, Checkpoint, Export, List};
@@ -90,30 +91,29 @@ fn event_row(event: &Value) -> Vec<String> {
 async fn export(arguments: Export, output: Output) -> anyhow::Result<()> {
     let Export { out, server } = arguments;
     let note_path = beside(&out, "checkpoint");
-    ensure!(!out.exists() && !note_path.exists(), "{} is there already", out.display());
+    for path in [&out, &note_path] {
+        ensure!(
+            !path.exists(),
+            "{} is there already: name another, or move it away",
+            path.display()
+        );
+    }
     let client = connect(&server).await?;
     let request = proto::ExportEventsRequest { after: 0 };
     let stream = client.audit().export_events(request).await.map_err(ClientError::from)?;
-    let mut stream = stream.into_inner();
     // Written beside its place and moved there whole: half an export does not pass for one.
-    let part = beside(&out, "part");
-    let mut file = BufWriter::new(create(&part)?);
-    let mut count = 0_u64;
-    let signed = loop {
-        let Some(message) = stream.message().await.map_err(ClientError::from)? else {
-            bail!("the export was cut off: the service ended it before its checkpoint");
-        };
-        for event in &message.events {
-            writeln!(file, "{event}")?;
-            count += 1;
-        }
-        if !message.checkpoint.is_empty() {
-            break message;
-        }
-    };
-    file.into_inner()?.sync_all()?;
-    write_new(&note_path, &signed.checkpoint)?;
-    fs::rename(&part, &out)?;
+    let part = beside(&out, &format!("{}.part", std::process::id()));
+    let taken = take_export(stream.into_inner(), create(&part)?).await;
+    let placed = taken.and_then(|taken| {
+        write_new(&note_path, &taken.signed.checkpoint)?;
+        fs::rename(&part, &out).with_context(|| format!("can not make {}", out.display()))?;
+        Ok(taken)
+    });
+    if placed.is_err() {
+        // What is left of it is nothing to anybody; why it failed is what counts.
+        let _ = fs::remove_file(&part);
+    }
+    let Taken { count, signed } = placed?;
     match output {
         Output::Table => {
             print::line(&format!("{count} events in {}", out.display()));
@@ -130,6 +130,34 @@ async fn export(arguments: Export, output: Output) -> anyhow::Result<()> {
         ),
     }
     Ok(())
+}
+
+/// What came of an export: how many events, and the message that ends it.
+struct Taken {
+    count: u64,
+    signed: proto::ExportEventsResponse,
+}
+
+/// Writes each event as a line, durably, up to the checkpoint.
+async fn take_export(
+    mut stream: Streaming<proto::ExportEventsResponse>,
+    file: fs::File,
+) -> anyhow::Result<Taken> {
+    let mut file = BufWriter::new(file);
+    let mut count = 0;
+    loop {
+        let Some(message) = stream.message().await.map_err(ClientError::from)? else {
+            bail!("the export was cut off: the service ended it before its checkpoint");
+        };
+        for event in &message.events {
+            writeln!(file, "{event}")?;
+            count += 1;
+        }
+        if !message.checkpoint.is_empty() {
+            file.into_inner()?.sync_all()?;
+            return Ok(Taken { count, signed: message });
+        }
+    }
 }
 
 async fn checkpoint(arguments: Checkpoint, output: Output) -> anyhow::Result<()> {
@@ -175,6 +203,10 @@ fn create(path: &Path) -> anyhow::Result<fs::File> {
 
 fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
     let mut file = create(path)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all())?;
-    Ok(())
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // Half of it would only be in the way.
+        let _ = fs::remove_file(path);
+    }
+    written.with_context(|| format!("can not write {}", path.display()))
 }
