@@ -213,8 +213,8 @@ mod tests {
         let (approved, because) = ask(ann, &[key("zone"), key("kek")]);
         assert!(approved);
         let holds = "grants[1], for keys/zone: holds from 1970-01-01T00:00:00.009Z alone";
-        let approves = "grants[2], for keys/zone: approves it beforehand, 5 times a minute";
-        assert_eq!(because, [holds, approves]);
+        let allows = "grants[2], for keys/zone: approves it beforehand, 5 times a minute";
+        assert_eq!(because, [holds, allows]);
         for (who, keys) in [
             ("spiffe://x/officer/ben", [key("zone"), key("kek")]),
             (ann, [key("zone"), key("other")]),
