@@ -173,7 +173,7 @@ async fn what_is_counted_is_what_is_published_and_made_up_names_count_nothing() 
 }
 
 #[test]
-fn every_check_stands_in_the_protocol_and_in_the_readme() {
+fn every_check_stands_in_the_protocol_and_in_the_handbook() {
     let read = |file: &str| {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
         std::fs::read_to_string(path).unwrap()
@@ -185,13 +185,13 @@ fn every_check_stands_in_the_protocol_and_in_the_readme() {
     assert!(comment.join(" ").contains(&format!("What: {}.", names.join(", "))));
     let (last, others) = names.split_last().unwrap();
     let sentence = format!("{} and {last} are examined every three seconds", others.join(", "));
-    let readme = read("README.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    let readme = read("deploy/README.md").split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(readme.contains(&sentence), "{sentence}");
 }
 
 #[tokio::test]
-async fn every_metric_stands_in_the_readme() {
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+async fn every_metric_stands_in_the_handbook() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/README.md");
     let readme = std::fs::read_to_string(readme).unwrap();
     for (name, kind, labels) in PUBLISHED {
         let labels: Vec<_> = labels.iter().filter(|label| **label != "le").copied().collect();
