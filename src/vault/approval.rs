@@ -45,6 +45,8 @@ pub struct Approval {
     pub requester: String,
     /// The person who asked.
     pub requester_person: String,
+    /// How many persons the policy wanted when it was asked; see [`Approval::votes_required`].
+    pub votes_wanted: u32,
     /// Those who approved, in their order; which of them count is judged when it is asked.
     pub votes: Vec<Vote>,
     /// When it was asked.
@@ -217,12 +219,19 @@ impl Approval {
             None if quorum.now >= self.expires => ApprovalState::Expired,
             None => {
                 let votes = self.approvers(quorum).len();
-                let enough = u32::try_from(votes).is_ok_and(|n| n >= quorum.votes_required());
+                let enough = u32::try_from(votes).is_ok_and(|n| n >= self.votes_required(quorum));
                 // Votes are for what this person asked, who has to be the one that does it.
                 let asks = quorum.officer(&self.requester) == Some(&self.requester_person);
                 if enough && asks { ApprovalState::Approved } else { ApprovalState::Pending }
             }
         }
+    }
+
+    /// How many distinct persons have to approve: as many as the policy wants, and as it wanted
+    /// when the call was asked for. A policy that wants fewer approves nothing that waits.
+    #[must_use]
+    pub fn votes_required(&self, quorum: &Quorum) -> u32 {
+        quorum.votes_required().max(self.votes_wanted)
     }
 
     /// Whether the answer of the call that was done is still kept. Who asks for the same and finds
@@ -424,6 +433,7 @@ impl Work {
             digest: *asked.digest,
             requester: caller.name().to_owned(),
             requester_person: caller.person().to_owned(),
+            votes_wanted: quorum.votes_required(),
             votes: Vec::new(),
             created: quorum.now,
             expires: quorum.now.plus_ms(wait_ms.min(WAIT_MS_MAX)),
@@ -523,6 +533,7 @@ mod tests {
             digest: [1; 32],
             requester: "req".into(),
             requester_person: "rita".into(),
+            votes_wanted: 0,
             votes: Vec::new(),
             created: UnixMillis(0),
             expires: UnixMillis(10),
@@ -740,6 +751,20 @@ mod tests {
             let granted = with_policy(Realm::Live, policy).approved_before(&officer(0), passage);
             assert_eq!(granted, None, "{vague:?}");
         }
+    }
+
+    #[test]
+    fn a_policy_that_wants_fewer_approves_nothing_that_waits() {
+        let [two, one, three] = [2, 1, 3].map(|votes| quorum(Realm::Live, votes, officers()));
+        let mut waits = Approval { votes_wanted: 2, ..approval() };
+        waits.vote(&officer(2), &[1; 32], &two).unwrap();
+        for (judge, required) in [(&one, 2), (&two, 2), (&three, 3)] {
+            assert_eq!(waits.votes_required(judge), required);
+            assert_eq!(waits.state(judge), ApprovalState::Pending);
+        }
+        waits.vote(&officer(4), &[1; 32], &one).unwrap();
+        assert_eq!(waits.state(&one), ApprovalState::Approved);
+        assert_eq!(waits.state(&three), ApprovalState::Pending, "one that wants more is heard");
     }
 
     #[test]

@@ -42,7 +42,8 @@ impl Shown {
     fn now(approval: Approval, quorum: &Quorum) -> Self {
         let state = approval.state(quorum);
         let counting = approval.counting(quorum);
-        Self { approval, state, counting, votes_required: quorum.votes_required() }
+        let votes_required = approval.votes_required(quorum);
+        Self { approval, state, counting, votes_required }
     }
 }
 
@@ -234,7 +235,7 @@ fn required(approval: &Approval, quorum: &Quorum) -> Error {
         (REQUEST_DIGEST, hex(&approval.digest)),
         ("state", approval.state(quorum).as_str().to_owned()),
         ("votes", approval.approvers(quorum).len().to_string()),
-        ("votes_required", quorum.votes_required().to_string()),
+        ("votes_required", approval.votes_required(quorum).to_string()),
     ];
     Error::Refused { reason: Reason::ApprovalRequired, metadata }
 }
