@@ -185,7 +185,10 @@ impl Wanted<'_> {
                 Some(Box::new(terminal))
             }
         };
-        Ok(TransactionKey { bdk, ksn: ksn.clone(), kind: self.key.kind, terminal })
+        let key = TransactionKey { bdk, ksn: ksn.clone(), kind: self.key.kind, terminal };
+        // A key of AES may have working keys of TDES.
+        work.uses_algorithm(key.algorithm());
+        Ok(key)
     }
 }
 

@@ -77,6 +77,67 @@ pub const KNOWN_ANSWERS: [KnownAnswer; 3] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::rng::{Rng as _, SystemRng};
+    use crate::key::usage::{
+        DataBoth, DataDecryption, DataEncryption, MacBoth, MacGeneration, MacVerification,
+        PinEncryption, WorkingKeyEncryption, WorkingUsage as _,
+    };
+
+    /// Keys of several usages, and whether the difference of some two was always the same.
+    fn some_two_differ_alike(keys_of: impl Fn(&[u8; 16]) -> Vec<Vec<u8>>) -> bool {
+        let rng = SystemRng::new();
+        let mut alike: Option<Vec<Vec<u8>>> = None;
+        for _ in 0..1_000 {
+            let mut master = [0; 16];
+            rng.fill(&mut master).unwrap();
+            let keys = keys_of(&master);
+            let mut differences = Vec::new();
+            for (index, one) in keys.iter().enumerate() {
+                for other in &keys[index + 1..] {
+                    assert_ne!(one, other);
+                    differences.push(one.iter().zip(other).map(|(a, b)| a ^ b).collect());
+                }
+            }
+            // Only what never changed from the first master on is kept as it was.
+            match &mut alike {
+                None => alike = Some(differences),
+                Some(alike) => {
+                    for (seen, now) in alike.iter_mut().zip(differences) {
+                        if *seen != now {
+                            seen.clear();
+                        }
+                    }
+                }
+            }
+        }
+        alike.unwrap().iter().any(|seen| !seen.is_empty())
+    }
+
+    #[test]
+    fn usages_are_separated_by_derivation_and_not_by_a_constant() {
+        let id = AesInitialKeyId::new([1; 4], [2; 4]);
+        let usages = [
+            DataBoth::INDICATOR,
+            DataDecryption::INDICATOR,
+            DataEncryption::INDICATOR,
+            MacBoth::INDICATOR,
+            MacGeneration::INDICATOR,
+            MacVerification::INDICATOR,
+            PinEncryption::INDICATOR,
+            WorkingKeyEncryption::INDICATOR,
+        ];
+        assert!(!some_two_differ_alike(|master| {
+            let of = |usage: &u16| {
+                aes::derive_working_key(master, id, 1, *usage, KeyKind::Aes128).unwrap().to_vec()
+            };
+            usages.iter().map(of).collect()
+        }));
+        // The control, and the one exception: the variants of X9.24-1 are constants.
+        assert!(some_two_differ_alike(|master| {
+            let pin = tdes::derive_variant::<PinEncryption>(master).unwrap().to_vec();
+            vec![pin, tdes::derive_variant::<MacGeneration>(master).unwrap().to_vec()]
+        }));
+    }
 
     #[test]
     fn every_answer_is_right_and_every_bit_of_it_counts() {

@@ -101,3 +101,52 @@ async fn lease(shared: &Shared, scope: &str, cap: u64) -> Result<Range<u64>, Err
     }
     Err(Error::Conflict)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::super::store::Store;
+    use super::super::testing::{FaultyStore, HandClock, caller, opening};
+    use super::super::{Action, Opening, Vault};
+    use crate::crypto::digest::sha256;
+    use crate::crypto::rng::{Rng, RngFailed};
+
+    /// Random numbers that repeat themselves in every process that was cloned from one.
+    struct Cloned(AtomicU64);
+
+    impl Rng for Cloned {
+        fn fill(&self, out: &mut [u8]) -> Result<(), RngFailed> {
+            for block in out.chunks_mut(32) {
+                let count = self.0.fetch_add(1, Ordering::Relaxed);
+                let drawn = sha256(&[b"seed", &count.to_be_bytes()]);
+                block.copy_from_slice(&drawn[..block.len()]);
+            }
+            Ok(())
+        }
+    }
+
+    /// Processes that were cloned from one may draw the same numbers: what must be given once is
+    /// given by the store, of which each process is the only writer in its time.
+    #[tokio::test]
+    async fn processes_that_draw_the_same_numbers_give_none_twice() {
+        let store: Arc<dyn Store> = Arc::new(FaultyStore::default());
+        let mut given = BTreeSet::new();
+        for _ in 0..3 {
+            let rng = Arc::new(Cloned(AtomicU64::new(0)));
+            let opening = opening(Arc::clone(&store), HandClock::new());
+            let vault = Vault::open(Opening { rng, ..opening }).await.unwrap();
+            for _ in 0..40 {
+                let work = vault.begin(&caller(), Action::BeginActivation, "keys/x").await;
+                let mut work = work.unwrap();
+                let number = work.allocate("bdk/1", 10_000).await.unwrap();
+                assert!(given.insert(number), "{number} twice");
+                work.commit().await.unwrap();
+            }
+            vault.close().await;
+        }
+        assert_eq!(given.len(), 120);
+    }
+}

@@ -104,6 +104,9 @@ impl Event {
     }
 }
 
+/// The member of `detail` that tells which legacy algorithm was used.
+pub(super) const LEGACY: &str = "legacy";
+
 /// The `prev` of the first event.
 pub(super) const NO_PREVIOUS: &str =
     "0000000000000000000000000000000000000000000000000000000000000000";

@@ -1,13 +1,14 @@
 //! Sealing: what stands in the store opens only as itself, in its own realm.
 //!
 //! ```text
-//! subkey = HKDF-SHA-256(salt = label, master key, info = realm, kind, id)
+//! subkey = HKDF-SHA-256(salt = label, master key, info = realm, kind, id, version)
 //! sealed = 01 || nonce (12) || AES-256-GCM(subkey, nonce, aad = realm, kind, id, version, record)
 //! ```
 //!
 //! Each part of info and aad stands behind its length as 4 bytes, big endian. A key of its own for
-//! every record means that random nonces never come near a repetition, also after a store was
-//! restored and written on. A row that was moved, edited or swapped fails to open.
+//! each version of a record means that random nonces never come near a repetition, also after a
+//! store was restored and written on, or where a machine was cloned and draws the same again: the
+//! store takes a version once. A row that was moved, edited or swapped fails to open.
 
 use std::fmt;
 
@@ -190,7 +191,8 @@ impl Sealer {
     }
 
     fn record_key(&self, at: Address<'_>) -> Zeroizing<[u8; 32]> {
-        self.subkey(label::AT_REST_RECORD, &[at.kind.as_str().as_bytes(), at.id.as_bytes()])
+        let (kind, id) = (at.kind.as_str().as_bytes(), at.id.as_bytes());
+        self.subkey(label::AT_REST_RECORD, &[kind, id, &at.version.to_be_bytes()])
     }
 
     fn associated(&self, at: Address<'_>) -> Vec<u8> {
@@ -246,6 +248,48 @@ mod tests {
 
     fn sealer(realm: Realm) -> Sealer {
         Sealer::new(crate::vault::testing::master_key(7), realm)
+    }
+
+    #[test]
+    fn the_keys_of_two_purposes_have_no_constant_between_them() {
+        let purposes = [
+            (label::AT_REST_HASH, "x"),
+            (label::AT_REST_KEY_BLOCK, "x"),
+            (label::AT_REST_RECORD, "x"),
+            (label::AT_REST_RECORD, "y"),
+        ];
+        let differences = |octet: u8| {
+            let sealer = Sealer::new(crate::vault::testing::master_key(octet), Realm::Dev);
+            let key = |(label, part): (&str, &str)| sealer.subkey(label, &[part.as_bytes()]);
+            let keys = purposes.map(key);
+            let others = keys[1..].iter();
+            let differ = others.map(|other| {
+                let pairs = keys[0].iter().zip(other.iter());
+                pairs.map(|(one, other)| one ^ other).collect::<Vec<_>>()
+            });
+            differ.collect::<Vec<_>>()
+        };
+        let all: Vec<_> = (0..32).map(differences).collect();
+        for (index, one) in all.iter().enumerate() {
+            for other in &all[index + 1..] {
+                assert!(one.iter().zip(other).all(|(one, other)| one != other));
+            }
+        }
+    }
+
+    #[test]
+    fn a_nonce_that_is_drawn_again_meets_another_key() {
+        let seal = |at: Address<'_>| sealer(Realm::Dev).seal(at, [9; 12], &[0; 32]);
+        let stream = |sealed: Vec<u8>| sealed[13..45].to_vec();
+        let first = stream(seal(AT));
+        assert_eq!(first, stream(seal(AT)), "the control");
+        for other in [
+            Address { kind: Kind::new("keys"), ..AT },
+            Address { id: "b", ..AT },
+            Address { version: 4, ..AT },
+        ] {
+            assert_ne!(first, stream(seal(other)), "{other:?}");
+        }
     }
 
     #[test]

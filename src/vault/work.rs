@@ -14,7 +14,7 @@ use super::clock::UnixMillis;
 use super::committer::{Committed, Unit};
 use super::core::{Core, expected};
 use super::error::Error;
-use super::event::{Draft, EventKey};
+use super::event::{Draft, EventKey, LEGACY};
 use super::idempotency::{self, RequestId};
 use super::keys::{KeyRecord, StoredKey};
 use super::ledger::Purpose;
@@ -24,6 +24,7 @@ use super::record::{Record, Versioned};
 use super::reserve::{self, Reservation};
 use super::store::{Change, Write};
 use super::vault::Shared;
+use crate::key::Algorithm;
 use crate::key::usage::Usage;
 
 /// One call under way: its writes, its claims, its audit event.
@@ -124,7 +125,16 @@ impl Work {
         self.uses_record(key.versioned());
     }
 
+    /// Notes that an algorithm is used: of TDES, which is legacy (SP 800-131A revision 2, 2), the
+    /// audit event tells so.
+    pub fn uses_algorithm(&mut self, algorithm: Algorithm) {
+        if algorithm.is_tdes() {
+            self.detail(LEGACY, "TDES");
+        }
+    }
+
     pub(super) fn uses_record(&mut self, key: &Versioned<KeyRecord>) {
+        self.uses_algorithm(key.record.algorithm);
         let used = EventKey {
             name: key.record.resource_name(),
             check_value: key.record.check_value.clone(),

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::Plane;
-use firstkey::grpc::client::{Client, Refusal};
+use firstkey::grpc::client::{Client, Refusal, request_id};
 use firstkey::grpc::proto;
 use firstkey::server::dev;
 use firstkey::vault::store::SqliteStore;
@@ -16,6 +16,7 @@ use firstkey::vault::{
 use crate::harness::{
     Service, TempFolder, TestClock, TlsService, answer, development_keys, refusal,
 };
+use crate::known::stored;
 
 async fn listed(client: &Client, after: u64, resource: &str, page_size: u32) -> (Vec<String>, u64) {
     let request = proto::ListEventsRequest { page_size, after, resource: resource.to_owned() };
@@ -138,6 +139,90 @@ async fn what_can_not_be_proven_is_refused_with_the_field() {
     // After the last event there is nothing, and the next page begins where this one ended.
     let (events, last) = listed(&service.client, u64::MAX - 1, "", 10).await;
     assert_eq!((events.len(), last), (0, u64::MAX - 1));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_with_tdes_is_told_as_one_with_a_legacy_algorithm() {
+    use proto::KeyAlgorithm::{
+        Aes128, Aes192, Aes256, Hmac128, Hmac192, Hmac256, Hmac384, Hmac512, Tdes2, Tdes3,
+        Unspecified,
+    };
+    let service = Service::start().await;
+    let legacy = async |service: &Service| {
+        let events = service.vault.events_after(0, 1_000).await.unwrap();
+        let calls = ["CreateKey", "GenerateMac", "VerifyMac"];
+        let mut told = events.iter().rev().filter(|event| !event.detail.contains_key("repeated"));
+        let event = told.find(|event| calls.contains(&event.action.as_str())).unwrap();
+        event.detail.get("legacy").cloned()
+    };
+    let told = |is_legacy: bool| is_legacy.then(|| "TDES".to_owned());
+    // Every algorithm that a key may have.
+    for algorithm in
+        [Tdes2, Tdes3, Aes128, Aes192, Aes256, Hmac128, Hmac192, Hmac256, Hmac384, Hmac512]
+    {
+        let name = algorithm.as_str_name();
+        let (usage, mac) = match name.strip_prefix("KEY_ALGORITHM_").unwrap().get(..3) {
+            Some("TDE") => (proto::KeyUsage::MacCmac, proto::MacAlgorithm::TdesCmac),
+            Some("AES") => (proto::KeyUsage::MacCmac, proto::MacAlgorithm::AesCmac),
+            _ => (proto::KeyUsage::MacHmac, proto::MacAlgorithm::HmacSha256),
+        };
+        let is_legacy = matches!(algorithm, Tdes2 | Tdes3);
+        let key_id = name.to_lowercase().replace('_', "-");
+        let create = proto::CreateKeyRequest {
+            request_id: request_id(),
+            key_id: key_id.clone(),
+            usage: usage.into(),
+            algorithm: algorithm.into(),
+            ..Default::default()
+        };
+        answer(service.client.keys().create_key(create).await);
+        assert_eq!(legacy(&service).await, told(is_legacy), "CreateKey, {name}");
+        let generate = proto::GenerateMacRequest {
+            key: stored(&key_id),
+            algorithm: mac.into(),
+            message: b"message".to_vec(),
+            mac_length_bytes: 8,
+            ..Default::default()
+        };
+        answer(service.client.macs().generate_mac(generate).await);
+        assert_eq!(legacy(&service).await, told(is_legacy), "GenerateMac, {name}");
+    }
+    // A base derivation key of AES, and each kind of working key below it; one of TDES.
+    let of_aes = b"\x12\x34\x56\x78\x90\x12\x34\x56\0\0\0\x01".as_slice();
+    let of_tdes = b"\xff\xff\x98\x76\x54\x32\x10\xe0\0\x01".as_slice();
+    for (ksn, algorithm, is_legacy) in [
+        (of_aes, Unspecified, false),
+        (of_aes, Aes128, false),
+        (of_aes, Tdes2, true),
+        (of_aes, Tdes3, true),
+        (of_tdes, Unspecified, true),
+    ] {
+        let key = proto::DukptKey {
+            ksn: ksn.to_vec(),
+            algorithm: algorithm.into(),
+            ..Default::default()
+        };
+        // Refusals that follow each other are counted together: each has a service of its own.
+        let service = Service::start().await;
+        let tdes = is_legacy.then_some(proto::MacAlgorithm::TdesCmac);
+        let verify = proto::VerifyMacRequest {
+            key: Some(proto::WorkingKey { key: Some(proto::working_key::Key::Dukpt(key)) }),
+            direction: proto::Direction::Request.into(),
+            algorithm: tdes.unwrap_or(proto::MacAlgorithm::AesCmac).into(),
+            message: b"message".to_vec(),
+            mac: vec![0; 8],
+            ..Default::default()
+        };
+        let refused = refusal(service.client.macs().verify_mac(verify).await);
+        assert_eq!(refused.reason, "MAC_MISMATCH");
+        assert_eq!(
+            legacy(&service).await,
+            told(is_legacy),
+            "VerifyMac, {}",
+            algorithm.as_str_name()
+        );
+    }
     service.stop().await;
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::super::caller::Action;
 use super::super::clock::UnixMillis;
-use super::super::event::{Draft, EventKey};
+use super::super::event::{Draft, EventKey, LEGACY};
 
 /// How many intervals are open at once. A call beyond them has an event of its own.
 const OPEN_MAX: usize = 4_096;
@@ -27,6 +27,8 @@ pub(in crate::vault) struct Summary {
     policy: u64,
     action: Action,
     keys: Vec<EventKey>,
+    /// A key of AES may have working keys of TDES.
+    is_legacy: bool,
 }
 
 impl Summary {
@@ -38,6 +40,7 @@ impl Summary {
             policy: draft.policy,
             action: draft.action,
             keys: draft.keys.clone(),
+            is_legacy: draft.detail.contains_key(LEGACY),
         }
     }
 }
