@@ -105,7 +105,7 @@ async fn policies_change_under_load_and_only_who_is_removed_is_refused() {
     let plain = &service.plain.client;
     let backend = service.client("backend-1", Plane::Data).await;
     let watcher = service.client("backend-1", Plane::Terminals).await;
-    let leaves = service.connect(Some(&service.issue(leaver, Plane::Data))).await.unwrap();
+    let removed = service.connect(Some(&service.issue(leaver, Plane::Data))).await.unwrap();
     let watch = || WatchTerminalsRequest::default();
     let mut stream = answer(watcher.terminals().watch_terminals(watch()).await);
     let stop = tokio_util::sync::CancellationToken::new();
@@ -126,13 +126,13 @@ async fn policies_change_under_load_and_only_who_is_removed_is_refused() {
         let mut next = plain.get_policy().await.unwrap();
         next.grants.push(grant(&format!("keys/other-{number}"), &["VerifyMac"]));
         if number == 5 {
-            answer(leaves.macs().generate_mac(mac("dev-mac")).await);
+            answer(removed.macs().generate_mac(mac("dev-mac")).await);
             next.principals.retain(|one| one.name != leaver);
             next.grants[0].principals.retain(|one| one != leaver);
         }
         plain.set_policy(request_id(), &next).await.unwrap();
         let expected = if number < 5 { "" } else { "CALLER_UNKNOWN" };
-        assert_eq!(told_of(&leaves, "dev-mac").await, expected, "{number}");
+        assert_eq!(told_of(&removed, "dev-mac").await, expected, "{number}");
         let id = format!("till-{number}");
         service.plain.register(&id, Suite::P256Aes128).await;
         let told = stream.message().await.unwrap().expect("the stream goes on");
@@ -144,7 +144,7 @@ async fn policies_change_under_load_and_only_who_is_removed_is_refused() {
         assert!(count > 8, "{count}");
     }
     assert_eq!(plain.get_policy().await.unwrap().version, 9);
-    drop((backend, watcher, leaves, stream));
+    drop((backend, watcher, removed, stream));
     service.stop().await;
 }
 
