@@ -15,8 +15,9 @@ use crate::harness::Service;
 /// How often each rpc is called.
 const ROUNDS: usize = 120;
 
-/// The kinds of records that a rejection itself writes: the log of it, and what it costs.
-const OF_REJECTIONS: &str = "'event', 'chain', 'checkpoint', 'budget'";
+/// The kinds of records that a rejection itself writes: the log of it, and what it costs; and the one
+/// by which health finds out whether it can write.
+const OF_REJECTIONS: &str = "'event', 'chain', 'checkpoint', 'budget', 'pulse'";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_sent_to_any_rpc_what_is_rejected_changes_nothing() {
