@@ -163,10 +163,8 @@ impl Vault {
         }
         let sealer = Sealer::new(master_key, realm);
         let core = Arc::new(Core::new(store, sealer, rng, clock, node, &audit));
-        let beginning = match is_begun(&core).await? {
-            true => None,
-            false => Some(Beginning::new(&core, first_policy)?),
-        };
+        let beginning =
+            if is_begun(&core).await? { None } else { Some(Beginning::new(&core, first_policy)?) };
         let head = read_head(&core).await?.record;
         let after = head.seq.saturating_sub(VERIFIED_AT_OPEN_MAX);
         let verified = verify(&core, after).await?;
@@ -175,12 +173,11 @@ impl Vault {
             return Err(OpenError::StoreAltered);
         }
         core.note_committed(head.seq, head.time);
-        let checkpoints = match &beginning {
-            Some(Beginning { log_key, .. }) => Checkpoints::open(&core, log_key, audit).await?,
-            None => {
-                let log_key = LogKey::read(&core).await?.ok_or(OpenError::LogKeyMissing)?;
-                Checkpoints::open(&core, &log_key, audit).await?
-            }
+        let checkpoints = if let Some(Beginning { log_key, .. }) = &beginning {
+            Checkpoints::open(&core, log_key, audit).await?
+        } else {
+            let log_key = LogKey::read(&core).await?.ok_or(OpenError::LogKeyMissing)?;
+            Checkpoints::open(&core, &log_key, audit).await?
         };
         install::load_policy(&core, &mut None).await.map_err(no_policy)?;
         if beginning.is_none() && realm == Realm::Live && core.policy.policy().version == 0 {

@@ -206,12 +206,11 @@ impl Checkpoints {
             let root = read_head(core).await?.record.frontier()?.root();
             let is_told = !self.has_more_to_tell();
             let same = |signed: &SignedCheckpoint| signed.size == root.size && is_told;
-            let signed = match kept.signed.take().filter(same) {
-                Some(signed) => signed,
-                None => {
-                    let origin = self.verifier_key.name().to_owned();
-                    self.sign_anew(core, &mut kept, Checkpoint { origin, root }).await?
-                }
+            let signed = if let Some(signed) = kept.signed.take().filter(same) {
+                signed
+            } else {
+                let origin = self.verifier_key.name().to_owned();
+                self.sign_anew(core, &mut kept, Checkpoint { origin, root }).await?
             };
             kept.signed = Some(signed.clone());
             self.time.store(signed.time.0, Ordering::Release);
