@@ -71,7 +71,7 @@ impl Changes {
 
     /// Each is refused because nothing can be written.
     pub(crate) async fn are_refused(&self, service: &Service) {
-        for outcome in self.make(&service.client().await).await {
+        for outcome in Box::pin(self.make(&service.client().await)).await {
             let reason = outcome.reason.as_deref();
             let is_unavailable = matches!(reason, Some("AUDIT_UNAVAILABLE" | "STORE_UNAVAILABLE"));
             assert!(is_unavailable, "{}: {reason:?}", outcome.call);
@@ -99,7 +99,7 @@ impl Changes {
 
     /// Made again, with the same request ids, each succeeds.
     pub(crate) async fn succeed(&self, service: &Service) {
-        for outcome in self.make(&service.client().await).await {
+        for outcome in Box::pin(self.make(&service.client().await)).await {
             assert_eq!(outcome.reason, None, "{}", outcome.call);
         }
     }

@@ -52,7 +52,7 @@ impl Place {
     async fn covers_more_than(&self, size: u64) -> u64 {
         let began = Instant::now();
         while self.covered() <= size {
-            assert!(began.elapsed() < Duration::from_secs(60), "{} are covered", self.covered());
+            assert!(began.elapsed() < Duration::from_mins(1), "{} are covered", self.covered());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.covered()
@@ -187,6 +187,6 @@ async fn goes_on_and_tells(service: &Service) {
     let status = service.tool(&["status"]);
     let said = String::from_utf8_lossy(&status.stdout).into_owned();
     assert_eq!(status.status.code(), Some(6), "{said}");
-    assert!(said.contains(&"has not been kept outside for"), "{said}");
+    assert!(said.contains("has not been kept outside for"), "{said}");
     assert_eq!(acknowledged(&service.use_key(5).await), 5);
 }
