@@ -21,7 +21,7 @@ use super::SERVICE_NAMES;
 use super::bounds::{bounded, explained, held};
 use super::denied::DenyList;
 use super::metrics::Metrics;
-use super::pace::{CallLimits, Pace, Who};
+use super::pace::{CallLimits, Pace, Who, source_of};
 use super::peer::{Identity, Peer, Plane, Shut};
 use super::places::Place;
 use super::status::from_error;
@@ -112,7 +112,8 @@ impl Admission {
             Ok(caller) => caller,
             Err(shut) => {
                 let Shut { caller, rule } = *shut;
-                return Err(vault.turn_away(&caller, call.action, rule).await.into());
+                let source = peer.address.map(source_of);
+                return Err(vault.turn_away(&caller, call.action, rule, source).await.into());
             }
         };
         vault.authorise(&caller, call.action).await?;

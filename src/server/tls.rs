@@ -117,8 +117,8 @@ impl Tls {
         Ok(Self { planes, clock, current: RwLock::new(Arc::new(current)), believed })
     }
 
-    /// Makes TLS of other certificates for several listeners: for all of them, or for none. One that
-    /// has expired takes the place of none that serves.
+    /// Makes TLS of other certificates for several listeners: for all of them, or for none. One
+    /// that has expired takes the place of none that serves.
     pub fn renew(listeners: &[Arc<Self>], material: &Material) -> Result<Renewal, TlsError> {
         let make = |tls: &Arc<Self>| {
             let next = Current::make(&tls.planes, material, &tls.clock, &tls.believed)?;

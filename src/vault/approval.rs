@@ -45,7 +45,7 @@ pub struct Approval {
     pub requester: String,
     /// The person who asked.
     pub requester_person: String,
-    /// How many persons the policy wanted when it was asked; see [`Approval::votes_required`].
+    /// How many persons the policy wanted when it was asked.
     pub votes_wanted: u32,
     /// Those who approved, in their order; which of them count is judged when it is asked.
     pub votes: Vec<Vote>,
@@ -218,8 +218,8 @@ impl Approval {
             Some(Ending::Rejected { .. }) => ApprovalState::Rejected,
             None if quorum.now >= self.expires => ApprovalState::Expired,
             None => {
-                let votes = self.approvers(quorum).len();
-                let enough = u32::try_from(votes).is_ok_and(|n| n >= self.votes_required(quorum));
+                let votes = u32::try_from(self.approvers(quorum).len()).unwrap_or(u32::MAX);
+                let enough = votes >= self.votes_required(quorum);
                 // Votes are for what this person asked, who has to be the one that does it.
                 let asks = quorum.officer(&self.requester) == Some(&self.requester_person);
                 if enough && asks { ApprovalState::Approved } else { ApprovalState::Pending }
@@ -227,8 +227,8 @@ impl Approval {
         }
     }
 
-    /// How many distinct persons have to approve: as many as the policy wants, and as it wanted
-    /// when the call was asked for. A policy that wants fewer approves nothing that waits.
+    /// How many persons have to approve: as many as the policy wants, and as it wanted when the
+    /// call was asked for. A policy that wants fewer approves nothing that waits.
     #[must_use]
     pub fn votes_required(&self, quorum: &Quorum) -> u32 {
         quorum.votes_required().max(self.votes_wanted)
@@ -473,8 +473,7 @@ impl Work {
     }
 }
 
-/// An id that comes before those of earlier moments: 48 bits of the time, turned round, then
-/// randomness.
+/// An id before those of earlier moments: 48 bits of the time, turned round, and randomness.
 fn id_of(now: UnixMillis, random: [u8; 8]) -> String {
     let left = LAST_MS.saturating_sub(now.0);
     format!("a{left:012x}-{}", data_encoding::HEXLOWER.encode(&random))

@@ -1,10 +1,10 @@
 //! Refusals in the audit log: the first at once, repeated ones counted together.
 //!
 //! Someone who is refused the same thing again and again can not fill the disk: within
-//! [`INTERVAL_MS`] the repetitions of one refusal (caller, certificate, action, resource, terminal, source, reason)
-//! become one event with their count. They are held in memory until then, so many kinds of each
-//! caller and so many of all. What is beyond is counted by caller, action, reason and alarm alone,
-//! so that varying names make no more events than that.
+//! [`INTERVAL_MS`] the repetitions of one refusal (caller, certificate, action, resource, terminal,
+//! source, reason) become one event with their count. They are held in memory until then, so many
+//! kinds of each caller and so many of all. What is beyond is counted by caller, action, reason and
+//! alarm alone, so that varying names make no more events than that.
 //!
 //! Nobody who makes up names hides what others are refused: whoever the policy does not know, and
 //! terminals, which tell their names before they prove them, share one caller's room beside that of

@@ -1,5 +1,6 @@
 //! The vault itself: opened once over a store, the only door to what is kept.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -193,13 +194,23 @@ impl Vault {
         if has_place { Ok(()) } else { Err(Error::Refused(Reason::AuditUnavailable)) }
     }
 
-    /// Refuses a caller at the door, by a rule of the door's; it is audited.
-    pub async fn turn_away(&self, caller: &Caller, action: Action, rule: &'static str) -> Error {
+    /// Refuses a caller at the door, by a rule of the door's; it is audited, with the address that
+    /// the call came from.
+    pub async fn turn_away(
+        &self,
+        caller: &Caller,
+        action: Action,
+        rule: &'static str,
+        source: Option<IpAddr>,
+    ) -> Error {
         if let Err(error) = self.expect_reserve(caller, action) {
             return error;
         }
         let version = self.policy().version;
-        let work = Work::new(self.shared.clone(), caller, action, String::new(), version);
+        let mut work = Work::new(self.shared.clone(), caller, action, String::new(), version);
+        if let Some(source) = source {
+            work.detail("source", source.to_string());
+        }
         let stranger = caller.role() == Some(Role::Stranger);
         let reason = if stranger { Reason::CallerUnknown } else { Reason::PolicyDenied };
         deny(work, Denial { error: reason.into(), rule }).await

@@ -447,6 +447,7 @@ async fn whom_an_authority_certified_goes_with_it_from_open_connections_and_stre
     assert_eq!((over.code, over.reason.as_str()), (Code::Unauthenticated, "CALLER_UNKNOWN"));
     let event = last_event(&service).await;
     assert_eq!((event.role.as_str(), event.detail["rule"].as_str()), ("stranger", "authority"));
+    assert_eq!(event.detail["source"], "127.0.0.1");
     service.plain.register("till-2", Suite::P256Aes128).await;
     let ended = stream.message().await.err().expect("it ends");
     assert_eq!(Refusal::from(ended).reason, "CALLER_UNKNOWN");

@@ -57,12 +57,11 @@ fn main() -> ExitCode {
 #[allow(clippy::print_stderr, reason = "what to do next belongs beside why it failed")]
 fn tell_what_next(error: &anyhow::Error) {
     let Some(ClientError::Refused(refusal)) = error.downcast_ref() else { return };
-    if refusal.reason != "APPROVAL_REQUIRED" {
-        return;
-    }
     // The client has computed the same digest from what it sent.
     let (name, digest) = (refusal.told("approval"), refusal.told("request_digest"));
-    if let (Some(name), Some(digest)) = (name, digest) {
+    if refusal.reason == "APPROVAL_REQUIRED"
+        && let (Some(name), Some(digest)) = (name, digest)
+    {
         eprintln!("next: tell another officer, by another way than this service, the digest");
         eprintln!("      {}", approval::in_groups(&digest.to_uppercase()));
         eprintln!("      who compares it in `firstkey approval approve {name}`;");

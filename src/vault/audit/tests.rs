@@ -278,7 +278,7 @@ async fn the_last_of_the_disk_is_for_those_who_run_the_service() {
             for told in [
                 bench.vault.begin(&caller, action, "").await.err(),
                 bench.vault.authorise(&caller, action).await.err(),
-                Some(bench.vault.turn_away(&caller, action, "plane").await),
+                Some(bench.vault.turn_away(&caller, action, "plane", None).await),
                 Some(bench.vault.refuse(&caller, action, Reason::PolicyDenied.into()).await),
             ] {
                 let (role, action) = (role.as_str(), action.as_str());
