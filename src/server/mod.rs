@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -74,6 +75,8 @@ pub struct Operations {
     pub self_test_period: Duration,
     /// What durations are measured with.
     pub stopwatch: Stopwatch,
+    /// Told once the start is written down and examined, and calls are taken.
+    pub serving: Option<oneshot::Sender<()>>,
 }
 
 impl Default for Operations {
@@ -84,6 +87,7 @@ impl Default for Operations {
             program_digest: None,
             self_test_period: SELF_TEST_PERIOD_MAX,
             stopwatch: || 0,
+            serving: None,
         }
     }
 }
@@ -154,6 +158,8 @@ pub async fn serve(
     };
     let connections =
         ReceiverStream::new(listen::accept_all(settings.listeners, &crowd, &draining));
+    // Who waits for the start may have gone.
+    let _ = operations.serving.map(|begun| begun.send(()));
     let serving = router.serve_with_incoming_shutdown(connections, signal);
     tokio::pin!(serving);
     let overdue = async {

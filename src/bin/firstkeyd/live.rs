@@ -15,7 +15,7 @@ use firstkey::vault::{
     AuditSettings, Gate, MasterKey, OpenError, Opening, Policy, PolicyInvalid, Realm, Vault,
 };
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use zeroize::Zeroizing;
 
 use crate::config::Live;
@@ -92,18 +92,23 @@ pub(crate) async fn open_doors(live: &Live) -> anyhow::Result<Doors> {
     Ok(Doors { listeners, addresses, denied, tls })
 }
 
+/// Hears SIGHUP from now on.
+pub(crate) fn hangup() -> anyhow::Result<Signal> {
+    signal(SignalKind::hangup()).context("can not wait for SIGHUP")
+}
+
 /// Reads certificates, authorities and the deny list again at each SIGHUP, and puts them in force
 /// with an event in the audit log. What is open stays open.
 ///
 /// The deny list is one thing, certificates and authorities are another: where one of the two is
 /// broken it stays as it was, and the other is taken. Whom to shut out waits for nothing.
-pub(crate) fn reload_on_hangup(
+pub(crate) fn reload_on(
+    mut hangup: Signal,
     live: Live,
     gate: Arc<Gate>,
     denied: DenyList,
     tls: Vec<Arc<Tls>>,
-) -> anyhow::Result<()> {
-    let mut hangup = signal(SignalKind::hangup()).context("can not wait for SIGHUP")?;
+) {
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             let list = read_denied(&live).inspect_err(|error| {
@@ -131,7 +136,6 @@ pub(crate) fn reload_on_hangup(
             }
         }
     });
-    Ok(())
 }
 
 fn read_material(live: &Live) -> anyhow::Result<Material> {

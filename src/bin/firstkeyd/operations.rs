@@ -88,6 +88,7 @@ impl Settings {
             program_digest: program_digest(),
             self_test_period: self.self_test_period,
             stopwatch: microseconds,
+            serving: None,
         })
     }
 }

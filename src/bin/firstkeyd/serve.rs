@@ -11,6 +11,7 @@ use firstkey::memory::protections;
 use firstkey::server::{self, Limits, Operations, Settings};
 use firstkey::vault::{AuditSettings, Gate};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 use crate::cli::Flags;
 use crate::config::{Config, Development, Live, Mode};
@@ -44,7 +45,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         stop.await;
         operations::tell_stopping();
     };
-    operations::tell_ready();
+    let (serving, begun) = oneshot::channel();
+    settings.operations.serving = Some(serving);
+    tokio::spawn(async move {
+        if begun.await.is_ok() {
+            operations::tell_ready();
+        }
+    });
     tokio::select! {
         served = server::serve(gate, passed, settings, stop) => served?,
         () = at_once => bail!("stopped at once: calls in flight were not waited for"),
@@ -59,10 +66,12 @@ async fn in_earnest(
     audit: AuditSettings,
     drain: Duration,
 ) -> anyhow::Result<(Settings, Arc<Gate>)> {
+    // A hang-up that comes while the store is opened is heard, and heeded afterwards.
+    let hangup = live::hangup()?;
     // Whatever is wrong with the files is found before the store is touched.
     let doors = live::open_doors(&live).await?;
     let gate = Gate::open(live::open_vault(data, &live, audit).await?);
-    live::reload_on_hangup(live, Arc::clone(&gate), doors.denied.clone(), doors.tls)?;
+    live::reload_on(hangup, live, Arc::clone(&gate), doors.denied.clone(), doors.tls);
     for address in doors.addresses {
         tracing::info!(%address, "serving");
     }
