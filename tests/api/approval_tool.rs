@@ -239,6 +239,13 @@ async fn a_policy_waits_is_approved_and_set_by_the_same_command() {
     let command = command.trim_start_matches("firstkey approval ");
     let command: Vec<&str> = command.split(' ').collect();
     let shown = two.json(&["show", command[1]]).await;
+    let changes: Vec<&str> =
+        shown["changes"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    assert!(changes.len() == 2, "{changes:?}");
+    assert!(changes[0].starts_with("- approval_") && changes[0].contains("86400"), "{changes:?}");
+    assert!(changes[1].starts_with("+ approval_") && changes[1].contains("600"), "{changes:?}");
+    let table = text(&two.run(&["show", command[1]], "").await.stdout);
+    assert!(table.contains(changes[1]), "{table}");
     let digest = shown["request_digest"].as_str().unwrap();
     // What the requester tells is what the others see.
     let groups: Vec<&str> = (0..8).map(|place| &digest[place * 8..][..8]).collect();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{self, Approve, ListApprovals, NamedApproval, Output, Reject};
 use crate::connect::connect;
-use crate::{exit, print, shared};
+use crate::{exit, policy_change, print, shared};
 
 /// How many digits of a digest are enough from who has just read the request. With fewer, a
 /// requester could look for two requests that begin alike: one to tell of, one to ask for.
@@ -70,7 +70,8 @@ async fn show(arguments: NamedApproval, output: Output) -> anyhow::Result<ExitCo
     let client = connect(&arguments.server).await?;
     let approval = read(&client, &arguments.id).await?;
     let explained = explain_request(&approval.method, &approval.request);
-    print_whole(&approval, explained.as_ref(), output);
+    let changes = changes(&client, &approval, explained.as_ref()).await;
+    print_whole(&approval, explained.as_ref(), changes, output);
     Ok(match explained {
         Some(explained) if explained.digest.as_slice() == approval.request_digest => {
             ExitCode::SUCCESS
@@ -85,7 +86,8 @@ async fn approve(arguments: Approve, output: Output) -> anyhow::Result<ExitCode>
     let explained = explain_request(&approval.method, &approval.request)
         .context("this release does not know all of the request; approve it with a newer one")?;
     if output == Output::Table {
-        print_whole(&approval, Some(&explained), output);
+        let changes = changes(&client, &approval, Some(&explained)).await;
+        print_whole(&approval, Some(&explained), changes, output);
     }
     let digest = data_encoding::HEXUPPER.encode(&explained.digest);
     let (typed, digits_min) = if let Some(digest_told) = arguments.digest {
@@ -119,6 +121,18 @@ async fn read(client: &Client, id: &str) -> anyhow::Result<proto::Approval> {
     let request = proto::GetApprovalRequest { name: name_of(id) };
     let found = client.approvals().get_approval(request).await.map_err(ClientError::from)?;
     found.into_inner().approval.context("the answer holds no approval")
+}
+
+/// What a policy that is asked for changes, or why that can not be told; none of another call.
+async fn changes(
+    client: &Client,
+    approval: &proto::Approval,
+    explained: Option<&Explained>,
+) -> Option<Vec<String>> {
+    let told = policy_change::of_request(client, &approval.method, explained?).await;
+    told.unwrap_or_else(|error| {
+        Some(vec![format!("can not be told, for the policy in force can not be read: {error}")])
+    })
 }
 
 fn name_of(id: &str) -> String {
@@ -155,7 +169,12 @@ fn print_outcome(approval: Option<proto::Approval>, output: Output) -> anyhow::R
 }
 
 /// Prints all that an officer looks at. The digest is the one computed here.
-fn print_whole(approval: &proto::Approval, explained: Option<&Explained>, output: Output) {
+fn print_whole(
+    approval: &proto::Approval,
+    explained: Option<&Explained>,
+    changes: Option<Vec<String>>,
+    output: Output,
+) {
     if output == Output::Json {
         let mut whole = approval_json(approval);
         whole["request"] = data_encoding::BASE64.encode(&approval.request).into();
@@ -163,6 +182,7 @@ fn print_whole(approval: &proto::Approval, explained: Option<&Explained>, output
             let fields = explained.fields.iter();
             fields.map(|(path, value)| json!({ "path": path, "value": value })).collect()
         });
+        whole["changes"] = changes.into();
         print::line(&whole.to_string());
         return;
     }
@@ -197,6 +217,13 @@ fn print_whole(approval: &proto::Approval, explained: Option<&Explained>, output
     );
     print::line("");
     let digest = data_encoding::HEXUPPER.encode(&explained.digest);
+    if let Some(changes) = changes {
+        print::line("changes of the policy in force, none of them if nothing stands here:");
+        for line in changes {
+            print::line(&format!("  {line}"));
+        }
+        print::line("");
+    }
     print::line(&format!("digest  {}", in_groups(&digest)));
     if explained.digest.as_slice() != approval.request_digest {
         print::line("The service names another digest: do not approve this.");

@@ -7,6 +7,7 @@ mod connect;
 mod dev;
 mod exit;
 mod policy;
+mod policy_change;
 mod print;
 mod status;
 mod terminal;
