@@ -39,8 +39,7 @@ const UNCOUNTED: [Kind; 8] = [
     Kind::new("checkpoint"),
     // An older one gives the same numbers again, which the rows of the issued ones refuse.
     Kind::new("counter"),
-    // Written when a store is begun, before its chain; without the one that was, no checkpoint of
-    // before verifies.
+    // Written once, when a store is begun: without the one that was, no checkpoint verifies.
     Kind::new("log_key"),
     // Written to find out whether it can be, and read for nothing else.
     Kind::new("pulse"),
