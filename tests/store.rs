@@ -286,8 +286,9 @@ async fn sqlite_closes_its_folder_to_others() {
 #[tokio::test]
 async fn sqlite_refuses_the_store_of_another_release_and_says_which() {
     for (found, refusal) in [
-        (1, StoreError::SchemaTooOld { found: 1, known: 2 }),
-        (3, StoreError::SchemaTooNew { found: 3, known: 2 }),
+        (1, StoreError::SchemaTooOld { found: 1, known: 3 }),
+        (2, StoreError::SchemaTooOld { found: 2, known: 3 }),
+        (4, StoreError::SchemaTooNew { found: 4, known: 3 }),
     ] {
         let folder = Folder::new();
         drop(SqliteStore::open(&folder.0).unwrap());

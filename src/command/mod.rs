@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod approvals;
+pub mod census;
 mod error;
 pub mod export_initial_key;
 pub mod generate_mac;

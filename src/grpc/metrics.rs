@@ -10,7 +10,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
@@ -19,7 +19,9 @@ use tonic_types::StatusExt as _;
 
 use super::proto::{MacAlgorithm, PinBlockFormat};
 use super::standing::{Finding, Standing};
-use crate::vault::{Gate, Reason};
+use crate::activation::State;
+use crate::command::census::Census;
+use crate::vault::{Gate, KeyState, KeyUsage, Reason};
 
 /// Microseconds since some moment: bin hands it in, for only there is a clock.
 pub type Stopwatch = fn() -> u64;
@@ -41,6 +43,8 @@ pub struct Metrics {
     translations: Family<[Label; 3], Counter>,
     verifications: Family<[Label; 2], Counter>,
     store_errors: Counter,
+    keys: Family<[Label; 2], Gauge>,
+    terminals: Family<[Label; 1], Gauge>,
     pub(super) stopwatch: Stopwatch,
 }
 
@@ -65,6 +69,10 @@ impl Metrics {
         let store_errors = Counter::default();
         let told = "Calls that failed for want of the store or the audit log";
         registry.register("store_errors", told, store_errors.clone());
+        let keys = Family::default();
+        registry.register("keys", "Keys, as they were counted last", keys.clone());
+        let terminals = Family::default();
+        registry.register("terminals", "Terminals, as they were counted last", terminals.clone());
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The release", build);
         registry.register_collector(Box::new(Now { gate, standing }));
@@ -76,6 +84,8 @@ impl Metrics {
             translations,
             verifications,
             store_errors,
+            keys,
+            terminals,
             stopwatch,
         }
     }
@@ -87,6 +97,23 @@ impl Metrics {
         // Writing into memory does not fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    /// Takes over a count of keys and terminals; of what there is none any more, 0 is told.
+    pub fn counted(&self, census: &Census) {
+        let told = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        for usage in KeyUsage::ALL {
+            for state in KeyState::ALL {
+                let (usage, state) = (usage.as_str(), state.as_str());
+                let count = census.keys.get(&(usage, state)).copied().unwrap_or(0);
+                let gauge = self.keys.get_or_create(&[("usage", usage), ("state", state)]);
+                gauge.set(told(count));
+            }
+        }
+        for state in State::ALL {
+            let count = census.terminals.get(state.as_str()).copied().unwrap_or(0);
+            self.terminals.get_or_create(&[("state", state.as_str())]).set(told(count));
+        }
     }
 
     /// Counts a call that was answered after so many microseconds; none, or how it failed.

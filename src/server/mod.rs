@@ -1,6 +1,7 @@
 //! Wires the parts and serves: both binaries and the tests come through here.
 
 pub mod access;
+mod census;
 mod crowd;
 pub mod demonstration;
 pub mod dev;
@@ -133,6 +134,7 @@ pub async fn serve(
         let Parts { gate, metrics, standing, .. } = parts.clone();
         spawn(operations::serve(listener, Answers { gate, metrics, standing }))
     });
+    let counting = spawn(census::repeat(Arc::clone(&gate), Arc::clone(&metrics)));
     let testing = spawn(self_test::repeat(Arc::clone(&gate), operations.self_test_period));
 
     let crowd = Crowd::new(settings.limits.connections);
@@ -170,7 +172,7 @@ pub async fn serve(
         ended = &mut serving => ended.map_err(ServeError::from),
         () = overdue => Err(ServeError::Drain),
     };
-    drop((testing, told));
+    drop((counting, testing, told));
     if let Ok(vault) = gate.enter()
         && let Err(error) = life::tell_stop(&vault).await
     {

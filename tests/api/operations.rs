@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use firstkey::grpc::Check;
 use firstkey::grpc::client::Client;
-use firstkey::grpc::proto::{GenerateMacRequest, GetStatusRequest, MacAlgorithm, VerifyMacRequest};
+use firstkey::grpc::proto::{
+    GenerateMacRequest, GetStatusRequest, Key, KeyState, KeyUsage, ListKeysRequest, MacAlgorithm,
+    VerifyMacRequest,
+};
 use firstkey::server::Operations;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -61,18 +64,20 @@ async fn readiness_names_each_check_and_what_is_wrong() {
 }
 
 /// Each metric that is published: its type, and its labels.
-const PUBLISHED: [(&str, &str, &[&str]); 12] = [
+const PUBLISHED: [(&str, &str, &[&str]); 14] = [
     ("firstkey_audit_last_checkpoint_timestamp_seconds", "gauge", &[]),
     ("firstkey_audit_entries", "counter", &[]),
     ("firstkey_build", "info", &["version"]),
     ("firstkey_grpc_request_duration_seconds", "histogram", &["le", "method", "service"]),
     ("firstkey_grpc_requests", "counter", &["code", "method", "service"]),
     ("firstkey_healthy", "gauge", &["check"]),
+    ("firstkey_keys", "gauge", &["state", "usage"]),
     ("firstkey_mac_verifications", "counter", &["algorithm", "result"]),
     ("firstkey_pin_translations", "counter", &["from", "result", "to"]),
     ("firstkey_self_test_failed", "gauge", &[]),
     ("firstkey_store_errors", "counter", &[]),
     ("firstkey_terminal_activations", "counter", &["result", "stage"]),
+    ("firstkey_terminals", "gauge", &["state"]),
     ("firstkey_tls_cert_expiry_timestamp_seconds", "gauge", &[]),
 ];
 
@@ -168,7 +173,35 @@ async fn what_is_counted_is_what_is_published_and_made_up_names_count_nothing() 
     assert!(grown("firstkey_grpc_requests") <= 2, "{:?}", after["firstkey_grpc_requests"]);
     assert!(grown("firstkey_mac_verifications") <= 2, "{:?}", after["firstkey_mac_verifications"]);
     let all: usize = after.values().map(BTreeSet::len).sum();
-    assert!(all < 200, "{all} series");
+    assert!(all < 300, "{all} series");
+    service.end().await;
+}
+
+#[tokio::test]
+async fn keys_and_terminals_are_counted_by_their_states() {
+    let (service, address) = start().await;
+    let client = Client::connect(&service.url).await.unwrap();
+    let all = ListKeysRequest { page_size: 100, ..ListKeysRequest::default() };
+    let keys = answer(client.keys().list_keys(all).await).keys;
+    let is_counted =
+        |key: &&Key| (key.usage(), key.state()) == (KeyUsage::PinEncryption, KeyState::Active);
+    let active = keys.iter().filter(is_counted).count();
+    assert!(active > 0 && active < keys.len());
+    let mut text = String::new();
+    for _ in 0..500 {
+        text = get(address, "/metrics").await.1;
+        if text.contains("firstkey_terminals{") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for line in [
+        format!("firstkey_keys{{usage=\"P0\",state=\"ACTIVE\"}} {active}"),
+        "firstkey_keys{usage=\"P0\",state=\"DESTROYED\"} 0".to_owned(),
+        "firstkey_terminals{state=\"ACTIVE\"} 0".to_owned(),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
     service.end().await;
 }
 
