@@ -15,7 +15,7 @@ use firstkey::server::faults::{At, Fault};
 pub(crate) use self::approval::{Approval, Approve, ListApprovals, NamedApproval, Reject};
 pub(crate) use self::policy::{CheckPolicy, GetPolicy, Policy, SetPolicy};
 
-/// The tool of firstkey: try it, drive terminals, hold it against vectors.
+/// The tool of firstkey: try it, drive terminals, govern and audit a service, run vectors.
 #[derive(Debug, Parser)]
 #[command(name = "firstkey", version, about, long_about = None, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 4 not found, 5 denied, \
@@ -340,7 +340,8 @@ pub(crate) const ALL: &str = "all";
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Faults")]
 pub(crate) struct Trouble {
-    /// Play a fault, say what came of it, and take the terminal to a purchase all the same.
+    /// Play a fault against a development service in plain text, say what came of it, and take the
+    /// terminal to a purchase all the same.
     #[arg(
         long,
         value_name = "FAULT",
