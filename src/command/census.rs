@@ -10,7 +10,7 @@ use super::activation::record::Terminal;
 use crate::vault::{Record as _, Vault};
 
 /// Records that are opened in one step.
-const PAGE: usize = 200;
+const PAGE: usize = 100;
 
 /// A count under way, or done.
 #[derive(Debug, Default)]

@@ -10,8 +10,9 @@ use crate::vault::Gate;
 /// The time from the end of a count to the next.
 const PERIOD: Duration = Duration::from_mins(1);
 
-/// How long a count rests between two steps.
-const REST: Duration = Duration::from_millis(20);
+/// How long a count rests between two steps, which take some milliseconds: the larger the store,
+/// the longer the count, and never much of a processor.
+const REST: Duration = Duration::from_millis(50);
 
 /// Counts until the gate closes.
 pub(super) async fn repeat(gate: Arc<Gate>, metrics: Arc<Metrics>) {

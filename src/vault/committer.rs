@@ -290,7 +290,7 @@ async fn write(
         core: Arc::clone(core),
         frontier: head.record.frontier()?,
         head,
-        planned: prepared.iter().map(|one| one.planned.clone()).collect(),
+        folds: prepared.iter().map(|one| one.planned.sum()).collect(),
         drafts: prepared.iter().map(|one| one.unit.event()).collect(),
         nonces,
         time,

@@ -70,33 +70,17 @@ impl Work {
     }
 }
 
-/// Reads the policy that the store holds. One that is older than one that was in force, or none
-/// where there was one, is an incident.
+/// Reads the policy that the store holds; one that is not the row that was written last, or that is
+/// gone, is an incident.
 pub(super) async fn stored_policy(core: &Core) -> Result<Option<Versioned<Policy>>, Error> {
-    // Asked first: what was in force then was durable, so the store must have it or a later one.
-    let known = core.policy.known();
-    let row = core.row(Policy::KIND, Policy::ID).await?;
-    believed(core, known, row.as_ref())
-}
-
-/// The policy of a row, if it may follow one that was in force.
-fn believed(
-    core: &Core,
-    known: u64,
-    row: Option<&Row>,
-) -> Result<Option<Versioned<Policy>>, Error> {
-    let stored = row.map(|row| core.open::<Policy>(Policy::ID, row)).transpose()?;
-    if stored.as_ref().map_or(0, |stored| stored.record.version) < known {
-        return Err(Error::incident("the policy is older than one that was in force", Policy::ID));
-    }
-    Ok(stored)
+    core.read(Policy::ID).await
 }
 
 /// The row that was read last, and the version of the policy in it; none to read whatever is there.
 pub(super) type Seen = Option<(Row, u64)>;
 
-/// Puts the policy that the store holds in force. One that does not open, that is older than one
-/// that was in force, or that is gone, is none: then nobody may do anything. A row that was seen is
+/// Puts the policy that the store holds in force. One that does not open, that is not the row that
+/// was written last, or that is gone, is none: then nobody may do anything. A row that was seen is
 /// not opened again, as long as its policy is in force: it may be long, and seldom changes.
 pub(super) async fn load_policy(core: &Core, seen: &mut Seen) -> Result<(), Error> {
     let loaded = load_unless_seen(core, seen).await;
@@ -107,18 +91,19 @@ pub(super) async fn load_policy(core: &Core, seen: &mut Seen) -> Result<(), Erro
 }
 
 async fn load_unless_seen(core: &Core, seen: &mut Seen) -> Result<(), Error> {
-    let (last, known) = (seen.take(), core.policy.known());
+    let last = seen.take();
     let row = core.row(Policy::KIND, Policy::ID).await?;
     let is_seen = last.as_ref().is_some_and(|(last, version)| {
-        row.as_ref() == Some(last) && [known, core.policy.policy().version] == [*version; 2]
+        row.as_ref() == Some(last) && core.policy.policy().version == *version
     });
     if is_seen {
         *seen = last;
         return Ok(());
     }
-    if let Some(stored) = believed(core, known, row.as_ref())? {
-        *seen = row.map(|row| (row, stored.record.version));
-        core.policy.put(stored.record);
+    if let Some(row) = row {
+        let policy = core.open::<Policy>(Policy::ID, &row)?.record;
+        *seen = Some((row, policy.version));
+        core.policy.put(policy);
     }
     Ok(())
 }

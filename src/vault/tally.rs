@@ -61,19 +61,15 @@ pub(super) struct Sum(#[serde(with = "hexadecimals")] Element);
 
 impl Sum {
     /// Folds an element in, or out again.
-    pub(super) fn fold(&mut self, element: Element) {
+    fn fold(&mut self, element: Element) {
         for (octet, other) in self.0.iter_mut().zip(element) {
             *octet ^= other;
         }
     }
 
-    /// Folds what a batch changes.
-    pub(super) fn fold_all(&mut self, planned: &Planned) {
-        for row in &planned.0 {
-            for element in row.before.into_iter().chain(row.after) {
-                self.fold(element);
-            }
-        }
+    /// Folds what a batch adds and takes away.
+    pub(super) fn fold_all(&mut self, changes: Self) {
+        self.fold(changes.0);
     }
 }
 
@@ -120,10 +116,19 @@ struct Rows {
 }
 
 /// What a batch does to the rows that are counted.
-#[derive(Debug, Clone)]
 pub(super) struct Planned(Vec<PlannedRow>);
 
-#[derive(Debug, Clone)]
+impl Planned {
+    /// What all of it folds into.
+    pub(super) fn sum(&self) -> Sum {
+        let mut sum = Sum::default();
+        for element in self.0.iter().flat_map(|row| row.before.into_iter().chain(row.after)) {
+            sum.fold(element);
+        }
+        sum
+    }
+}
+
 struct PlannedRow {
     place: Element,
     kind: Kind,
@@ -161,7 +166,8 @@ impl Tally {
         }
         let found =
             row.map(|row| self.element_of(&Surveyed::of(kind, id, row.version, &row.sealed)));
-        match self.rows().held.get(&self.place_of(kind.as_str(), id)) {
+        let place = self.place_of(kind.as_str(), id);
+        match self.rows().held.get(&place) {
             None => found.is_none(),
             Some(Held::Is(element)) => found == Some(*element),
             Some(Held::Either(before, after)) => found == *before || found == *after,
@@ -232,7 +238,8 @@ impl Tally {
             }
             let now =
                 row.map(|row| self.element_of(&Surveyed::of(kind, &id, row.version, &row.sealed)));
-            self.rows().is_now(self.place_of(kind.as_str(), &id), now);
+            let place = self.place_of(kind.as_str(), &id);
+            self.rows().is_now(place, now);
         }
         self.rows().in_doubt.clear();
         Ok(())
@@ -279,30 +286,10 @@ fn first_half(hash: [u8; 32]) -> Element {
 
 #[cfg(test)]
 mod tests {
-    use serde::{Deserialize, Serialize};
-
     use super::super::store::{Expected, Write};
-    use super::super::testing::{Bench, Fault, opening};
+    use super::super::testing::{Bench, Fault, Note, note, opening};
     use super::super::{Action, OpenError, Reason, Record, Vault, Versioned};
     use super::*;
-
-    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-    struct Note {
-        id: String,
-        text: String,
-    }
-
-    impl Record for Note {
-        const KIND: Kind = Kind::new("note");
-
-        fn id(&self) -> String {
-            self.id.clone()
-        }
-    }
-
-    fn note(id: &str, text: &str) -> Note {
-        Note { id: id.to_owned(), text: text.to_owned() }
-    }
 
     async fn put(bench: &Bench, id: &str, text: &str) {
         let version = bench.vault.get::<Note>(id).await.unwrap().and_then(|note| note.version);

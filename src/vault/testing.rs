@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use super::store::{
     Batch, BoxFuture, MemoryStore, Outcome, Query, Row, Store, StoreError, Surveyed, Tail,
 };
 use super::{
-    Action, AuditSettings, Caller, Clock, Kind, MasterKey, Opening, Policy, Principal, Realm, Role,
-    UnixMillis, Vault, Work,
+    Action, AuditSettings, Caller, Clock, Kind, MasterKey, Opening, Policy, Principal, Realm,
+    Record, Role, UnixMillis, Vault, Work,
 };
 use crate::crypto::rng::SystemRng;
 use crate::memory::SecretPage;
@@ -181,4 +183,27 @@ pub(super) fn two_officers() -> Policy {
         calls_per_minute_max: 0,
     };
     Policy { principals: vec![officer("ann"), officer("ben")], ..Policy::none() }
+}
+
+/// A record of the tests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Note {
+    pub(super) id: String,
+    pub(super) text: String,
+}
+
+impl Record for Note {
+    const KIND: Kind = Kind::new("note");
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+
+    fn index(&self) -> Option<String> {
+        Some(self.text.clone())
+    }
+}
+
+pub(super) fn note(id: &str, text: &str) -> Note {
+    Note { id: id.into(), text: text.into() }
 }

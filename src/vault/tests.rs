@@ -2,36 +2,12 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::store::{Change, Expected, Store, Write};
-use super::testing::{Bench, Fault, caller, master_key, opening};
+use super::testing::{Bench, Fault, Note, caller, master_key, note, opening};
 use super::{
     Action, Budget, Caller, Claim, ClaimRequest, Error, EventDecision, Kind, OpenError, Opening,
     Purpose, Realm, Reason, Record, RequestId, Vault, Versioned, Work,
 };
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Note {
-    id: String,
-    text: String,
-}
-
-impl Record for Note {
-    const KIND: Kind = Kind::new("note");
-
-    fn id(&self) -> String {
-        self.id.clone()
-    }
-
-    fn index(&self) -> Option<String> {
-        Some(self.text.clone())
-    }
-}
-
-fn note(id: &str, text: &str) -> Note {
-    Note { id: id.into(), text: text.into() }
-}
 
 async fn put(bench: &Bench, note: Versioned<Note>) -> Result<u64, Error> {
     let mut work = bench.begin(Action::CreateProfile).await;

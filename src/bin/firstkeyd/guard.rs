@@ -11,57 +11,39 @@ use firstkey::memory::effective_user;
 const STICKY: u32 = 0o1000;
 
 /// Refuses a file with a key that others may touch.
-#[allow(clippy::verbose_bit_mask, reason = "modes are read as octal digits")]
 pub(crate) fn refuse_shared(path: &Path) -> anyhow::Result<()> {
-    refuse_foreign(path)?;
-    ensure!(
-        mode(path)? & 0o077 == 0,
-        "{} may be read by others than its owner: chmod 600 it, and take what is in it for known",
-        path.display()
-    );
-    Ok(())
+    refuse(path, 0o077, "read", "chmod 600 it, and take what is in it for known")
 }
 
 /// Refuses a file that others may write: they would say whom the service lets in.
-#[allow(clippy::verbose_bit_mask, reason = "modes are read as octal digits")]
 pub(crate) fn refuse_writable(path: &Path) -> anyhow::Result<()> {
-    refuse_foreign(path)?;
-    ensure!(
-        mode(path)? & 0o022 == 0,
-        "{} may be written by others than its owner: chmod go-w it, and look at what is in it",
-        path.display()
-    );
-    Ok(())
+    refuse(path, 0o022, "written", "chmod go-w it, and look at what is in it")
 }
 
-/// Refuses a file that belongs to another user than the service's or root, or lies where others
-/// may put another in its place.
-#[allow(clippy::verbose_bit_mask, reason = "modes are read as octal digits")]
-fn refuse_foreign(path: &Path) -> anyhow::Result<()> {
+/// Refuses a file that others may touch, that belongs to another user than the service's or root,
+/// or that lies where others may put another in its place.
+fn refuse(path: &Path, others: u32, what: &str, remedy: &str) -> anyhow::Result<()> {
     let path = path.canonicalize().with_context(|| format!("can not read {}", path.display()))?;
     let folder = path.parent().unwrap_or(Path::new("/"));
-    for one in [&path, folder] {
-        let owner = metadata(one)?.uid();
+    let (file, around) = (fs::metadata(&path)?, fs::metadata(folder)?);
+    for (one, found) in [(path.as_path(), &file), (folder, &around)] {
         ensure!(
-            [0, effective_user()].contains(&owner),
-            "{} belongs to user {owner}, who may change it: chown it to the service's user",
-            one.display()
+            [0, effective_user()].contains(&found.uid()),
+            "{} belongs to user {}, who may change it: chown it to the service's user",
+            one.display(),
+            found.uid()
         );
     }
-    let mode = mode(folder)?;
     ensure!(
-        mode & 0o022 == 0 || mode & STICKY != 0,
+        around.mode() & 0o022 == 0 || around.mode() & STICKY != 0,
         "{} may be written by others, who may put another file in the place of {}: chmod go-w it",
         folder.display(),
         path.display()
     );
+    ensure!(
+        file.mode() & others == 0,
+        "{} may be {what} by others than its owner: {remedy}",
+        path.display()
+    );
     Ok(())
-}
-
-fn mode(path: &Path) -> anyhow::Result<u32> {
-    Ok(metadata(path)?.mode())
-}
-
-fn metadata(path: &Path) -> anyhow::Result<fs::Metadata> {
-    fs::metadata(path).with_context(|| format!("can not read {}", path.display()))
 }

@@ -20,7 +20,7 @@ use super::super::event::{Draft, Event, NO_PREVIOUS, Place, hash_of};
 use super::super::record::{Kind, Record, Versioned};
 use super::super::seal::{Address, Nonce};
 use super::super::store::{Change, Expected, IndexFilter, LIST_LIMIT_MAX, Query, Row, Write};
-use super::super::tally::{Planned, Sum};
+use super::super::tally::Sum;
 use super::tree;
 use crate::crypto::merkle::{Frontier, Hash, leaf_hash};
 
@@ -97,7 +97,7 @@ pub(in crate::vault) struct Closing {
     /// The right edge of the tree at this head.
     pub(in crate::vault) frontier: Frontier,
     /// What each batch does to the tally.
-    pub(in crate::vault) planned: Vec<Planned>,
+    pub(in crate::vault) folds: Vec<Sum>,
     /// None for a batch that is counted in a summary and has no event of its own.
     pub(in crate::vault) drafts: Vec<Option<Draft>>,
     /// One for each draft and one for the head: drawn before, for here nothing may fail.
@@ -116,12 +116,12 @@ pub(in crate::vault) struct Grown {
 
 impl Closing {
     pub(in crate::vault) fn writes(self, applied: &[bool]) -> Vec<Write> {
-        let Self { core, head, mut frontier, planned, drafts, nonces, time, grown } = self;
+        let Self { core, head, mut frontier, folds, drafts, nonces, time, grown } = self;
         let expected = expected(head.version);
         let mut next = head;
         let tally_before = next.record.tally;
-        for (planned, _) in planned.iter().zip(applied).filter(|(_, applied)| **applied) {
-            next.record.tally.fold_all(planned);
+        for (fold, _) in folds.into_iter().zip(applied).filter(|(_, applied)| **applied) {
+            next.record.tally.fold_all(fold);
         }
         let mut writes = Vec::with_capacity(drafts.len() + 1);
         let mut sequences = Vec::with_capacity(drafts.len());
