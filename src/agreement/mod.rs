@@ -27,6 +27,10 @@ pub mod label {
     pub const AT_REST_KEY_BLOCK: &str = "firstkey/v1/at-rest/key-block";
     /// The keys under which records are sealed in a store.
     pub const AT_REST_RECORD: &str = "firstkey/v1/at-rest/record";
+    /// Before the plan of a ceremony, where it is digested.
+    pub const CEREMONY_PLAN: &str = "firstkey/v1/ceremony/plan";
+    /// Before the hash of a transcript, where it is signed.
+    pub const CEREMONY_TRANSCRIPT: &str = "firstkey/v1/ceremony/transcript";
     /// The key by which the service confirms the agreed keys.
     pub const CONFIRM_SERVICE: &str = "firstkey/v1/confirm-service";
     /// The key by which the terminal confirms the agreed keys.
@@ -49,11 +53,13 @@ pub mod label {
     pub const UPDATE_TERMINAL: &str = "firstkey/v1/update-terminal";
 
     /// All labels.
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 16] = [
         ACTIVATION,
         AT_REST_HASH,
         AT_REST_KEY_BLOCK,
         AT_REST_RECORD,
+        CEREMONY_PLAN,
+        CEREMONY_TRANSCRIPT,
         CONFIRM_SERVICE,
         CONFIRM_TERMINAL,
         KBPK,

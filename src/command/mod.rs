@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod approvals;
 pub mod census;
+pub mod ceremony;
 mod error;
 pub mod export_initial_key;
 pub mod generate_mac;
