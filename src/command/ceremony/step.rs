@@ -132,14 +132,13 @@ mod tests {
         let confirms = "confirm c1, confirm c2, confirm w";
         let slips = "take c1, read-back c1, take c2, read-back c2";
         let value = "check_value = \"0011AA\"\n";
+        let values = "component_check_values = [\"0011AA\", \"0011AA\"]\n";
         for (table, middle) in [
             (format!("[generate]\n{key}"), format!("{slips}, ")),
             ("[initialise]\nthreshold = 2\n".to_owned(), format!("{slips}, ")),
             ("[re_share]\nthreshold = 2\n".to_owned(), format!("{slips}, ")),
             (
-                format!(
-                    "[import]\n{value}component_check_values = [\"0011AA\", \"0011AA\"]\n[import.key]\n{key}"
-                ),
+                format!("[import]\n{value}{values}[import.key]\n{key}"),
                 "enter c1, enter c2, reveal c1, reveal c2, ".to_owned(),
             ),
             (format!("[destroy]\nkey = \"keys/k/versions/1\"\n{value}"), String::new()),
@@ -158,8 +157,9 @@ mod tests {
 
     #[test]
     fn nobody_else_has_a_part() {
-        let text = "title = \"T\"\ncustodians = [\"a\", \"b\"]\nwitness = \"w\"\n[initialise]\nthreshold = 2\n";
-        let planned = toml::from_str::<Plan>(text).unwrap().check().unwrap();
+        let people = "custodians = [\"a\", \"b\"]\nwitness = \"w\"\n";
+        let text = format!("title = \"T\"\n{people}[initialise]\nthreshold = 2\n");
+        let planned = toml::from_str::<Plan>(&text).unwrap().check().unwrap();
         assert_eq!(planned.name_of(Actor::Custodian(0)), None);
         assert_eq!(planned.name_of(Actor::Custodian(3)), None);
     }
