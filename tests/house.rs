@@ -59,8 +59,9 @@ const CONFINED: &[(&[&str], &[&str], &str)] = &[
         "the system is called in memory; the store asks how much of its disk is free",
     ),
     (&["aes", "cbc", "cbc_mac", "cipher", "cmac", "des", "digest"], &["crypto/"], CRYPTO),
-    (&["ct_merkle", "ghash", "p256", "rcgen", "retail_mac", "ring"], &["crypto/"], CRYPTO),
-    (&["rustls_pki_types", "sha2", "subtle"], &["crypto/"], CRYPTO),
+    (&["ct_merkle", "ghash", "hpke", "p256", "rand_core", "rcgen"], &["crypto/"], CRYPTO),
+    (&["retail_mac", "ring", "rustls_pki_types", "sha2", "subtle"], &["crypto/"], CRYPTO),
+    (&["vsss_rs"], &["crypto/"], CRYPTO),
     (&["webpki", "x509_parser"], &["crypto/"], CRYPTO),
 ];
 

@@ -15,11 +15,13 @@ pub mod ed25519;
 #[cfg(feature = "fault-points")]
 pub mod fault_points;
 pub mod hmac;
+pub mod hpke;
 pub mod kdf;
 pub mod merkle;
 pub mod retail_mac;
 pub mod rng;
 pub mod self_test;
+pub mod sharing;
 pub mod tdes;
 
 /// Arithmetic on secrets whose running time does not depend on them.

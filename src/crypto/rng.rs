@@ -1,5 +1,8 @@
 //! Randomness, handed in as a value so that a test can replay it.
 
+use std::convert::Infallible;
+
+use rand_core::{TryCryptoRng, TryRng};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::self_test::{SelfTestFailed, falsify};
@@ -37,6 +40,49 @@ impl Rng for SystemRng {
         self.0.fill(out).map_err(|_| RngFailed)
     }
 }
+
+/// Lends a source to a library that knows none that fails: when it did, what came of its zeros is
+/// thrown away.
+pub(super) fn lend<T>(
+    rng: &dyn Rng,
+    draw: impl FnOnce(&mut Lent<'_>) -> T,
+) -> Result<T, RngFailed> {
+    let mut lent = Lent { rng, has_failed: false };
+    let drawn = draw(&mut lent);
+    if lent.has_failed { Err(RngFailed) } else { Ok(drawn) }
+}
+
+/// A source in the form that the libraries take.
+pub(super) struct Lent<'a> {
+    rng: &'a dyn Rng,
+    has_failed: bool,
+}
+
+impl TryRng for Lent<'_> {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let mut word = [0; 4];
+        self.try_fill_bytes(&mut word)?;
+        Ok(u32::from_be_bytes(word))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let mut word = [0; 8];
+        self.try_fill_bytes(&mut word)?;
+        Ok(u64::from_be_bytes(word))
+    }
+
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
+        if self.has_failed || self.rng.fill(out).is_err() {
+            self.has_failed = true;
+            out.fill(0);
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Lent<'_> {}
 
 /// What the self-tests call a source of randomness.
 pub const RANDOM_NUMBERS: &str = "random numbers";
@@ -108,6 +154,16 @@ mod tests {
             digest[0] | if place % 2 == 0 { 0x81 } else { 0 }
         });
         assert_eq!(examine(&lopsided), failed);
+    }
+
+    #[test]
+    fn what_was_made_of_a_source_that_failed_is_thrown_away() {
+        let counted = Source(|place| u8::try_from(place).unwrap());
+        let drawn = lend(&counted, |lent| (lent.try_next_u32(), lent.try_next_u64()));
+        assert_eq!(drawn, Ok((Ok(0x0001_0203), Ok(0x0001_0203_0405_0607))));
+        let mut octets = [7; 3];
+        assert_eq!(lend(&Silent, |lent| lent.try_fill_bytes(&mut octets)), Err(RngFailed));
+        assert_eq!(octets, [0; 3]);
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::crypto::ec;
 use crate::crypto::rng::{self, SystemRng};
 use crate::crypto::self_test::{self, KnownAnswer};
+use crate::crypto::{ec, hpke, sharing};
 use crate::vault::{self, Action, Caller, Gate, Reason, Vault};
 use crate::{dukpt, keyblock, pin};
 
@@ -31,11 +31,12 @@ pub fn run_self_tests() -> Result<SelfTestsPassed, SelfTestFailed> {
 /// each key pair when it is made.
 pub fn self_test_names() -> impl Iterator<Item = &'static str> {
     let known = known_answers().map(|known| known.algorithm);
-    known.chain([rng::RANDOM_NUMBERS, ec::EPHEMERAL_PAIR, ec::SIGNING_PAIR])
+    known.chain([rng::RANDOM_NUMBERS, ec::EPHEMERAL_PAIR, ec::SIGNING_PAIR, hpke::RECIPIENT_PAIR])
 }
 
 fn known_answers() -> impl Iterator<Item = &'static KnownAnswer> {
     let primitives = self_test::KNOWN_ANSWERS.iter();
+    let primitives = primitives.chain(&hpke::KNOWN_ANSWERS).chain(&sharing::KNOWN_ANSWERS);
     let built = dukpt::KNOWN_ANSWERS.iter().chain(&keyblock::KNOWN_ANSWERS);
     primitives.chain(built).chain(&pin::KNOWN_ANSWERS)
 }
