@@ -5,6 +5,7 @@
 //! ```text
 //! 8  bin/         the two binaries: the only readers of files and environment
 //! 7  server/      wires the parts and serves           vectors/   the vector runner
+//!    guide/       the screens of a ceremony, and what is typed on them
 //! 6  grpc/        one file per service: convert, authorise, call, convert
 //! 5  command/     one file per host command; activation/, the state machine of a terminal
 //! 4  vault/       the only door to stored keys         terminal/  a POS terminal in software
@@ -20,6 +21,7 @@ pub mod command;
 pub mod crypto;
 pub mod dukpt;
 pub mod grpc;
+pub mod guide;
 pub mod key;
 pub mod keyblock;
 pub mod mac;

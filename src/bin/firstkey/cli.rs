@@ -2,6 +2,7 @@
 
 mod approval;
 pub(crate) mod audit;
+pub(crate) mod ceremony;
 mod policy;
 
 use std::path::PathBuf;
@@ -46,6 +47,9 @@ pub(crate) enum Command {
     /// Read the audit log, export it, and verify it without a service.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Make, bring, hand out or end a key at a table, of which nobody ever has all.
+    #[command(subcommand)]
+    Ceremony(ceremony::Ceremony),
     /// Start a development service and take a simulated terminal through its first activation.
     Dev(Dev),
     /// Read the policy, replace it, ask it why.

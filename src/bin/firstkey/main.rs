@@ -2,6 +2,7 @@
 
 mod approval;
 mod audit;
+mod ceremony;
 mod cli;
 mod connect;
 mod dev;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             match cli.command {
                 Command::Approval(approval) => approval::run(approval, output).await,
                 Command::Audit(audit) => audit::run(audit, output).await,
+                Command::Ceremony(command) => ceremony::run(command),
                 Command::Dev(dev) => dev::run(dev, output).await,
                 Command::Policy(command) => policy::run(command, output).await,
                 Command::Status(server) => status::run(server, output).await,

@@ -1,0 +1,20 @@
+//! What people at the table of a ceremony see and type: one step a screen, and what is typed is
+//! checked as it is typed.
+//!
+//! Pure: the terminal, the files and the clock are behind [`Table`].
+
+mod ask;
+mod screen;
+mod script;
+mod table;
+#[cfg(test)]
+mod testing;
+mod words;
+
+pub use self::ask::{Ask, Stopped, TRIES_MAX, go_on};
+pub use self::screen::{
+    COLUMNS_MIN, Frame, Happened, LINES_MIN, Screen, TooSmall, digest_groups, in_groups,
+};
+pub use self::script::script;
+pub use self::table::{Interrupted, Key, Table};
+pub use self::words::expected;

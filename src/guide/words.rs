@@ -1,0 +1,150 @@
+//! What a step is called in a script and on a screen.
+
+use crate::command::ceremony::plan::{KeyPlan, Planned, Task};
+use crate::command::ceremony::step::{Act, Actor, Step};
+
+/// What a plan does, in one line.
+pub(super) fn task_of(planned: &Planned) -> String {
+    let custodians = planned.plan().custodians.len();
+    match planned.task() {
+        Task::Destroy(destroy) => {
+            format!("destroy {}, check value {}", destroy.key, destroy.check_value)
+        }
+        Task::Export(export) => format!(
+            "export {}, check value {}, under {}",
+            export.key, export.check_value, export.wrapping_key
+        ),
+        Task::Generate(key) => format!("generate {} in {custodians} components", key_of(key)),
+        Task::Import(import) => format!(
+            "import {} of {custodians} components, check value {}",
+            key_of(&import.key),
+            import.check_value
+        ),
+        Task::Initialise(shares) => {
+            let threshold = shares.threshold;
+            format!("make the first master key in {custodians} shares, {threshold} of them needed")
+        }
+        Task::ReShare(shares) => {
+            let threshold = shares.threshold;
+            format!("make another master key in {custodians} shares, {threshold} of them needed")
+        }
+    }
+}
+
+fn key_of(key: &KeyPlan) -> String {
+    // Serde knows the words of algorithms; anything else would be a second list of them.
+    let algorithm = serde_json::to_value(key.algorithm).unwrap_or_default();
+    let algorithm = algorithm.as_str().unwrap_or_default();
+    format!("keys/{}, usage {}, {algorithm},", key.id, key.usage.as_str())
+}
+
+/// Who somebody is at the table.
+pub(super) fn role_of(planned: &Planned, actor: Actor) -> String {
+    match actor {
+        Actor::Custodian(number) => {
+            format!("Custodian {number} of {}", planned.plan().custodians.len())
+        }
+        Actor::Witness => "Witness".to_owned(),
+    }
+}
+
+/// What custodians hold: `component` or `share`.
+pub(super) fn part_of(planned: &Planned) -> &'static str {
+    match planned.task() {
+        Task::Destroy(_) | Task::Export(_) | Task::Generate(_) | Task::Import(_) => "component",
+        Task::Initialise(_) | Task::ReShare(_) => "share",
+    }
+}
+
+/// A step in one line of a script: 34 characters at most.
+pub(super) fn brief(planned: &Planned, step: Step) -> String {
+    let part = part_of(planned);
+    match step.act {
+        Act::Confirm => match planned.task() {
+            Task::Initialise(_) | Task::ReShare(_) => "confirms the number of the set",
+            Task::Destroy(_) | Task::Export(_) | Task::Generate(_) | Task::Import(_) => {
+                "confirms the key's check value"
+            }
+        }
+        .to_owned(),
+        Act::Enter => format!("types the {part}, check value"),
+        Act::Join => "comes, logs in, types the digest".to_owned(),
+        Act::ReadBack => format!("types the {part} back"),
+        Act::Reveal => format!("hands the {part} over"),
+        Act::Sign => "signs the transcript".to_owned(),
+        Act::Take => format!("gets the {part} on a slip"),
+    }
+}
+
+/// What is expected in a step, a paragraph each.
+#[must_use]
+pub fn expected(planned: &Planned, step: Step) -> Vec<String> {
+    let part = part_of(planned);
+    match step.act {
+        Act::Confirm => vec![confirmation(planned).to_owned()],
+        Act::Enter => vec![
+            format!(
+                "Open your envelope and type your {part}, group by group. Nobody else looks at \
+                 the slip or at your hands; nothing of it is shown."
+            ),
+            "It stays in this tool until all have typed theirs: nobody can choose a component \
+             knowing the others."
+                .to_owned(),
+        ],
+        Act::Join => vec![
+            "Type the first 16 digits of the plan's digest, as they stand on your paper. Those of \
+             another plan are refused."
+                .to_owned(),
+        ],
+        Act::ReadBack => vec![
+            format!("Type your {part} back from the slip, so that nobody relies on a misprint."),
+            format!(
+                "If the slip can not be read, stop: there is no second print, and the ceremony is \
+                 begun again with another {part}."
+            ),
+        ],
+        Act::Reveal => vec![format!(
+            "All have typed theirs. Your {part} goes to the service now, sealed for it alone."
+        )],
+        Act::Sign => vec![
+            "What the ceremony is for has happened. Your key signs the transcript as it stands."
+                .to_owned(),
+        ],
+        Act::Take => vec![
+            format!("Your {part} is printed now, once. Nobody else stands at the printer."),
+            "Have an envelope ready. Look at the slip alone; do not put it into the envelope \
+             before you have read it back."
+                .to_owned(),
+        ],
+    }
+}
+
+/// What is compared before it is confirmed, and what the last confirmation does.
+fn confirmation(planned: &Planned) -> &'static str {
+    match planned.task() {
+        Task::Destroy(_) => {
+            "Compare the key and its check value with the order to destroy it. With the \
+             last confirmation it is destroyed."
+        }
+        Task::Export(_) => {
+            "Compare the key and its check value with the agreement. With the last \
+             confirmation it is exported."
+        }
+        Task::Generate(_) => {
+            "Write down the key's check value. With the last confirmation the key becomes \
+             active."
+        }
+        Task::Import(_) => {
+            "Take the key's check value from the sender's letter, not from this screen. \
+             With the last confirmation the key becomes active."
+        }
+        Task::Initialise(_) => {
+            "Compare the number of the set of shares with your slip. With the last \
+             confirmation the service begins its store under the new master key."
+        }
+        Task::ReShare(_) => {
+            "Compare the number of the set of shares with your slip. With the last \
+             confirmation the new master key takes the old one's place."
+        }
+    }
+}
