@@ -47,6 +47,7 @@ contract! {
     a_later_batch_sees_an_earlier_one,
     a_check_changes_nothing,
     a_deleted_row_is_gone_and_may_come_again,
+    a_row_is_sealed_anew_in_its_version_if_it_is_what_was_read,
     the_tail_is_told_what_was_applied,
     a_tail_that_conflicts_fails_the_commit,
     lists_are_paged_in_byte_order,
@@ -162,6 +163,31 @@ async fn a_check_changes_nothing(store: &dyn Store) {
     let absent = vec![write(A, "y", Expected::Absent, Change::Check)];
     assert!(one(store, absent).await.is_applied());
     assert_eq!(store.get(A, "x").await.unwrap().unwrap().version, 1);
+}
+
+async fn a_row_is_sealed_anew_in_its_version_if_it_is_what_was_read(store: &dyn Store) {
+    let index = Some("i".to_owned());
+    let put_x = Change::Put { index: index.clone(), sealed: vec![1] };
+    apply(store, vec![write(A, "x", Expected::Absent, put_x)]).await;
+    let anew = |expected, from: u8, to: u8| {
+        vec![write(A, "x", expected, Change::Reseal { from: vec![from], to: vec![to] })]
+    };
+    apply(store, anew(Expected::Version(1), 1, 2)).await;
+    let row = Row { id: "x".into(), version: 1, index, sealed: vec![2] };
+    assert_eq!(store.get(A, "x").await, Ok(Some(row.clone())));
+    for (expected, from) in
+        [(Expected::Version(1), 1), (Expected::Version(2), 2), (Expected::Absent, 2)]
+    {
+        let outcome = one(store, anew(expected, from, 9)).await;
+        assert_eq!(outcome, Outcome::Conflict { write: 0 }, "{expected:?} {from}");
+    }
+    // What it did to the rows before it is undone with it.
+    let batch = [vec![put(B, "y", Expected::Absent, 1)], anew(Expected::Version(1), 1, 9)];
+    assert_eq!(one(store, batch.concat()).await, Outcome::Conflict { write: 1 });
+    assert_eq!(store.get(B, "y").await, Ok(None));
+    assert_eq!(store.get(A, "x").await, Ok(Some(row)));
+    // For whoever has read it, it is the same.
+    apply(store, vec![put(A, "x", Expected::Version(1), 3)]).await;
 }
 
 async fn a_deleted_row_is_gone_and_may_come_again(store: &dyn Store) {
@@ -286,9 +312,9 @@ async fn sqlite_closes_its_folder_to_others() {
 #[tokio::test]
 async fn sqlite_refuses_the_store_of_another_release_and_says_which() {
     for (found, refusal) in [
-        (1, StoreError::SchemaTooOld { found: 1, known: 3 }),
-        (2, StoreError::SchemaTooOld { found: 2, known: 3 }),
-        (4, StoreError::SchemaTooNew { found: 4, known: 3 }),
+        (1, StoreError::SchemaTooOld { found: 1, known: 4 }),
+        (3, StoreError::SchemaTooOld { found: 3, known: 4 }),
+        (5, StoreError::SchemaTooNew { found: 5, known: 4 }),
     ] {
         let folder = Folder::new();
         drop(SqliteStore::open(&folder.0).unwrap());

@@ -21,6 +21,8 @@ pub use master::{MasterKey, MasterKeyUnfit};
 pub mod label {
     /// Before the transcript of an exchange, and before what signatures and MACs cover.
     pub const ACTIVATION: &str = "firstkey/v1/activation";
+    /// The key of the check of what says how the master key of a store is kept.
+    pub const AT_REST_CUSTODY: &str = "firstkey/v1/at-rest/custody";
     /// The keys of keyed hashes in a store.
     pub const AT_REST_HASH: &str = "firstkey/v1/at-rest/hash";
     /// The keys under which key blocks are wrapped in a store.
@@ -53,8 +55,9 @@ pub mod label {
     pub const UPDATE_TERMINAL: &str = "firstkey/v1/update-terminal";
 
     /// All labels.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 17] = [
         ACTIVATION,
+        AT_REST_CUSTODY,
         AT_REST_HASH,
         AT_REST_KEY_BLOCK,
         AT_REST_RECORD,

@@ -13,8 +13,9 @@ use crate::key::Algorithm;
 use crate::memory::SecretPage;
 use crate::vault::store::MemoryStore;
 use crate::vault::{
-    Action, AuditSettings, Caller, Clock, Event, KeyAttributes, KeyUsage, MasterKey, NewKey,
-    Opening, Policy, Principal, Realm, Reason, Record, Role, UnixMillis, Vault, Versioned,
+    Action, AuditSettings, Beginning, Caller, Clock, Event, KeyAttributes, KeyUsage, MasterKey,
+    NewKey, Opening, Policy, Principal, Realm, Reason, Record, Role, Seal, UnixMillis, Vault,
+    Versioned,
 };
 
 /// The key set id of [`Bench::bdk`] for AES.
@@ -71,9 +72,11 @@ impl Bench {
                 audit: AuditSettings::default(),
             };
             let first = Policy { principals: officers().to_vec(), ..Policy::none() };
-            let first = (realm == Realm::Live).then_some(first);
+            let policy = (realm == Realm::Live).then_some(first);
+            let seal = Seal::Shamir { set_id: [1; 4], threshold: 2, shares: 3 };
+            let beginning = Beginning { policy, seal };
             Self {
-                vault: Vault::open_with(opening, first).await.unwrap(),
+                vault: Vault::open_with(opening, beginning).await.unwrap(),
                 caller: Caller::for_dev_only("dev"),
                 clock: clock.clone(),
                 requests: AtomicU64::new(0),

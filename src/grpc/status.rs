@@ -91,6 +91,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::MacMismatch
         | Reason::MerchantNotApproved
         | Reason::PinBlockRejected
+        | Reason::RotationUnderWay
         | Reason::TerminalLocked
         | Reason::TerminalNotActive
         | Reason::TranslationForbidden
@@ -144,6 +145,7 @@ const fn message(reason: Reason) -> &'static str {
         Reason::RequestIdReused => "the request id was used with another body",
         Reason::ResourceAlreadyExists => "a resource of this name exists",
         Reason::ResourceNotFound => "there is no such resource",
+        Reason::RotationUnderWay => "the rotation of the master key before is not at its end",
         Reason::SelfTestFailed => "a self-test failed; nothing is served",
         Reason::StoreConflict => "another call changed the same record; retry",
         Reason::StoreUnavailable => "the store is unavailable; repeat the call",

@@ -92,10 +92,8 @@ async fn lease(shared: &Shared, scope: &str, cap: u64) -> Result<Range<u64>, Err
             return Err(Error::Refused(Reason::KsnExhausted));
         }
         counter.record.next = end;
-        let batch = vec![core.put(&counter)?];
         // A lease has no event: the commit that uses a number of it has.
-        let outcomes = core.store.commit(vec![batch], Box::new(|_| Vec::new())).await?;
-        if outcomes.iter().all(|outcome| outcome.is_applied()) {
+        if core.write_alone(&counter).await? {
             return Ok(first..end);
         }
     }

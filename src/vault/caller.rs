@@ -205,6 +205,8 @@ actions! {
     CreateIdentityKey,
     /// A key is generated.
     CreateKey,
+    /// A master key is made, for an empty store or in place of the one in force.
+    CreateMasterKey,
     /// A profile is made.
     CreateProfile,
     /// A terminal is registered.
@@ -289,6 +291,8 @@ actions! {
     ReportStep,
     /// A suspended terminal resumes.
     ResumeTerminal,
+    /// The service retires a master key under which nothing is any more.
+    RetireMasterKey,
     /// A terminal's key set ends.
     RetireTerminal,
     /// The service computes its known answers.

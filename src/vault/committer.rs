@@ -19,10 +19,10 @@ use super::core::Core;
 use super::error::Error;
 use super::event::Draft;
 use super::ledger::Ledger;
+use super::master::{Generation, Nonce};
 use super::reason::Reason;
 use super::record::{Kind, Record, Versioned};
 use super::reserve::{self, Reservation};
-use super::seal::{Nonce, draw_nonce};
 use super::store::{Batch, Change, Outcome, Write};
 use super::tally::Planned;
 
@@ -40,6 +40,8 @@ pub(super) struct Unit {
     pub(super) writes: Vec<Write>,
     pub(super) claims: Vec<Ticket>,
     pub(super) reservations: Vec<Reservation>,
+    /// The master key that comes into force when it is durable.
+    pub(super) next: Option<Box<Generation>>,
     pub(super) answer: oneshot::Sender<Result<Committed, Error>>,
 }
 
@@ -84,7 +86,7 @@ pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::Receiver<Unit>) {
             }
         }
         let group = take_group(&mut waiting);
-        if let Err(error) = core.tally.settle_doubts(&*core.store).await {
+        if let Err(error) = core.settle_doubts().await {
             for unit in group {
                 answer(unit, Err(error));
             }
@@ -172,6 +174,9 @@ impl Prepared {
         // A repetition of what failed was charged when it failed first.
         let failures = if failed_before { Vec::new() } else { charge_failures(core, unit).await? };
         let mut batch = unit.writes.clone();
+        for write in &mut batch {
+            seal_anew(core, write)?;
+        }
         for ledger in &settled {
             batch.push(core.put(ledger)?);
         }
@@ -180,6 +185,18 @@ impl Prepared {
         }
         Ok((settled, failures, batch))
     }
+}
+
+/// What was sealed before another master key came into force is sealed under that one: from then on
+/// nothing is written under the one before.
+fn seal_anew(core: &Core, write: &mut Write) -> Result<(), Error> {
+    let version = write.expected.next_version();
+    if let Change::Put { sealed, .. } = &mut write.change
+        && let Some(anew) = core.sealed_anew(write.kind, &write.id, version, sealed)?
+    {
+        *sealed = anew;
+    }
+    Ok(())
 }
 
 /// What became of a unit's claims.
@@ -254,16 +271,23 @@ async fn commit(
     match write(core, head, &prepared).await {
         Ok((outcomes, grown, time)) => {
             let sequences = grown.sequences;
-            for ((done, outcome), sequence) in prepared.into_iter().zip(outcomes).zip(sequences) {
+            for ((mut done, outcome), sequence) in prepared.into_iter().zip(outcomes).zip(sequences)
+            {
                 let committed = sequence.map(|sequence| Committed { sequence, time });
+                if let Some(next) = done.unit.next.take().filter(|_| outcome.is_applied()) {
+                    core.advance(*next).await;
+                }
                 waiting.extend(finish(core, done, outcome, committed));
             }
             core.note_committed(grown.head.record.seq, grown.head.record.time);
             Some(grown.head)
         }
         Err(error) => {
-            for failed in prepared {
+            for mut failed in prepared {
                 doubt(core, &failed.unit);
+                if let Some(next) = failed.unit.next.take() {
+                    core.doubt(*next);
+                }
                 core.tally.doubt(failed.planned);
                 answer(failed.unit, Err(error));
             }
@@ -282,9 +306,7 @@ async fn write(
         None => audit::read_head(core).await?,
     };
     let time = core.now().max(head.record.time);
-    let nonces: Result<Vec<Nonce>, _> =
-        (0..=prepared.len()).map(|_| draw_nonce(&*core.rng)).collect();
-    let nonces = nonces.map_err(|_| Error::incident("the random number generator failed", ""))?;
+    let nonces: Result<Vec<Nonce>, _> = (0..=prepared.len()).map(|_| core.nonce()).collect();
     let grown = Arc::new(OnceLock::new());
     let closing = Closing {
         core: Arc::clone(core),
@@ -292,7 +314,7 @@ async fn write(
         head,
         folds: prepared.iter().map(|one| one.planned.sum()).collect(),
         drafts: prepared.iter().map(|one| one.unit.event()).collect(),
-        nonces,
+        nonces: nonces?,
         time,
         grown: Arc::clone(&grown),
     };

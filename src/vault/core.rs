@@ -1,24 +1,29 @@
 //! What every part of the vault shares: the store behind the seal, the clock, randomness.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
+use zeroize::Zeroizing;
 
 use super::audit::AuditSettings;
 use super::budget::Failures;
 use super::cache::Cache;
 use super::claim::Claims;
 use super::clock::{Clock, UnixMillis};
+use super::custody::Custody;
 use super::error::Error;
+use super::keys::{self, KeyRecord};
 use super::ledger::Ledger;
+use super::master::{Address, Generation, Nonce, draw_nonce, generation_of};
 use super::policy::InForce;
 use super::rate::Rates;
 use super::record::{Kind, Record, Versioned};
 use super::reserve::Reserved;
-use super::seal::{Address, Sealer, draw_nonce};
-use super::store::{Change, Expected, IndexFilter, PatientStore, Query, Row, Store, Write};
+use super::rotation::RotationProgress;
+use super::seal::Sealer;
+use super::store::{Change, Expected, IndexFilter, Query, Row, Store, Write};
 use super::tally::{self, Tally};
 use crate::crypto::rng::Rng;
 
@@ -53,6 +58,13 @@ pub(super) struct Core {
     free_bytes: AtomicU64,
     pub(super) rates: Rates,
     pub(super) policy: InForce,
+    /// How far a rotation of the master key is; none while there is none.
+    pub(super) rotation: watch::Sender<Option<RotationProgress>>,
+    /// Held from a sealing to its commit by whoever writes beside the committer: meanwhile no other
+    /// master key comes into force.
+    alone: RwLock<()>,
+    /// A master key of which it is not known whether it came into force.
+    in_doubt: Mutex<Option<Generation>>,
     clock: Arc<dyn Clock>,
     /// The time of the newest event, in milliseconds.
     committed_time: AtomicU64,
@@ -67,8 +79,9 @@ impl Core {
         node: String,
         audit: &AuditSettings,
     ) -> Self {
+        let rotation = RotationProgress::of(&sealer);
         Self {
-            store: Arc::new(PatientStore::new(store, audit.patience)),
+            store,
             tally: Tally::new(&sealer),
             sealer,
             rng,
@@ -81,6 +94,9 @@ impl Core {
             free_bytes: AtomicU64::new(u64::MAX),
             rates: Rates::default(),
             policy: InForce::nobody(),
+            rotation: watch::Sender::new(rotation),
+            alone: RwLock::default(),
+            in_doubt: Mutex::default(),
             clock,
             committed_time: AtomicU64::new(0),
         }
@@ -169,12 +185,7 @@ impl Core {
     /// Opens a row that was asked for by this id.
     pub(super) fn open<R: Record>(&self, id: &str, row: &Row) -> Result<Versioned<R>, Error> {
         let plain = self.open_bytes(R::KIND, id, row)?;
-        let record: R = serde_json::from_slice(&plain)
-            .map_err(|_| Error::incident("a record opened but is not of its kind", id))?;
-        if record.id() != id {
-            return Err(Error::incident("a record opened under another id", id));
-        }
-        Ok(Versioned { version: Some(row.version), record })
+        Ok(Versioned { version: Some(row.version), record: record_in(id, &plain)? })
     }
 
     pub(super) fn open_bytes(
@@ -182,26 +193,121 @@ impl Core {
         kind: Kind,
         id: &str,
         row: &Row,
-    ) -> Result<zeroize::Zeroizing<Vec<u8>>, Error> {
-        self.sealer
-            .open(Address { kind, id, version: row.version }, &row.sealed)
-            .map_err(|_| Error::incident("a record does not open", &address(kind, id)))
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.open_at(Address { kind, id, version: row.version }, &row.sealed)
+    }
+
+    fn open_at(&self, at: Address<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let opened = self.sealer.open(at, sealed);
+        opened.map_err(|_| Error::incident("a record does not open", &address(at.kind, at.id)))
     }
 
     /// Seals a record into the write that puts it.
     pub(super) fn put<R: Record>(&self, record: &Versioned<R>) -> Result<Write, Error> {
         let id = record.record.id();
         let expected = expected(record.version);
-        let plain = zeroize::Zeroizing::new(
+        let plain = Zeroizing::new(
             serde_json::to_vec(&record.record)
                 .map_err(|_| Error::incident("a record has no JSON form", &id))?,
         );
-        let nonce = draw_nonce(&*self.rng)
-            .map_err(|_| Error::incident("the random number generator failed", &id))?;
+        let nonce = self.nonce()?;
         let at = Address { kind: R::KIND, id: &id, version: expected.next_version() };
         let sealed = self.sealer.seal(at, nonce, &plain);
         let change = Change::Put { index: record.record.index(), sealed };
         Ok(Write { kind: R::KIND, id, expected, change })
+    }
+
+    /// What is sealed, and a key block in it, once more under the master key in force; none where
+    /// they are under it already, or under one that is about to be.
+    ///
+    /// A conflict where the master key that it is under is retired: who sealed it took that long.
+    pub(super) fn sealed_anew(
+        &self,
+        kind: Kind,
+        id: &str,
+        version: u64,
+        sealed: &[u8],
+    ) -> Result<Option<Vec<u8>>, Error> {
+        // In clear.
+        if kind == Custody::KIND {
+            return Ok(None);
+        }
+        let current = self.sealer.current();
+        let number = generation_of(sealed);
+        let is_older = number.is_none_or(|number| number < current.number());
+        if !is_older && kind != KeyRecord::KIND {
+            return Ok(None);
+        }
+        if is_older && number != self.sealer.previous().map(|previous| previous.number()) {
+            return Err(Error::Conflict);
+        }
+        let at = Address { kind, id, version };
+        let mut plain = self.open_at(at, sealed)?;
+        match keys::wrapped_anew(self, kind, &plain)? {
+            Some(wrapped) => plain = wrapped,
+            None if is_older => {}
+            None => return Ok(None),
+        }
+        Ok(Some(current.seal(at, self.nonce()?, &plain)))
+    }
+
+    /// Draws the nonce of one sealing.
+    pub(super) fn nonce(&self) -> Result<Nonce, Error> {
+        let failed = |_| Error::incident("the random number generator failed", "nonce");
+        draw_nonce(&*self.rng).map_err(failed)
+    }
+
+    /// Writes one record of a kind that is not counted, without an event; false where it was not as
+    /// it was read.
+    pub(super) async fn write_alone<R: Record>(
+        &self,
+        record: &Versioned<R>,
+    ) -> Result<bool, Error> {
+        let _held = self.alone.read().await;
+        let batch = vec![self.put(record)?];
+        let outcomes = self.store.commit(vec![batch], Box::new(|_| Vec::new())).await?;
+        Ok(outcomes.iter().all(|outcome| outcome.is_applied()))
+    }
+
+    /// Brings a master key into force whose commit is durable.
+    pub(super) async fn advance(&self, next: Generation) {
+        let _nobody = self.alone.write().await;
+        self.sealer.advance(next);
+        self.rotation.send_replace(RotationProgress::of(&self.sealer));
+    }
+
+    /// The commit of a master key came to no known end: it is asked for before the next.
+    pub(super) fn doubt(&self, next: Generation) {
+        *self.in_doubt() = Some(next);
+    }
+
+    /// Asks the store what became of all that is in doubt.
+    pub(super) async fn settle_doubts(&self) -> Result<(), Error> {
+        self.tally.settle_doubts(&*self.store).await?;
+        let Some(number) = self.in_doubt().as_ref().map(Generation::number) else { return Ok(()) };
+        let custody = Custody::read(&*self.store).await.map_err(|_| Error::Unavailable)?;
+        let next = self.in_doubt().take();
+        if let Some(next) = next
+            && custody.is_some_and(|custody| custody.generation == number)
+        {
+            self.advance(next).await;
+        }
+        Ok(())
+    }
+
+    fn in_doubt(&self) -> MutexGuard<'_, Option<Generation>> {
+        self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The record in an opened row that was asked for by this id.
+pub(super) fn record_in<R: Record>(id: &str, plain: &[u8]) -> Result<R, Error> {
+    let record: R = serde_json::from_slice(plain)
+        .map_err(|_| Error::incident("a record opened but is not of its kind", id))?;
+    if record.id() == id {
+        Ok(record)
+    } else {
+        Err(Error::incident("a record opened under another id", id))
     }
 }
 

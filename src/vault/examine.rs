@@ -9,16 +9,16 @@ use super::committer::Unit;
 use super::core::Disk;
 use super::error::Error;
 use super::event::Draft;
-use super::open::Proof;
 use super::record::{Kind, Record, Versioned};
+use super::seal::HashRoot;
 use super::vault::Vault;
 use super::work::hand_over;
 use crate::memory::PageKind;
 
 impl Vault {
-    /// Reads the record that proves the master key: the store answers, and what it holds opens.
+    /// Reads a record that every store has: the store answers, and what it holds opens.
     pub async fn examine_store(&self) -> Result<(), Error> {
-        self.get::<Proof>(Proof::ID).await?.map(|_| ()).ok_or(Error::Unavailable)
+        self.get::<HashRoot>(HashRoot::ID).await?.map(|_| ()).ok_or(Error::Unavailable)
     }
 
     /// Writes a small record durably, by the way of every event: through the committer and the
@@ -37,6 +37,7 @@ impl Vault {
             writes: vec![write],
             claims: Vec::new(),
             reservations: Vec::new(),
+            next: None,
             answer,
         };
         hand_over(&self.shared, unit, answered).await.map(|_| ())

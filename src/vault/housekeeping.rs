@@ -51,6 +51,7 @@ impl Counts {
                 writes: Vec::new(),
                 claims: Vec::new(),
                 reservations: Vec::new(),
+                next: None,
                 answer,
             };
             match hand_over(shared, unit, answered).await {
@@ -124,7 +125,7 @@ impl Housekeeper {
     }
 
     /// The vault for one step; none when it is gone.
-    fn shared(&self) -> Option<Shared> {
+    pub(super) fn shared(&self) -> Option<Shared> {
         Some(Shared {
             core: self.core.upgrade()?,
             queue: self.queue.upgrade()?,

@@ -113,8 +113,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::policy::Principal;
+    use super::super::seal::HashRoot;
     use super::super::store::{Change, Expected, IndexFilter, Query, Store as _, Write};
-    use super::super::testing::{Bench, FaultyStore, HandClock, opening};
+    use super::super::testing::{Bench, FaultyStore, HandClock, beginning, opening};
     use super::super::{Kind, OpenError, Opening, Record, Role};
     use super::*;
 
@@ -193,7 +194,7 @@ mod tests {
         expect_shut(bench, "edited").await;
 
         let (bench, _) = bench_with().await;
-        let moved = bench.store.inner.get(super::super::Kind::new("vault"), "proof").await;
+        let moved = bench.store.inner.get(HashRoot::KIND, HashRoot::ID).await;
         let moved = moved.unwrap().unwrap().sealed;
         tamper(&bench, vec![(Expected::Version(2), put(moved))]).await;
         expect_shut(bench, "moved").await;
@@ -251,7 +252,7 @@ mod tests {
         let (store, clock) = (Arc::new(FaultyStore::default()), HandClock::new());
         let open = |first| {
             let opening = opening(store.clone(), clock.clone());
-            Vault::open_with(Opening { realm: Realm::Live, ..opening }, first)
+            Vault::open_with(Opening { realm: Realm::Live, ..opening }, beginning(first))
         };
         let first = |officers: &[&str]| Some(policy(0, officers));
         assert_eq!(open(None).await.err(), Some(OpenError::NoPolicy));
@@ -280,7 +281,7 @@ mod tests {
         // Every row but the one that proves the master key, then that as well, then the log's key.
         for (kinds, refused) in [
             (&["policy", "chain", "event", "checkpoint"][..], OpenError::PolicyBroken),
-            (&["vault"], OpenError::ProofMissing),
+            (&["seal"], OpenError::CustodyMissing),
         ] {
             clear(kinds).await;
             let opened = open(first(&["eve", "mal"])).await;

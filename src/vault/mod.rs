@@ -14,6 +14,7 @@ mod allocation;
 mod approval;
 mod asked_by;
 mod audit;
+mod begin;
 mod budget;
 mod cache;
 mod caller;
@@ -21,15 +22,18 @@ mod claim;
 mod clock;
 mod committer;
 mod core;
+mod custody;
 mod error;
 mod event;
 mod examine;
 mod gate;
+mod hexadecimals;
 mod housekeeping;
 mod idempotency;
 mod install;
 mod keys;
 mod ledger;
+mod master;
 mod open;
 mod paging;
 mod policy;
@@ -38,6 +42,7 @@ mod reason;
 mod record;
 mod refusals;
 mod reserve;
+mod rotation;
 mod seal;
 pub mod store;
 mod tally;
@@ -54,12 +59,14 @@ pub use audit::{
     AuditSettings, ChainReport, Checkpoint, ExportFault, ExportReport, NoteError, SignedCheckpoint,
     VERIFIED_AT_OPEN_MAX, VerifierKey, Witness, WitnessFailed, verify_export,
 };
+pub use begin::Beginning;
 pub use budget::Budget;
 pub use caller::{Action, Caller, Role};
 pub use claim::{Claim, ClaimRequest};
 pub use clock::{Clock, UnixMillis};
 pub use committer::Committed;
 pub use core::Disk;
+pub use custody::{Custody, Seal};
 pub use error::{Error, Incident};
 pub use event::{Event, EventDecision, EventKey};
 pub use gate::Gate;
@@ -71,6 +78,7 @@ pub use keys::{
     PUBLISHED_CHECK_VALUES, SERVE_MS_MAX, StateChange, StoredKey, WrappingKey,
 };
 pub use ledger::{FAR_MAX, JUMP_MAX, Purpose, REPEAT_MS, WINDOW};
+pub use master::{MasterKey, NotDrawn};
 pub use open::{CheckpointAt, OpenError};
 pub use policy::{
     Allowance, AuditMode, Denial, Explanation, FORMATS, GRANTED, Grant, KeyUse, Passage, Policy,
@@ -79,6 +87,7 @@ pub use policy::{
 pub use rate::Rates;
 pub use reason::Reason;
 pub use record::{Kind, Record, Versioned};
-pub use seal::{HashPurpose, MasterKey, Realm};
+pub use rotation::RotationProgress;
+pub use seal::{HashPurpose, Realm};
 pub use vault::{Opening, Vault};
 pub use work::Work;

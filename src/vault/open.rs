@@ -4,31 +4,34 @@
 //! master key -> events -> tally of rows -> checkpoints, here and outside -> policy -> ready
 //! ```
 //!
-//! An empty store is begun at the end of that, in one commit: the record that proves its master
-//! key, the key of its log and, outside development, its first policy with the event that tells of
-//! it. A first start that does not come so far leaves the store empty.
+//! An empty store is begun at the end of that, in one commit: what says how its master key is kept,
+//! its hash root, the key of its log and, outside development, its first policy with the event that
+//! tells of it. A first start that does not come so far leaves the store empty.
 
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::audit::{
     self, Checkpoints, LogKey, VERIFIED_AT_OPEN_MAX, keep_signing, read_head, verify,
 };
-use super::caller::{Action, Caller};
+use super::begin::{Beginning, Begun, expect_empty};
 use super::committer::{self, QUEUE_MAX};
-use super::core::Core;
+use super::core::{Core, record_in};
+use super::custody::{Custody, Seal};
 use super::error::Error;
 use super::housekeeping::{Housekeeper, keep_house};
 use super::install;
-use super::policy::{Policy, PolicyInvalid};
-use super::record::{Kind, Record, Versioned};
-use super::seal::{Realm, Sealer};
-use super::store::{IndexFilter, Query};
+use super::master::{Address, Generation, MasterKey, NotDrawn};
+use super::policy::PolicyInvalid;
+use super::record::Record;
+use super::rotation::{Rotation, keep_rotating};
+use super::seal::{HashRoot, Masters, Realm, Sealer};
+use super::store::{PatientStore, Store};
 use super::vault::{Opening, Shared, Vault};
-use super::work::Work;
+use crate::crypto::rng::RngFailed;
+use crate::memory::SecretPageUnavailable;
 
 /// Why a vault does not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +58,17 @@ pub enum OpenError {
         /// How many events the newest checkpoint in the store covers.
         size: u64,
     },
+    /// What the store says of its master key in clear is not what a store says.
+    #[error(
+        "what the store says of its master key is damaged: restore the newest backup that is whole"
+    )]
+    CustodyInvalid,
+    /// What the store says of its master key is gone.
+    #[error(
+        "the store holds records, and does not say how their master key is kept: it was not begun \
+         by this service, or a row was deleted; restore the newest backup that is whole"
+    )]
+    CustodyMissing,
     /// The log has as many events as were signed, and they are others.
     #[error(
         "forked: the first {size} audit events in the store are not those that {at} covers; put \
@@ -77,6 +91,9 @@ pub enum OpenError {
     /// The name of the node is not one.
     #[error("a node is named by lower-case letters, digits and hyphens, 63 at most")]
     NodeInvalid,
+    /// There is no randomness, or no page for a secret.
+    #[error(transparent)]
+    NotDrawn(#[from] NotDrawn),
     /// The policy was changed, or is older than one that was in force, or is gone.
     #[error(
         "the policy in the store is not the one that was put in force last: somebody else changed \
@@ -86,12 +103,6 @@ pub enum OpenError {
     /// What is to be the first policy is none.
     #[error("the first policy: {0}")]
     PolicyInvalid(#[from] PolicyInvalid),
-    /// The record that proves the master key is gone.
-    #[error(
-        "the store holds records, and not the one that proves their master key: it was not begun \
-         by this service, or a row was deleted; restore the newest backup that is whole"
-    )]
-    ProofMissing,
     /// The log has fewer events than were signed: the store was set back.
     #[error(
         "rolled back: {at} covers {kept} audit events, the store holds {found}; put the store in \
@@ -105,9 +116,13 @@ pub enum OpenError {
         /// How many there are.
         found: u64,
     },
-    /// The store was sealed under another master key, or in another realm.
+    /// The store was sealed under another master key, or in another realm; or what it says of its
+    /// master key was edited.
     #[error("the store was sealed under another master key or in another realm")]
     SealedOtherwise,
+    /// The master key of a store that is begun would not be kept as its realm asks for.
+    #[error("the master key can not be kept so: a threshold of 2 to 16 shares, or a token")]
+    SealUnfit,
     /// Rows were changed, set back or taken away since the last commit.
     #[error(
         "the store is not as it was left: rows were changed, set back or taken away by somebody \
@@ -145,26 +160,28 @@ impl Vault {
     ///
     /// Must be called within a Tokio runtime, where the committer then runs.
     pub async fn open(opening: Opening) -> Result<Self, OpenError> {
-        Self::open_with(opening, None).await
+        Self::open_with(opening, Beginning { policy: None, seal: Seal::Dev }).await
     }
 
-    /// Opens a store, or begins an empty one with a first policy, and verifies the end of the chain
-    /// of events. A store that was begun takes no first policy any more: from whichever store rows
-    /// are deleted, it does not get its first policy back.
+    /// Opens a store, or begins an empty one, and verifies the end of the chain of events. A store
+    /// that was begun is not begun again: from whichever store rows are deleted, it does not get
+    /// its first policy back.
     ///
     /// Must be called within a Tokio runtime, where the committer then runs.
-    pub async fn open_with(
-        opening: Opening,
-        first_policy: Option<Policy>,
-    ) -> Result<Self, OpenError> {
+    pub async fn open_with(opening: Opening, beginning: Beginning) -> Result<Self, OpenError> {
         let Opening { store, master_key, realm, clock, rng, node, audit } = opening;
         if !is_node_name(&node) {
             return Err(OpenError::NodeInvalid);
         }
-        let sealer = Sealer::new(master_key, realm);
+        let store: Arc<dyn Store> = Arc::new(PatientStore::new(store, audit.patience));
+        let (sealer, begun) = if let Some(custody) = Custody::read(&*store).await? {
+            (unlock(&*store, &custody, master_key, realm).await?, None)
+        } else {
+            expect_empty(&*store).await?;
+            let (begun, sealer) = Begun::new(master_key, realm, &*rng, beginning)?;
+            (sealer, Some(begun))
+        };
         let core = Arc::new(Core::new(store, sealer, rng, clock, node, &audit));
-        let beginning =
-            if is_begun(&core).await? { None } else { Some(Beginning::new(&core, first_policy)?) };
         let head = read_head(&core).await?.record;
         let after = head.seq.saturating_sub(VERIFIED_AT_OPEN_MAX);
         let verified = verify(&core, after).await?;
@@ -173,113 +190,68 @@ impl Vault {
             return Err(OpenError::StoreAltered);
         }
         core.note_committed(head.seq, head.time);
-        let checkpoints = if let Some(Beginning { log_key, .. }) = &beginning {
-            Checkpoints::open(&core, log_key, audit).await?
+        let checkpoints = if let Some(begun) = &begun {
+            Checkpoints::open(&core, begun.log_key(), audit).await?
         } else {
             let log_key = LogKey::read(&core).await?.ok_or(OpenError::LogKeyMissing)?;
             Checkpoints::open(&core, &log_key, audit).await?
         };
         install::load_policy(&core, &mut None).await.map_err(no_policy)?;
-        if beginning.is_none() && realm == Realm::Live && core.policy.policy().version == 0 {
+        if begun.is_none() && realm == Realm::Live && core.policy.policy().version == 0 {
             return Err(OpenError::PolicyBroken);
         }
         core.look_at_disk().await;
         let (queue, units) = mpsc::channel(QUEUE_MAX);
         let committer = tokio::spawn(committer::run(Arc::clone(&core), units));
         let shared = Shared { core, queue, counts: Arc::default(), leases: Arc::default() };
-        if let Some(beginning) = beginning {
-            beginning.commit(&shared).await?;
+        if let Some(begun) = begun {
+            begun.commit(&shared).await?;
         }
         let checkpoints = Arc::new(checkpoints);
         let housekeeper = tokio::spawn(keep_house(Housekeeper::of(&shared)));
+        let rotation = shared.core.rotation.subscribe();
+        let rotator = tokio::spawn(keep_rotating(Housekeeper::of(&shared), rotation));
         let signer = tokio::spawn(keep_signing(
             Arc::downgrade(&shared.core),
             Arc::clone(&checkpoints),
             shared.core.committed.subscribe(),
             audit::STEP,
         ));
-        Ok(Self { shared, checkpoints, verified, committer, housekeeper, signer })
+        Ok(Self { shared, checkpoints, verified, committer, housekeeper, rotator, signer })
     }
 }
 
-/// The record that proves the master key and the realm of a store.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Proof {
-    realm: String,
+/// Takes the master key of a store that was begun, and what stands under it: during a rotation the
+/// master key before it, and the hash root.
+async fn unlock(
+    store: &dyn Store,
+    custody: &Custody,
+    master_key: MasterKey,
+    realm: Realm,
+) -> Result<Sealer, OpenError> {
+    if custody.realm() != realm || !custody.accepts(&master_key) {
+        return Err(OpenError::SealedOtherwise);
+    }
+    let mut masters = Masters::new(Generation::new(custody.generation, realm, master_key));
+    if let Some(rotation) = read_sealed::<Rotation>(store, &masters, Rotation::ID).await? {
+        masters.set_previous(rotation.previous(realm)?);
+    }
+    let root = read_sealed::<HashRoot>(store, &masters, HashRoot::ID).await?;
+    let root = root.ok_or(OpenError::StoreAltered)?.to_key()?;
+    Ok(Sealer::new(realm, masters, root))
 }
 
-impl Proof {
-    pub(super) const ID: &str = "proof";
-}
-
-impl Record for Proof {
-    const KIND: Kind = Kind::new("vault");
-
-    fn id(&self) -> String {
-        Self::ID.to_owned()
-    }
-}
-
-/// What a store that was begun holds, and an empty one does not; of other rows tells the tally.
-const BEGUN_WITH: [Kind; 2] = [audit::ChainHead::KIND, LogKey::KIND];
-
-/// Finds that the store is sealed under this master key, or that it is empty.
-async fn is_begun(core: &Core) -> Result<bool, OpenError> {
-    let row = core.store.get(Proof::KIND, Proof::ID).await.map_err(|_| OpenError::Unavailable)?;
-    if let Some(row) = row {
-        let opened = core.open_bytes(Proof::KIND, Proof::ID, &row);
-        return opened.map(|_| true).map_err(|_| OpenError::SealedOtherwise);
-    }
-    for kind in BEGUN_WITH {
-        let any = Query { kind, index: IndexFilter::Any, after: None, limit: 1 };
-        let found = core.store.list(any).await.map_err(|_| OpenError::Unavailable)?;
-        if !found.is_empty() {
-            return Err(OpenError::ProofMissing);
-        }
-    }
-    Ok(false)
-}
-
-/// What an empty store is begun with.
-struct Beginning {
-    log_key: LogKey,
-    policy: Option<Policy>,
-}
-
-impl Beginning {
-    fn new(core: &Core, policy: Option<Policy>) -> Result<Self, OpenError> {
-        let realm = core.sealer.realm();
-        match &policy {
-            Some(policy) => policy.check(realm)?,
-            None if realm == Realm::Live => return Err(OpenError::NoPolicy),
-            None => {}
-        }
-        Ok(Self { log_key: LogKey::draw(core)?, policy })
-    }
-
-    /// Writes all of it at once. Where another process did so meanwhile, nothing is written.
-    async fn commit(self, shared: &Shared) -> Result<(), OpenError> {
-        let Self { log_key, policy } = self;
-        let core = &shared.core;
-        let proof = Versioned::absent(Proof { realm: core.sealer.realm().as_str().to_owned() });
-        let log_key = Versioned::absent(log_key);
-        let Some(policy) = policy else {
-            let batch = vec![core.put(&proof)?, core.put(&log_key)?];
-            let outcomes = core.store.commit(vec![batch], Box::new(|_| Vec::new())).await;
-            return match outcomes.map_err(Error::from)?.as_slice() {
-                [outcome] if outcome.is_applied() => Ok(()),
-                _ => Err(OpenError::Unavailable),
-            };
-        };
-        let (caller, resource) = (Caller::service(), Policy::RESOURCE.to_owned());
-        let mut work = Work::new(shared.clone(), &caller, Action::SetPolicy, resource, 0);
-        work.put(&proof)?;
-        work.put(&log_key)?;
-        let first = Versioned::absent(Policy { version: 1, ..policy });
-        let begun = work.commit_policy(first).await;
-        begun.map(|_| ()).map_err(|_| OpenError::Unavailable)
-    }
+/// Reads a record that is needed before there is a tally to hold it against.
+async fn read_sealed<R: Record>(
+    store: &dyn Store,
+    masters: &Masters,
+    id: &str,
+) -> Result<Option<R>, OpenError> {
+    let row = store.get(R::KIND, id).await.map_err(|_| OpenError::Unavailable)?;
+    let Some(row) = row else { return Ok(None) };
+    let at = Address { kind: R::KIND, id, version: row.version };
+    let plain = masters.open(at, &row.sealed).map_err(|_| OpenError::StoreAltered)?;
+    record_in::<R>(id, &plain).map(Some).map_err(|_| OpenError::StoreAltered)
 }
 
 impl From<Error> for OpenError {
@@ -293,6 +265,18 @@ impl From<Error> for OpenError {
             | Error::RateLimited { .. }
             | Error::Refused(_) => Self::ChainBroken,
         }
+    }
+}
+
+impl From<RngFailed> for OpenError {
+    fn from(failed: RngFailed) -> Self {
+        NotDrawn::from(failed).into()
+    }
+}
+
+impl From<SecretPageUnavailable> for OpenError {
+    fn from(unavailable: SecretPageUnavailable) -> Self {
+        NotDrawn::from(unavailable).into()
     }
 }
 

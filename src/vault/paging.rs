@@ -2,8 +2,8 @@
 
 use super::caller::{Action, Caller};
 use super::error::Error;
+use super::master::Address;
 use super::record::Kind;
-use super::seal::{Address, draw_nonce};
 use super::vault::Vault;
 
 /// The kind of what is sealed here. It is never stored.
@@ -18,17 +18,16 @@ impl Vault {
         after: &str,
     ) -> Result<Vec<u8>, Error> {
         let core = &self.shared.core;
-        let nonce = draw_nonce(&*core.rng)
-            .map_err(|_| Error::incident("the random number generator failed", "place"))?;
+        let nonce = core.nonce()?;
         let id = id_of(caller, action);
-        Ok(core.sealer.seal(address(&id), nonce, after.as_bytes()))
+        Ok(core.sealer.seal_outside(address(&id), nonce, after.as_bytes()))
     }
 
     /// Opens what [`Vault::seal_place`] sealed; none where it sealed something else.
     #[must_use]
     pub fn open_place(&self, caller: &Caller, action: Action, sealed: &[u8]) -> Option<String> {
         let id = id_of(caller, action);
-        let opened = self.shared.core.sealer.open(address(&id), sealed).ok()?;
+        let opened = self.shared.core.sealer.open_outside(address(&id), sealed).ok()?;
         String::from_utf8(opened.to_vec()).ok()
     }
 }

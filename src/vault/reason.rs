@@ -59,6 +59,8 @@ pub enum Reason {
     ResourceAlreadyExists,
     /// No resource of this name exists.
     ResourceNotFound,
+    /// The master key before the one in force is not retired yet.
+    RotationUnderWay,
     /// A known answer came out wrong.
     SelfTestFailed,
     /// Another call changed the same record first.
@@ -112,6 +114,7 @@ impl Reason {
         Self::RequestIdReused,
         Self::ResourceAlreadyExists,
         Self::ResourceNotFound,
+        Self::RotationUnderWay,
         Self::SelfTestFailed,
         Self::StoreConflict,
         Self::StoreUnavailable,
@@ -156,6 +159,7 @@ impl Reason {
             Self::RequestIdReused => "REQUEST_ID_REUSED",
             Self::ResourceAlreadyExists => "RESOURCE_ALREADY_EXISTS",
             Self::ResourceNotFound => "RESOURCE_NOT_FOUND",
+            Self::RotationUnderWay => "ROTATION_UNDER_WAY",
             Self::SelfTestFailed => "SELF_TEST_FAILED",
             Self::StoreConflict => "STORE_CONFLICT",
             Self::StoreUnavailable => "STORE_UNAVAILABLE",

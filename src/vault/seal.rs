@@ -1,29 +1,29 @@
 //! Sealing: what stands in the store opens only as itself, in its own realm.
 //!
 //! ```text
-//! subkey = HKDF-SHA-256(salt = label, master key, info = realm, kind, id, version)
-//! sealed = 01 || nonce (12) || AES-256-GCM(subkey, nonce, aad = realm, kind, id, version, record)
+//! master key  current; during a rotation the previous one too, until nothing is under it
+//!   records, key blocks
+//! hash root   random, the same for the life of a store: a record under the master key
+//!   keyed hashes, by which rows are found: these outlive each master key
 //! ```
-//!
-//! Each part of info and aad stands behind its length as 4 bytes, big endian. A key of its own for
-//! each version of a record means that random nonces never come near a repetition, also after a
-//! store was restored and written on, or where a machine was cloned and draws the same again: the
-//! store takes a version once. A row that was moved, edited or swapped fails to open.
 
-use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::record::Kind;
+use super::master::{Address, Generation, MasterKey, Nonce, Unopenable, generation_of};
+use super::record::{Kind, Record};
 use crate::agreement::label;
+use crate::crypto::hmac;
 use crate::crypto::rng::{Rng, RngFailed};
-use crate::crypto::{aead, hmac, kdf};
 use crate::key::usage::KeyBlockProtection;
 use crate::key::{Algorithm, Key, Material};
-use crate::memory::{PageKind, SecretPage};
+use crate::memory::{PageKind, SecretPageUnavailable, with_wiped_stack};
 
 /// The world a store belongs to. A record of one does not open in the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Realm {
     /// Development: sample keys, no authentication, nothing of value.
     Dev,
@@ -39,23 +39,6 @@ impl Realm {
             Self::Dev => "dev",
             Self::Live => "live",
         }
-    }
-}
-
-/// The master key, in its secret page.
-pub struct MasterKey(SecretPage);
-
-impl MasterKey {
-    /// Takes the page that holds the key.
-    #[must_use]
-    pub fn new(page: SecretPage) -> Self {
-        Self(page)
-    }
-}
-
-impl fmt::Debug for MasterKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MasterKey")
     }
 }
 
@@ -113,44 +96,61 @@ pub(super) struct KeyIdentity<'a> {
     pub(super) epoch: u64,
 }
 
-/// A random value for one sealing.
-pub(super) type Nonce = [u8; NONCE_LEN_BYTES];
-
-/// What was sealed does not open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unopenable;
-
-/// Where a sealed record stands.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Address<'a> {
-    pub(super) kind: Kind,
-    pub(super) id: &'a str,
-    pub(super) version: u64,
+/// The hash root, as the store keeps it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HashRoot {
+    root: Zeroizing<[u8; MasterKey::LEN_BYTES]>,
 }
 
-/// Seals and opens with the master key, in one realm.
+impl HashRoot {
+    pub(super) const ID: &str = "root";
+
+    /// Draws the root of a store that is begun.
+    pub(super) fn draw(rng: &dyn Rng) -> Result<Self, RngFailed> {
+        with_wiped_stack(|| {
+            let mut root = Zeroizing::new([0; MasterKey::LEN_BYTES]);
+            rng.fill(root.as_mut_slice())?;
+            Ok(Self { root })
+        })
+    }
+
+    /// Copies it into a page of its own.
+    pub(super) fn to_key(&self) -> Result<MasterKey, SecretPageUnavailable> {
+        with_wiped_stack(|| MasterKey::taken_from(&mut self.root.clone()))
+    }
+}
+
+impl Record for HashRoot {
+    const KIND: Kind = Kind::new("hash_root");
+
+    fn id(&self) -> String {
+        Self::ID.to_owned()
+    }
+}
+
+/// The master keys at hand.
 #[derive(Debug)]
-pub(super) struct Sealer {
-    master: MasterKey,
-    realm: Realm,
+pub(super) struct Masters {
+    current: Arc<Generation>,
+    previous: Option<Arc<Generation>>,
 }
 
-impl Sealer {
-    pub(super) const fn new(master: MasterKey, realm: Realm) -> Self {
-        Self { master, realm }
+impl Masters {
+    pub(super) fn new(current: Generation) -> Self {
+        Self { current: Arc::new(current), previous: None }
     }
 
-    pub(super) const fn realm(&self) -> Realm {
-        self.realm
+    pub(super) fn set_previous(&mut self, previous: Generation) {
+        self.previous = Some(Arc::new(previous));
     }
 
-    pub(super) fn page_kind(&self) -> PageKind {
-        self.master.0.kind()
-    }
-
-    pub(super) fn seal(&self, at: Address<'_>, nonce: Nonce, plain: &[u8]) -> Vec<u8> {
-        let cryptogram = aead::seal(&self.record_key(at), nonce, &self.associated(at), plain);
-        [&[FORMAT], nonce.as_slice(), &cryptogram].concat()
+    /// The one of a number.
+    fn find(&self, number: u32) -> Option<&Arc<Generation>> {
+        [Some(&self.current), self.previous.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|one| one.number() == number)
     }
 
     pub(super) fn open(
@@ -158,11 +158,82 @@ impl Sealer {
         at: Address<'_>,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, Unopenable> {
-        let rest = sealed.strip_prefix(&[FORMAT]).ok_or(Unopenable)?;
-        let (nonce, cryptogram) = rest.split_first_chunk().ok_or(Unopenable)?;
-        aead::open(&self.record_key(at), *nonce, &self.associated(at), cryptogram)
-            .map(Zeroizing::new)
-            .map_err(|_| Unopenable)
+        let number = generation_of(sealed).ok_or(Unopenable)?;
+        self.find(number).ok_or(Unopenable)?.open(at, sealed)
+    }
+}
+
+/// Seals and opens with the master keys, and hashes with the hash root, in one realm.
+#[derive(Debug)]
+pub(super) struct Sealer {
+    realm: Realm,
+    /// Counts as generation 0: it is none of the master keys, and never changes.
+    root: Generation,
+    masters: RwLock<Masters>,
+}
+
+impl Sealer {
+    pub(super) const fn new(realm: Realm, masters: Masters, root: MasterKey) -> Self {
+        let root = Generation::new(0, realm, root);
+        Self { realm, root, masters: RwLock::new(masters) }
+    }
+
+    pub(super) const fn realm(&self) -> Realm {
+        self.realm
+    }
+
+    pub(super) fn page_kind(&self) -> PageKind {
+        self.current().master.page_kind()
+    }
+
+    /// The master key in force: what is sealed from now on stands under it.
+    pub(super) fn current(&self) -> Arc<Generation> {
+        Arc::clone(&self.masters().current)
+    }
+
+    /// The master key before it, while something may be under that.
+    pub(super) fn previous(&self) -> Option<Arc<Generation>> {
+        self.masters().previous.clone()
+    }
+
+    /// Brings a new master key into force.
+    pub(super) fn advance(&self, next: Generation) {
+        let mut masters = self.masters_mut();
+        let before = std::mem::replace(&mut masters.current, Arc::new(next));
+        masters.previous = Some(before);
+    }
+
+    /// Lets go of the previous master key: with the last call that holds it, it is wiped.
+    pub(super) fn retire(&self) {
+        self.masters_mut().previous = None;
+    }
+
+    pub(super) fn seal(&self, at: Address<'_>, nonce: Nonce, plain: &[u8]) -> Vec<u8> {
+        self.current().seal(at, nonce, plain)
+    }
+
+    pub(super) fn open(
+        &self,
+        at: Address<'_>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Unopenable> {
+        let number = generation_of(sealed).ok_or(Unopenable)?;
+        let master = self.masters().find(number).cloned();
+        master.ok_or(Unopenable)?.open(at, sealed)
+    }
+
+    /// Seals what is never stored, and outlives the master key in force.
+    pub(super) fn seal_outside(&self, at: Address<'_>, nonce: Nonce, plain: &[u8]) -> Vec<u8> {
+        self.root.seal(at, nonce, plain)
+    }
+
+    /// Opens what [`Sealer::seal_outside`] has sealed.
+    pub(super) fn open_outside(
+        &self,
+        at: Address<'_>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Unopenable> {
+        self.root.open(at, sealed)
     }
 
     /// HMAC-SHA-256 under a key of this purpose; the parts can not flow into each other.
@@ -173,12 +244,18 @@ impl Sealer {
 
     /// The key of the hashes of a purpose.
     pub(super) fn hash_key(&self, purpose: HashPurpose) -> Zeroizing<[u8; 32]> {
-        self.subkey(label::AT_REST_HASH, &[purpose.label().as_bytes()])
+        self.root.subkey(label::AT_REST_HASH, &[purpose.label().as_bytes()])
     }
 
-    /// The key under which a stored key's block is wrapped.
-    pub(super) fn key_block_key(&self, identity: KeyIdentity<'_>) -> Key<KeyBlockProtection> {
-        let subkey = self.subkey(
+    /// The key under which a stored key's block is wrapped, below the master key of a number; none
+    /// where that is not at hand.
+    pub(super) fn key_block_key(
+        &self,
+        generation: u32,
+        identity: KeyIdentity<'_>,
+    ) -> Option<Key<KeyBlockProtection>> {
+        let master = self.masters().find(generation).cloned()?;
+        let subkey = master.subkey(
             label::AT_REST_KEY_BLOCK,
             &[
                 identity.name.as_bytes(),
@@ -187,41 +264,17 @@ impl Sealer {
             ],
         );
         let material = Material::copied_from(subkey.as_slice());
-        Key::from_material(Algorithm::Aes256, material).expect("a subkey has 32 bytes")
+        Some(Key::from_material(Algorithm::Aes256, material).expect("a subkey has 32 bytes"))
     }
 
-    fn record_key(&self, at: Address<'_>) -> Zeroizing<[u8; 32]> {
-        let (kind, id) = (at.kind.as_str().as_bytes(), at.id.as_bytes());
-        self.subkey(label::AT_REST_RECORD, &[kind, id, &at.version.to_be_bytes()])
+    /// Changed whole, so what a panicking thread leaves behind is still consistent.
+    fn masters(&self) -> RwLockReadGuard<'_, Masters> {
+        self.masters.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn associated(&self, at: Address<'_>) -> Vec<u8> {
-        framed(&[
-            self.realm.as_str().as_bytes(),
-            at.kind.as_str().as_bytes(),
-            at.id.as_bytes(),
-            &at.version.to_be_bytes(),
-        ])
+    fn masters_mut(&self) -> RwLockWriteGuard<'_, Masters> {
+        self.masters.write().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn subkey(&self, label: &str, parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
-        let info = framed(&[&[self.realm.as_str().as_bytes()], parts].concat());
-        let mut subkey = Zeroizing::new([0; 32]);
-        self.master
-            .0
-            .with_bytes(|master| {
-                kdf::hkdf_sha256(label.as_bytes(), master, &[&info], subkey.as_mut_slice())
-            })
-            .expect("32 bytes are within what HKDF gives");
-        subkey
-    }
-}
-
-/// Draws the nonce of one sealing.
-pub(super) fn draw_nonce(rng: &dyn Rng) -> Result<Nonce, RngFailed> {
-    let mut nonce = [0; NONCE_LEN_BYTES];
-    rng.fill(&mut nonce)?;
-    Ok(nonce)
 }
 
 /// Puts each part behind its length, so that no two lists of parts read the same.
@@ -236,94 +289,60 @@ pub(super) fn framed(parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// The first byte of everything sealed: this layout.
-const FORMAT: u8 = 1;
-const NONCE_LEN_BYTES: usize = 12;
-
 #[cfg(test)]
 mod tests {
+    use super::super::testing::master_key;
     use super::*;
 
     const AT: Address<'_> = Address { kind: Kind::new("key"), id: "a", version: 3 };
 
-    fn sealer(realm: Realm) -> Sealer {
-        Sealer::new(crate::vault::testing::master_key(7), realm)
+    fn generation(number: u32, octet: u8) -> Generation {
+        Generation::new(number, Realm::Dev, master_key(octet))
+    }
+
+    fn sealer() -> Sealer {
+        Sealer::new(Realm::Dev, Masters::new(generation(1, 7)), master_key(9))
     }
 
     #[test]
-    fn the_keys_of_two_purposes_have_no_constant_between_them() {
-        let purposes = [
-            (label::AT_REST_HASH, "x"),
-            (label::AT_REST_KEY_BLOCK, "x"),
-            (label::AT_REST_RECORD, "x"),
-            (label::AT_REST_RECORD, "y"),
-        ];
-        let differences = |octet: u8| {
-            let sealer = Sealer::new(crate::vault::testing::master_key(octet), Realm::Dev);
-            let key = |(label, part): (&str, &str)| sealer.subkey(label, &[part.as_bytes()]);
-            let keys = purposes.map(key);
-            let others = keys[1..].iter();
-            let differ = others.map(|other| {
-                let pairs = keys[0].iter().zip(other.iter());
-                pairs.map(|(one, other)| one ^ other).collect::<Vec<_>>()
-            });
-            differ.collect::<Vec<_>>()
+    fn what_the_previous_master_key_sealed_opens_until_it_is_retired() {
+        let sealer = sealer();
+        let first = sealer.seal(AT, [9; 12], b"plain");
+        sealer.advance(generation(2, 8));
+        let second = sealer.seal(AT, [9; 12], b"plain");
+        assert_eq!((generation_of(&first), generation_of(&second)), (Some(1), Some(2)));
+        for sealed in [&first, &second] {
+            assert_eq!(sealer.open(AT, sealed).unwrap().as_slice(), b"plain");
+        }
+        // Nothing opens under the number of another.
+        let renumbered = |sealed: &[u8], number| {
+            let mut changed = sealed.to_vec();
+            changed[4] = number;
+            sealer.open(AT, &changed).is_err()
         };
-        let all: Vec<_> = (0..32).map(differences).collect();
-        for (index, one) in all.iter().enumerate() {
-            for other in &all[index + 1..] {
-                assert!(one.iter().zip(other).all(|(one, other)| one != other));
-            }
-        }
+        assert!(renumbered(&first, 2) && renumbered(&second, 1) && renumbered(&second, 3));
+        sealer.retire();
+        assert!(sealer.open(AT, &first).is_err());
+        assert!(sealer.open(AT, &second).is_ok());
     }
 
     #[test]
-    fn a_nonce_that_is_drawn_again_meets_another_key() {
-        let seal = |at: Address<'_>| sealer(Realm::Dev).seal(at, [9; 12], &[0; 32]);
-        let stream = |sealed: Vec<u8>| sealed[13..45].to_vec();
-        let first = stream(seal(AT));
-        assert_eq!(first, stream(seal(AT)), "the control");
-        for other in [
-            Address { kind: Kind::new("keys"), ..AT },
-            Address { id: "b", ..AT },
-            Address { version: 4, ..AT },
-        ] {
-            assert_ne!(first, stream(seal(other)), "{other:?}");
-        }
-    }
-
-    #[test]
-    fn opens_only_where_it_was_sealed() {
-        let sealed = sealer(Realm::Dev).seal(AT, [9; 12], b"plain");
-        assert_eq!(sealer(Realm::Dev).open(AT, &sealed).unwrap().as_slice(), b"plain");
-        assert!(sealer(Realm::Live).open(AT, &sealed).is_err());
-        for moved in [
-            Address { kind: Kind::new("keys"), ..AT },
-            Address { id: "b", ..AT },
-            Address { version: 4, ..AT },
-        ] {
-            assert!(sealer(Realm::Dev).open(moved, &sealed).is_err(), "{moved:?}");
-        }
-        let stranger = Sealer::new(crate::vault::testing::master_key(8), Realm::Dev);
-        assert!(stranger.open(AT, &sealed).is_err());
-    }
-
-    #[test]
-    fn every_changed_bit_is_found() {
-        let sealed = sealer(Realm::Dev).seal(AT, [9; 12], b"plain");
-        for bit in 0..sealed.len() * 8 {
-            let mut changed = sealed.clone();
-            changed[bit / 8] ^= 1 << (bit % 8);
-            assert!(sealer(Realm::Dev).open(AT, &changed).is_err(), "bit {bit}");
-        }
-        for len in 0..sealed.len() {
-            assert!(sealer(Realm::Dev).open(AT, &sealed[..len]).is_err(), "length {len}");
-        }
+    fn hashes_and_what_is_sealed_outside_outlive_the_master_key() {
+        let sealer = sealer();
+        let outside = sealer.seal_outside(AT, [9; 12], b"place");
+        let hash = sealer.keyed_hash(HashPurpose::Budget, &[b"a"]);
+        sealer.advance(generation(2, 8));
+        sealer.retire();
+        assert_eq!(sealer.keyed_hash(HashPurpose::Budget, &[b"a"]), hash);
+        assert_eq!(sealer.open_outside(AT, &outside).unwrap().as_slice(), b"place");
+        // Nothing stored opens as if it came from outside, nor the reverse.
+        assert!(sealer.open(AT, &outside).is_err());
+        assert!(sealer.open_outside(AT, &sealer.seal(AT, [9; 12], b"plain")).is_err());
     }
 
     #[test]
     fn parts_do_not_flow_into_each_other() {
-        let sealer = sealer(Realm::Dev);
+        let sealer = sealer();
         let hash = |parts: &[&[u8]]| sealer.keyed_hash(HashPurpose::Pan, parts);
         assert_ne!(hash(&[b"ab", b"c"]), hash(&[b"a", b"bc"]));
         assert_ne!(
@@ -333,14 +352,20 @@ mod tests {
     }
 
     #[test]
-    fn a_key_at_rest_has_its_own_wrapping_key_in_each_epoch() {
-        let sealer = sealer(Realm::Dev);
-        let value = |name, version, epoch| {
-            sealer.key_block_key(KeyIdentity { name, version, epoch }).check_value()
+    fn a_key_at_rest_has_its_own_wrapping_key_in_each_epoch_under_each_master_key() {
+        let sealer = sealer();
+        sealer.advance(generation(2, 8));
+        let value = |generation, name, version, epoch| {
+            let key = sealer.key_block_key(generation, KeyIdentity { name, version, epoch });
+            key.map(|key| key.check_value())
         };
-        assert_eq!(value("a", 1, 1), value("a", 1, 1));
-        assert_ne!(value("a", 1, 1), value("a", 1, 2));
-        assert_ne!(value("a", 1, 1), value("a", 2, 1));
-        assert_ne!(value("a", 1, 1), value("b", 1, 1));
+        let one = value(1, "a", 1, 1);
+        assert_eq!(one, value(1, "a", 1, 1));
+        let others =
+            [value(2, "a", 1, 1), value(1, "a", 1, 2), value(1, "a", 2, 1), value(1, "b", 1, 1)];
+        assert!(others.iter().all(|other| other.is_some() && *other != one));
+        assert_eq!(value(3, "a", 1, 1), None);
+        sealer.retire();
+        assert_eq!(value(1, "a", 1, 1), None);
     }
 }

@@ -5,15 +5,15 @@
 //! into a tally, which stands in the sealed head of the chain of events and changes with it:
 //!
 //! ```text
-//! element = the first 16 octets of HMAC-SHA-256(key, kind, id, version, nonce of the sealing)
+//! element = the first 16 octets of HMAC-SHA-256(key, kind, id, version, beginning of the row)
 //! tally   = the XOR of the elements of all rows
 //! ```
 //!
-//! The key comes from the master key and the tally is told to nobody, so which rows would fold into
-//! the same can not be found (multiset hashes of Clarke, Devadas, van Dijk, Gassend and Suh, 2003).
-//! When the vault is opened all rows are folded again; while it is open, each that is read is held
-//! against its element. What is set back as a whole, the head with it, is for a checkpoint outside
-//! to find.
+//! A row begins with the generation and the nonce of its sealing. The key comes from the hash root
+//! and the tally is told to nobody, so which rows would fold into the same can not be found
+//! (multiset hashes of Clarke, Devadas, van Dijk, Gassend and Suh, 2003). When the vault is opened
+//! all rows are folded again; while it is open, each that is read is held against its element. What
+//! is set back as a whole, the head with it, is for a checkpoint outside to find.
 //!
 //! One process writes a store, so the elements in memory are those of the store.
 
@@ -25,13 +25,14 @@ use zeroize::Zeroizing;
 
 use super::core::address;
 use super::error::Error;
+use super::hexadecimals;
 use super::record::Kind;
 use super::seal::{HashPurpose, Sealer, framed};
-use super::store::{Batch, Change, Row, Store, StoreError, Surveyed};
+use super::store::{Batch, Change, Expected, Row, Store, StoreError, Surveyed};
 use crate::crypto::hmac;
 
 /// The kinds of rows that are not counted, each for a reason of its own.
-const UNCOUNTED: [Kind; 8] = [
+const UNCOUNTED: [Kind; 9] = [
     // The head holds the tally, and the tree of the events.
     Kind::new("chain"),
     Kind::new("event"),
@@ -39,14 +40,17 @@ const UNCOUNTED: [Kind; 8] = [
     Kind::new("checkpoint"),
     // An older one gives the same numbers again, which the rows of the issued ones refuse.
     Kind::new("counter"),
+    // Drawn once, when a store is begun: under another no row folds into what it did.
+    Kind::new("hash_root"),
     // Written once, when a store is begun: without the one that was, no checkpoint verifies.
     Kind::new("log_key"),
     // Written to find out whether it can be, and read for nothing else.
     Kind::new("pulse"),
     // An answer that is forgotten, or known for longer: the call is judged as a new one.
     Kind::new("request"),
-    // Says that the master key is the right one, which every other row says as well.
-    Kind::new("vault"),
+    // Says how the master key is kept, in clear, under a check of its own. An older one asks for a
+    // master key that does not open the head.
+    Kind::new("seal"),
 ];
 
 /// Rows read at once when the store is surveyed.
@@ -70,27 +74,6 @@ impl Sum {
     /// Folds what a batch adds and takes away.
     pub(super) fn fold_all(&mut self, changes: Self) {
         self.fold(changes.0);
-    }
-}
-
-mod hexadecimals {
-    use data_encoding::HEXLOWER;
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    use super::Element;
-
-    pub(super) fn serialize<S: Serializer>(
-        element: &Element,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&HEXLOWER.encode(element))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Element, D::Error> {
-        let text = String::deserialize(from)?;
-        let octets = HEXLOWER.decode(text.as_bytes()).ok();
-        let element = octets.and_then(|octets| octets.try_into().ok());
-        element.ok_or_else(|| D::Error::custom("a tally has 32 hexadecimal digits"))
     }
 }
 
@@ -185,19 +168,29 @@ impl Tally {
             let before = match rows.held.get(&place) {
                 None => None,
                 Some(Held::Is(element)) => Some(*element),
+                // Another unit of this commit writes it: the store tells whether the check holds.
+                Some(Held::Either(..)) if write.change == Change::Check => continue,
                 // Doubts are settled before a commit, and rows of one commit are different ones.
                 Some(Held::Either(..)) => return None,
             };
             if before.is_some() != write.expected.is_present() {
                 return None;
             }
-            let after = match &write.change {
-                Change::Check => continue,
-                Change::Delete => None,
-                Change::Put { sealed, .. } => {
-                    let version = write.expected.next_version();
-                    Some(self.element_of(&Surveyed::of(write.kind, &write.id, version, sealed)))
+            let element = |version, sealed: &[u8]| {
+                Some(self.element_of(&Surveyed::of(write.kind, &write.id, version, sealed)))
+            };
+            let after = match (&write.change, write.expected) {
+                (Change::Check, _) => continue,
+                (Change::Delete, _) => None,
+                (Change::Put { sealed, .. }, expected) => element(expected.next_version(), sealed),
+                // What is sealed anew is what was written last, and nothing older.
+                (Change::Reseal { from, to }, Expected::Version(version)) => {
+                    if element(version, from) != before {
+                        return None;
+                    }
+                    element(version, to)
                 }
+                (Change::Reseal { .. }, Expected::Absent) => return None,
             };
             planned.push(PlannedRow {
                 place,
@@ -393,7 +386,8 @@ mod tests {
         put(&bench, "a", "one").await;
         let Bench { vault, store, clock } = bench;
         vault.close().await;
-        for kind in ["chain", "event", "vault", "log_key", "checkpoint"].map(Kind::new) {
+        for kind in ["chain", "event", "seal", "hash_root", "log_key", "checkpoint"].map(Kind::new)
+        {
             let query = super::super::store::Query {
                 kind,
                 index: super::super::store::IndexFilter::Any,

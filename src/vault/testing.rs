@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::begin::Beginning;
+use super::custody::Seal;
 use super::store::{
     Batch, BoxFuture, MemoryStore, Outcome, Query, Row, Store, StoreError, Surveyed, Tail,
 };
@@ -183,6 +185,14 @@ pub(super) fn two_officers() -> Policy {
         calls_per_minute_max: 0,
     };
     Policy { principals: vec![officer("ann"), officer("ben")], ..Policy::none() }
+}
+
+/// How the master key of a store is kept that is begun in a test.
+pub(super) const SHAMIR: Seal = Seal::Shamir { set_id: [1, 2, 3, 4], threshold: 3, shares: 5 };
+
+/// What a store of any realm can be begun with, if there is a policy.
+pub(super) fn beginning(policy: Option<Policy>) -> Beginning {
+    Beginning { policy, seal: SHAMIR }
 }
 
 /// A record of the tests.

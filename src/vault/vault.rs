@@ -16,11 +16,12 @@ use super::core::Core;
 use super::error::Error;
 use super::housekeeping::Counts;
 use super::idempotency::{self, RequestId};
+use super::master::MasterKey;
 use super::policy::{Allowance, Denial, KeyUse, Policy};
 use super::rate::Rates;
 use super::reason::Reason;
 use super::record::{Record, Versioned};
-use super::seal::{HashPurpose, MasterKey, Realm};
+use super::seal::{HashPurpose, Realm};
 use super::store::{IndexFilter, Store};
 use super::work::Work;
 use crate::crypto::rng::Rng;
@@ -50,6 +51,7 @@ pub struct Vault {
     pub(super) verified: ChainReport,
     pub(super) committer: JoinHandle<()>,
     pub(super) housekeeper: JoinHandle<()>,
+    pub(super) rotator: JoinHandle<()>,
     pub(super) signer: JoinHandle<()>,
 }
 
@@ -273,9 +275,10 @@ impl Vault {
     pub async fn close(self) {
         // The store has said why, if the last counts can not be written.
         let _ = self.flush().await;
-        let Self { shared, committer, housekeeper, signer, .. } = self;
-        housekeeper.abort();
-        signer.abort();
+        let Self { shared, committer, housekeeper, rotator, signer, .. } = self;
+        for by_its_own_clock in [housekeeper, rotator, signer] {
+            by_its_own_clock.abort();
+        }
         drop(shared);
         // A committer that panicked has nothing left to write.
         let _ = committer.await;

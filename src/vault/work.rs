@@ -18,6 +18,7 @@ use super::event::{Draft, EventKey, LEGACY};
 use super::idempotency::{self, RequestId};
 use super::keys::{KeyRecord, StoredKey};
 use super::ledger::Purpose;
+use super::master::Generation;
 use super::policy::AuditMode;
 use super::reason::Reason;
 use super::record::{Record, Versioned};
@@ -45,6 +46,8 @@ pub struct Work {
     is_torn: bool,
     claims: Vec<Ticket>,
     reservations: Vec<Reservation>,
+    /// The master key that the commit brings into force. Boxed as well.
+    next: Option<Box<Generation>>,
 }
 
 impl Work {
@@ -66,6 +69,7 @@ impl Work {
             is_torn: false,
             claims: Vec::new(),
             reservations: Vec::new(),
+            next: None,
         }
     }
 
@@ -176,7 +180,13 @@ impl Work {
         });
     }
 
-    fn replace(&mut self, write: Write) {
+    /// Puts a new master key in force with the commit.
+    pub(super) fn advance(&mut self, next: Generation) {
+        self.next = Some(Box::new(next));
+    }
+
+    /// Adds a write; it stands in the place of another of the same row.
+    pub(super) fn replace(&mut self, write: Write) {
         let same = self.writes.iter().find(|other| is_same_row(other, &write));
         self.is_torn |= same.is_some_and(|other| other.expected != write.expected);
         self.writes.retain(|other| !is_same_row(other, &write));
@@ -330,6 +340,7 @@ impl Work {
         self.is_torn = false;
         self.claims.clear();
         self.reservations.clear();
+        self.next = None;
     }
 
     async fn hand_over(self) -> Result<Committed, Error> {
@@ -337,8 +348,8 @@ impl Work {
             return Err(Error::Conflict);
         }
         let (answer, answered) = oneshot::channel();
-        let Self { shared, draft, is_counted, writes, claims, reservations, .. } = self;
-        let unit = Unit { draft, is_counted, writes, claims, reservations, answer };
+        let Self { shared, draft, is_counted, writes, claims, reservations, next, .. } = self;
+        let unit = Unit { draft, is_counted, writes, claims, reservations, next, answer };
         hand_over(&shared, unit, answered).await
     }
 

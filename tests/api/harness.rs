@@ -33,7 +33,7 @@ use firstkey::terminal::{
 };
 use firstkey::vault::store::{MemoryStore, SqliteStore, Store};
 use firstkey::vault::{
-    AuditSettings, Caller, Clock, Gate, Opening, Policy, Realm, UnixMillis, Vault,
+    AuditSettings, Beginning, Caller, Clock, Gate, Opening, Policy, Realm, Seal, UnixMillis, Vault,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -173,7 +173,9 @@ impl Service {
             audit: AuditSettings::default(),
         };
         // Outside development a store is begun with its policy, and never gets another first one.
-        let vault = Vault::open_with(opening, first_policy).await.expect("the vault opens");
+        let seal = Seal::Shamir { set_id: [1; 4], threshold: 2, shares: 3 };
+        let beginning = Beginning { policy: first_policy, seal };
+        let vault = Vault::open_with(opening, beginning).await.expect("the vault opens");
         let vault = Arc::new(vault);
         if realm == dev::REALM {
             dev::prepare(&vault, &keys, &pki).await.expect("the service is prepared");

@@ -30,13 +30,14 @@ use crate::known::{
 const AES: Suite = Suite::P256Aes128;
 
 /// What needs more than a development service: each is raised where it is tested.
-const RAISED_ELSEWHERE: [Reason; 7] = [
+const RAISED_ELSEWHERE: [Reason; 8] = [
     Reason::ApprovalRequired,
     Reason::ApprovalState,
     Reason::AuditUnavailable,
     Reason::CallerUnknown,
     Reason::MessageInvalid,
     Reason::RateLimited,
+    Reason::RotationUnderWay,
     Reason::SelfTestFailed,
 ];
 
@@ -66,6 +67,7 @@ async fn raised(reason: Reason) -> Status {
         | Reason::CallerUnknown
         | Reason::MessageInvalid
         | Reason::RateLimited
+        | Reason::RotationUnderWay
         | Reason::SelfTestFailed => panic!("it is raised elsewhere"),
         Reason::ActivationRefused
         | Reason::ActivationState

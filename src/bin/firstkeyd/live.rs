@@ -12,7 +12,8 @@ use firstkey::memory::{SecretPage, with_wiped_stack};
 use firstkey::server::{self, Listener, Material, Reload, Tls};
 use firstkey::vault::store::SqliteStore;
 use firstkey::vault::{
-    AuditSettings, Gate, MasterKey, OpenError, Opening, Policy, PolicyInvalid, Realm, Vault,
+    AuditSettings, Beginning, Gate, MasterKey, OpenError, Opening, Policy, PolicyInvalid, Realm,
+    Seal, Vault,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -52,7 +53,9 @@ pub(crate) async fn open_vault(
         node: live.node.clone(),
         audit,
     };
-    let vault = Vault::open_with(opening, policy).await.context("can not open the vault")?;
+    let seal = Seal::Shamir { set_id: [0; 4], threshold: 2, shares: 2 };
+    let beginning = Beginning { policy, seal };
+    let vault = Vault::open_with(opening, beginning).await.context("can not open the vault")?;
     let vault = Arc::new(vault);
     if vault.verified().last == 0 {
         tracing::info!("the first policy is in force; from now on it changes by SetPolicy");

@@ -25,6 +25,7 @@ use super::note::{Checkpoint, NoteError, VerifierKey};
 use super::tree::root_at;
 use super::witness::{Covered, Keeper};
 use crate::crypto::ed25519::Ed25519Key;
+use crate::crypto::rng::{Rng, RngFailed};
 use crate::memory;
 
 /// A checkpoint and the key to verify it with, both as text.
@@ -66,11 +67,10 @@ const LOG_KEY: &str = "log";
 
 impl LogKey {
     /// Draws a key for a store that is begun.
-    pub(in crate::vault) fn draw(core: &Core) -> Result<Self, Error> {
-        let random = |_| Error::incident("the random number generator failed", LOG_KEY);
+    pub(in crate::vault) fn draw(rng: &dyn Rng) -> Result<Self, RngFailed> {
         let mut log = [0; 16];
-        core.rng.fill(&mut log).map_err(random)?;
-        let seed = Ed25519Key::draw_seed(&*core.rng).map_err(random)?;
+        rng.fill(&mut log)?;
+        let seed = Ed25519Key::draw_seed(rng)?;
         Ok(Self { log: HEXLOWER.encode(&log), seed })
     }
 
@@ -238,16 +238,12 @@ impl Checkpoints {
         let time = core.now();
         let is_outside = self.is_outside.load(Ordering::Acquire) || self.has_more_to_tell();
         let newest = Newest { node: core.node.clone(), time, note: note.clone(), is_outside };
-        let write = core.put(&Versioned { version: kept.version, record: newest })?;
         let next = expected(kept.version).next_version();
-        let outcomes = core.store.commit(vec![vec![write]], Box::new(|_| Vec::new())).await;
-        match outcomes {
-            Ok(outcomes) if outcomes.iter().all(|outcome| outcome.is_applied()) => {}
+        let written = core.write_alone(&Versioned { version: kept.version, record: newest }).await;
+        if written != Ok(true) {
             // Whether it was written is not known: what is there is read anew.
-            Ok(_) | Err(_) => {
-                kept.version = core.read::<Newest>(&core.node).await?.and_then(|one| one.version);
-                return Err(Error::Unavailable);
-            }
+            kept.version = core.read::<Newest>(&core.node).await?.and_then(|one| one.version);
+            return Err(Error::Unavailable);
         }
         kept.version = Some(next);
         self.is_outside.store(is_outside, Ordering::Release);

@@ -9,11 +9,15 @@
 //! `88` lies in the numeric range that X9.143 leaves to proprietary optional blocks. Both blocks
 //! stay here: they are taken out when the key leaves.
 
-use super::record::KeyRecord;
-use crate::key::Material;
+use zeroize::Zeroizing;
+
+use super::record::{BlockAtRest, KeyRecord};
+use crate::key::usage::KeyBlockProtection;
+use crate::key::{Key, Material};
 use crate::keyblock::{self, Header, OptionalBlock, Version};
 use crate::vault::core::Core;
 use crate::vault::error::Error;
+use crate::vault::record::{Kind, Record as _};
 use crate::vault::seal::{KeyIdentity, Realm};
 
 /// The optional block of the attributes.
@@ -28,7 +32,7 @@ pub(super) fn wrap(
     record: &KeyRecord,
     material: &Material,
     kept: &[OptionalBlock],
-) -> Result<String, Error> {
+) -> Result<BlockAtRest, Error> {
     let failed = |_| Error::incident("a key can not be wrapped", &record.name);
     let mut header = header_of(record);
     for block in own_blocks(core.sealer.realm(), record)?.into_iter().chain(kept.to_vec()) {
@@ -36,8 +40,38 @@ pub(super) fn wrap(
             .push(block)
             .map_err(|_| Error::incident("a key block header is too long", &record.name))?;
     }
-    let kbpk = core.sealer.key_block_key(identity(record));
-    keyblock::wrap(&kbpk, &header, material, &*core.rng).map(String::from).map_err(failed)
+    let generation = core.sealer.current().number();
+    let kbpk = protection(core, generation, record)?;
+    let block = keyblock::wrap(&kbpk, &header, material, &*core.rng).map_err(failed)?;
+    Ok(BlockAtRest { generation, block: block.into() })
+}
+
+/// The record of a key whose block is under the master key before, with its block under the one in
+/// force; none for every other record.
+///
+/// A conflict where the master key of the block is retired.
+pub(in crate::vault) fn wrapped_anew(
+    core: &Core,
+    kind: Kind,
+    plain: &[u8],
+) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+    if kind != KeyRecord::KIND {
+        return Ok(None);
+    }
+    let unread = |_| Error::incident("a key's record is not one", "key");
+    let mut record: KeyRecord = serde_json::from_slice(plain).map_err(unread)?;
+    let Some(generation) = record.key_block.as_ref().map(|block| block.generation) else {
+        return Ok(None);
+    };
+    if generation == core.sealer.current().number() {
+        return Ok(None);
+    }
+    if core.sealer.previous().is_none_or(|previous| previous.number() != generation) {
+        return Err(Error::Conflict);
+    }
+    let (material, kept) = open(core, &record)?;
+    record.key_block = Some(wrap(core, &record, &material, &kept)?);
+    serde_json::to_vec(&record).map(Zeroizing::new).map(Some).map_err(unread)
 }
 
 /// Unwraps the key of a record, and checks that the block says what the record says.
@@ -51,9 +85,10 @@ pub(super) fn open(
     record: &KeyRecord,
 ) -> Result<(Material, Vec<OptionalBlock>), Error> {
     let incident = |what| Error::incident(what, &record.name);
-    let block = record.key_block.as_deref();
-    let block = block.ok_or_else(|| incident("a key has no key block"))?;
-    let kbpk = core.sealer.key_block_key(identity(record));
+    let at_rest = record.key_block.as_ref();
+    let BlockAtRest { generation, block } =
+        at_rest.ok_or_else(|| incident("a key has no key block"))?;
+    let kbpk = protection(core, *generation, record)?;
     let unwrapped = keyblock::unwrap(&kbpk, block)
         .map_err(|_| incident("a key block at rest does not unwrap"))?;
     let found = unwrapped.header;
@@ -97,6 +132,13 @@ fn own_blocks(realm: Realm, record: &KeyRecord) -> Result<[OptionalBlock; 2], Er
     Ok([label.map_err(|_| failed())?, attributes.map_err(|_| failed())?])
 }
 
-fn identity(record: &KeyRecord) -> KeyIdentity<'_> {
-    KeyIdentity { name: &record.name, version: record.version, epoch: record.epoch }
+/// The key that the block of a record is wrapped under, below the master key of a number.
+fn protection(
+    core: &Core,
+    generation: u32,
+    record: &KeyRecord,
+) -> Result<Key<KeyBlockProtection>, Error> {
+    let identity = KeyIdentity { name: &record.name, version: record.version, epoch: record.epoch };
+    let kbpk = core.sealer.key_block_key(generation, identity);
+    kbpk.ok_or_else(|| Error::incident("a key block is under no master key at hand", &record.name))
 }

@@ -11,6 +11,7 @@ mod state;
 mod tests;
 mod vocabulary;
 
+pub(super) use at_rest::wrapped_anew;
 pub use change::{SERVE_MS_MAX, StateChange};
 pub use create::{ImportKey, NewKey};
 pub use exchange::{ExportKey, ExportedKey};

@@ -43,7 +43,15 @@ pub struct KeyRecord {
     /// When it last changed.
     pub updated: UnixMillis,
     /// The key, ANSI X9.143 version D; none once it is destroyed.
-    pub(super) key_block: Option<String>,
+    pub(super) key_block: Option<BlockAtRest>,
+}
+
+/// A key block with the number of the master key that it is wrapped under.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BlockAtRest {
+    pub(super) generation: u32,
+    pub(super) block: String,
 }
 
 /// What a key may do beyond its usage: bound into its key block at rest, dropped on export.

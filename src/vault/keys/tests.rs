@@ -8,7 +8,7 @@ use crate::keyblock::{self, Header, OptionalBlock, Version};
 use crate::vault::record::Record;
 use crate::vault::seal::Realm;
 use crate::vault::store::{Change, Expected, MemoryStore, Store, Write};
-use crate::vault::testing::{Bench, HandClock, opening, two_officers};
+use crate::vault::testing::{Bench, HandClock, beginning, opening, two_officers};
 use crate::vault::{Action, Opening, Reason};
 
 fn new_key(name: &str, usage: KeyUsage, algorithm: Algorithm) -> NewKey {
@@ -256,7 +256,8 @@ async fn a_key_goes_out_and_comes_back_with_no_more_rights() {
 async fn nothing_leaves_a_live_realm_under_a_key_that_was_brought_in() {
     for (realm, leaves) in [(Realm::Dev, true), (Realm::Live, false)] {
         let opening = opening(std::sync::Arc::new(MemoryStore::new()), HandClock::new());
-        let opened = Vault::open_with(Opening { realm, ..opening }, Some(two_officers()));
+        let opened =
+            Vault::open_with(Opening { realm, ..opening }, beginning(Some(two_officers())));
         let vault = opened.await.unwrap();
         let begin = async |action| {
             vault.begin(&crate::vault::testing::caller(), action, "keys/x").await.unwrap()
@@ -416,7 +417,8 @@ async fn only_a_key_in_use_serves_on_when_it_is_compromised() {
 async fn a_live_realm_takes_no_published_key() {
     for (realm, accepted) in [(Realm::Dev, true), (Realm::Live, false)] {
         let opening = opening(std::sync::Arc::new(MemoryStore::new()), HandClock::new());
-        let opened = Vault::open_with(Opening { realm, ..opening }, Some(two_officers()));
+        let opened =
+            Vault::open_with(Opening { realm, ..opening }, beginning(Some(two_officers())));
         let vault = opened.await.unwrap();
         let core = &vault.shared.core;
         assert_eq!(core.sealer.realm(), realm);

@@ -74,6 +74,7 @@ pub const fn callers_of(action: Action) -> &'static [Role] {
         | Action::CreateDeviceAuthority
         | Action::CreateIdentityKey
         | Action::CreateKey
+        | Action::CreateMasterKey
         | Action::CreateProfile
         | Action::ExportInitialKey
         | Action::ExportKey
@@ -103,6 +104,7 @@ pub const fn callers_of(action: Action) -> &'static [Role] {
         Action::GetStatus => &[Role::Auditor, Role::Custodian, Role::Officer, Role::Operator],
         Action::PurgeExpired
         | Action::ReloadSettings
+        | Action::RetireMasterKey
         | Action::RunSelfTests
         | Action::StartService
         | Action::StopService => &[Role::Service],

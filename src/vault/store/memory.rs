@@ -121,6 +121,13 @@ fn apply_batch(rows: &mut Rows, batch: &[Write], undo: &mut Undo) -> Outcome {
         match &write.change {
             Change::Check => continue,
             Change::Delete => rows.remove(&key),
+            Change::Reseal { from, to } => {
+                let Some(row) = before.clone().filter(|row| row.sealed == *from) else {
+                    roll_back(rows, undo, mark);
+                    return Outcome::Conflict { write: place };
+                };
+                rows.insert(key.clone(), Row { sealed: to.clone(), ..row })
+            }
             Change::Put { index, sealed } => rows.insert(
                 key.clone(),
                 Row {

@@ -87,8 +87,8 @@ pub struct Surveyed {
 }
 
 impl Surveyed {
-    /// The layout and the nonce of a sealing.
-    pub const BEGINNING_LEN_BYTES: usize = 13;
+    /// The layout, the generation and the nonce of a sealing.
+    pub const BEGINNING_LEN_BYTES: usize = 17;
 
     /// What tells a row of these parts apart.
     #[must_use]
@@ -192,6 +192,14 @@ pub enum Change {
         index: Option<String>,
         /// Its value from now on.
         sealed: Vec<u8>,
+    },
+    /// The same record is sealed anew, in the version that it has: for whoever has read it nothing
+    /// has changed. Needs an expected version.
+    Reseal {
+        /// What its value must be now, octet for octet.
+        from: Vec<u8>,
+        /// Its value from now on.
+        to: Vec<u8>,
     },
 }
 

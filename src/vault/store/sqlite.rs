@@ -27,8 +27,8 @@ use super::{
 use crate::vault::record::Kind;
 
 /// The schema that this release writes, and reads alone: 1 had other events and no Merkle log, 2 no
-/// tally of its rows.
-const SCHEMA: i64 = 3;
+/// tally of its rows, 3 one master key for good.
+const SCHEMA: i64 = 4;
 
 /// Connections kept for reading; more readers at once open one for themselves.
 const READERS_KEPT_MAX: usize = 4;
@@ -376,6 +376,7 @@ fn apply(connection: &Connection, write: &Write) -> rusqlite::Result<bool> {
         (Change::Check | Change::Delete, Expected::Absent) => {
             return Ok(version_of(connection, kind, id)?.is_none());
         }
+        (Change::Reseal { .. }, Expected::Absent) => return Ok(false),
         (Change::Check, Expected::Version(version)) => {
             return Ok(version_of(connection, kind, id)? == Some(version));
         }
@@ -401,6 +402,12 @@ fn apply(connection: &Connection, write: &Write) -> rusqlite::Result<bool> {
                 index,
                 sealed
             ])?,
+        (Change::Reseal { from, to }, Expected::Version(version)) => connection
+            .prepare_cached(
+                "UPDATE record SET sealed = ?5
+                 WHERE kind = ?1 AND id = ?2 AND version = ?3 AND sealed = ?4",
+            )?
+            .execute(params![kind, id, to_sql(version)?, from, to])?,
     };
     Ok(changed == 1)
 }

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::vault::testing::{FaultyStore, HandClock, two_officers};
+use crate::vault::testing::{FaultyStore, HandClock, beginning, two_officers};
 use crate::vault::{CheckpointAt, OpenError, Opening, Realm, Vault};
 
 /// A witness that can be looked at, and fail.
@@ -219,7 +219,7 @@ async fn a_first_start_that_does_not_come_to_its_end_leaves_nothing() {
     let policy = two_officers();
     let open = async |audit: AuditSettings, policy| {
         let opening = opening(store.clone(), clock.clone());
-        Vault::open_with(Opening { realm: Realm::Live, audit, ..opening }, policy).await
+        Vault::open_with(Opening { realm: Realm::Live, audit, ..opening }, beginning(policy)).await
     };
     let first = || Some(policy.clone());
     let foreign = open(witnessed(&outside), first()).await;
@@ -234,7 +234,7 @@ async fn a_first_start_that_does_not_come_to_its_end_leaves_nothing() {
     let failed = open(witnessed(&outside), first()).await;
     assert_eq!(failed.err(), Some(OpenError::Unavailable));
     store.fail(Fault::None);
-    let any = Query { kind: Kind::new("vault"), index: IndexFilter::Any, after: None, limit: 1 };
+    let any = Query { kind: Kind::new("seal"), index: IndexFilter::Any, after: None, limit: 1 };
     assert!(store.inner.list(any).await.unwrap().is_empty(), "nothing was written");
     // What was written and not answered is there at the next start, whole.
     store.fail(Fault::After);
