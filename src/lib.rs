@@ -9,7 +9,7 @@
 //! 6  grpc/        one file per service: convert, authorise, call, convert
 //! 5  command/     one file per host command; activation/, the state machine of a terminal
 //! 4  vault/       the only door to stored keys         terminal/  a POS terminal in software
-//! 3  dukpt/ keyblock/ pin/ mac/ activation/ agreement/  the payment standards, pure
+//! 3  dukpt/ keyblock/ pin/ mac/ activation/ agreement/ component/  the standards, pure
 //! 2  key/         a key whose type says what it may do
 //! 1  crypto/      the primitives, named as the standards name them
 //! 0  memory/      wiping, secret pages, process hardening: the only `unsafe`
@@ -18,6 +18,7 @@
 pub mod activation;
 pub mod agreement;
 pub mod command;
+pub mod component;
 pub mod crypto;
 pub mod dukpt;
 pub mod grpc;

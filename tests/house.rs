@@ -15,7 +15,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (0, &["memory"]),
     (1, &["crypto"]),
     (2, &["key"]),
-    (3, &["dukpt", "keyblock", "pin", "mac", "activation", "agreement"]),
+    (3, &["dukpt", "keyblock", "pin", "mac", "activation", "agreement", "component"]),
     (4, &["vault", "terminal"]),
     (5, &["command"]),
     (6, &["grpc"]),
@@ -27,6 +27,8 @@ const FLOORS: &[(u8, &[&str])] = &[
 const NEIGHBOURS: &[(&str, &str)] = &[
     // The activation's keys come from the agreement over its transcript.
     ("activation", "agreement"),
+    // The one registry of labels stands there.
+    ("component", "agreement"),
 ];
 
 const EDGE: &[&str] = &["grpc/", "server/", "bin/"];

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+use firstkey::component::{Assurance, Component, Entry, Share, TextInvalid};
 use firstkey::crypto::rng::SystemRng;
 use firstkey::dukpt::{AesInitialKeyId, AesKsn, TdesInitialKeyId, TdesKsn};
 use firstkey::key::usage::{InitialDukpt, KeyBlockProtection, PinEncryption};
@@ -207,5 +208,88 @@ proptest! {
     fn the_vector_runner_answers_any_text(text in prop_oneof![any::<String>(), vectors_like()]) {
         let report = vectors::run("any.json", &text);
         prop_assert!(report.to_string().ends_with(" skipped"));
+    }
+
+    #[test]
+    fn a_component_is_read_as_it_was_written(
+        algorithm in prop::sample::select(Algorithm::ALL.to_vec()),
+        blanks in prop::collection::vec("[ \t\n]{0,2}", 160),
+    ) {
+        let component = Component::generate(algorithm, &SystemRng::new()).unwrap();
+        let rows = component.write();
+        let text: String = rows.lines().map(|line| line.text).collect();
+        let blanks = blanks.iter().cycle();
+        let mut spread = String::new();
+        for (letter, blank) in text.chars().zip(blanks) {
+            spread.push(letter);
+            spread.push_str(blank);
+        }
+        for text in [text.to_lowercase(), spread] {
+            let read = Component::parse(algorithm, Assurance::CheckGroups, &text).unwrap();
+            let again: String = read.write().lines().map(|line| line.text.to_owned()).collect();
+            prop_assert!(again == rows.lines().map(|line| line.text).collect::<String>());
+        }
+        let mut entry = Entry::of_component(algorithm, Assurance::CheckGroups);
+        for digit in text.chars().filter(|letter| *letter != ' ') {
+            entry.press(digit).unwrap();
+        }
+        prop_assert!(entry.is_complete());
+        prop_assert_eq!(Component::typed(entry).unwrap().check_value(), component.check_value());
+    }
+
+    #[test]
+    fn every_wrong_digit_and_every_swap_in_a_row_is_found(
+        algorithm in prop::sample::select(Algorithm::ALL.to_vec()),
+        row in any::<prop::sample::Index>(),
+    ) {
+        let component = Component::generate(algorithm, &SystemRng::new()).unwrap();
+        let rows = component.write();
+        let lines: Vec<&str> = rows.lines().map(|line| line.text).collect();
+        let row = row.index(lines.len());
+        let refused = |changed: String| {
+            let mut lines = lines.clone();
+            lines[row] = &changed;
+            let read = Component::parse(algorithm, Assurance::CheckGroups, &lines.join("\n"));
+            let number = u8::try_from(row + 1).unwrap();
+            read.unwrap_err() == TextInvalid::Row { number }
+        };
+        for (at, right) in lines[row].char_indices().filter(|(_, letter)| *letter != ' ') {
+            for wrong in "0123456789ABCDEF".chars().filter(|wrong| *wrong != right) {
+                let mut changed = lines[row].to_owned();
+                changed.replace_range(at..=at, &wrong.to_string());
+                prop_assert!(refused(changed));
+            }
+        }
+        let swaps_groups = (0..5).flat_map(|one| (0..one).map(move |other| (one, other)));
+        for (one, other) in swaps_groups {
+            let mut groups: Vec<&str> = lines[row].split(' ').collect();
+            groups.swap(one, other);
+            prop_assert!(groups[one] == groups[other] || refused(groups.join(" ")));
+        }
+        let digits: Vec<char> = lines[row].chars().filter(|letter| *letter != ' ').collect();
+        for at in 1..digits.len() {
+            let mut swapped = digits.clone();
+            swapped.swap(at - 1, at);
+            prop_assert!(swapped == digits || refused(swapped.into_iter().collect()));
+        }
+    }
+
+    #[test]
+    fn a_reader_of_slips_never_panics(
+        algorithm in prop::sample::select(Algorithm::ALL.to_vec()),
+        text in ".{0,120}|[0-9A-Fa-f \n]{0,220}|(01020102[0-9A-F]{72,200})",
+        keys in prop::collection::vec(any::<char>(), 0..60),
+    ) {
+        let _ = Share::parse(&text);
+        let _ = Component::parse(algorithm, Assurance::CheckGroups, &text);
+        let _ = Component::parse(algorithm, Assurance::CheckValue(vec![0; 3]), &text);
+        let mut entry = Entry::of_share();
+        for key in text.chars().chain(keys) {
+            match key {
+                '0' => drop(entry.take_back()),
+                key => drop(entry.press(key)),
+            }
+            prop_assert!(entry.place().row <= entry.rows());
+        }
     }
 }

@@ -29,6 +29,8 @@ pub mod label {
     pub const AT_REST_KEY_BLOCK: &str = "firstkey/v1/at-rest/key-block";
     /// The keys under which records are sealed in a store.
     pub const AT_REST_RECORD: &str = "firstkey/v1/at-rest/record";
+    /// Before a component that a custodian commits to, where it is hashed.
+    pub const CEREMONY_COMMITMENT: &str = "firstkey/v1/ceremony/commitment";
     /// Before the plan of a ceremony, where it is digested.
     pub const CEREMONY_PLAN: &str = "firstkey/v1/ceremony/plan";
     /// Before the hash of a transcript, where it is signed.
@@ -61,6 +63,7 @@ pub mod label {
         AT_REST_HASH,
         AT_REST_KEY_BLOCK,
         AT_REST_RECORD,
+        CEREMONY_COMMITMENT,
         CEREMONY_PLAN,
         CEREMONY_TRANSCRIPT,
         CONFIRM_SERVICE,

@@ -9,12 +9,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agreement::label;
+use crate::component::{COMPONENTS, Parity};
 use crate::crypto::digest::sha256;
 use crate::key::Algorithm;
 use crate::vault::{Exportability, KeyUsage, ModeOfUse};
 
-/// Custodians of components: all of them are needed to make the key.
-pub const COMPONENTS: std::ops::RangeInclusive<usize> = 2..=5;
 /// Custodians of shares: as many as the threshold says are needed.
 pub const SHARES: std::ops::RangeInclusive<usize> = 2..=16;
 
@@ -91,17 +90,6 @@ pub struct Import {
     /// TDES: components come in odd parity, or theirs is of no consequence.
     #[serde(default)]
     pub parity: Parity,
-}
-
-/// What the parity bits of TDES components are (FIPS 46-3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Parity {
-    /// Of no consequence: the key's are set.
-    Adjusted,
-    /// Odd, or the component is refused.
-    #[default]
-    Required,
 }
 
 /// A key that leaves under another.
