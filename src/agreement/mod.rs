@@ -57,7 +57,7 @@ pub mod label {
     pub const UPDATE_TERMINAL: &str = "firstkey/v1/update-terminal";
 
     /// All labels.
-    pub const ALL: [&str; 17] = [
+    pub const ALL: [&str; 18] = [
         ACTIVATION,
         AT_REST_CUSTODY,
         AT_REST_HASH,
