@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::Component;
 use crate::crypto::constant_time_eq;
 use crate::crypto::tdes::{self, Weakness};
-use crate::key::{Algorithm, Material};
+use crate::key::usage::Usage;
+use crate::key::{Algorithm, Key, Material};
 use crate::memory::with_wiped_stack;
 
 /// How many components make a key.
@@ -56,11 +57,11 @@ pub enum ComponentsRefused {
 /// Combines components into a key of this algorithm: their exclusive or, for TDES with odd parity.
 ///
 /// Of the first thing that is wrong it is told what, and not with which component.
-pub fn combine(
+pub fn combine<U: Usage>(
     algorithm: Algorithm,
     parity: Parity,
     components: &[&Component],
-) -> Result<Material, ComponentsRefused> {
+) -> Result<Key<U>, ComponentsRefused> {
     if !COMPONENTS.contains(&components.len()) {
         return Err(ComponentsRefused::Count);
     }
@@ -81,7 +82,7 @@ pub fn combine(
             tdes::set_odd_parity(key.expose_bytes_mut());
         }
         refuse_key(algorithm, key.expose_bytes(), components)?;
-        Ok(key)
+        Ok(Key::from_material(algorithm, key).expect("it has the length of its algorithm"))
     })
 }
 
@@ -149,6 +150,7 @@ mod tests {
 
     use super::*;
     use crate::crypto::rng::SystemRng;
+    use crate::key::usage::DataBoth;
 
     // SP 800-67, appendix B.1: its three keys; and weak ones of 3.3.2.
     const K1: &str = "0123456789ABCDEF";
@@ -171,7 +173,7 @@ mod tests {
         let components: Vec<_> =
             components.iter().map(|octets| component(algorithm, octets)).collect();
         let components: Vec<_> = components.iter().collect();
-        combine(algorithm, parity, &components).map(|key| key.expose_bytes().to_vec())
+        combine::<DataBoth>(algorithm, parity, &components).map(|key| key.expose_bytes().to_vec())
     }
 
     fn xor(one: &[u8], other: &[u8]) -> Vec<u8> {
@@ -204,7 +206,8 @@ mod tests {
                 let mut components: Vec<&Component> = drawn.iter().collect();
                 for _ in 0..count {
                     components.rotate_left(1);
-                    let key = combine(algorithm, Parity::Required, &components).unwrap();
+                    let key =
+                        combine::<DataBoth>(algorithm, Parity::Required, &components).unwrap();
                     assert_eq!(key.expose_bytes(), expected);
                 }
             }
@@ -218,14 +221,15 @@ mod tests {
             (0..6).map(|_| Component::generate(Algorithm::Aes128, &rng).unwrap()).collect();
         let all: Vec<_> = drawn.iter().collect();
         for count in [0, 1, 6] {
-            let refused = combine(Algorithm::Aes128, Parity::Required, &all[..count]);
+            let refused = combine::<DataBoth>(Algorithm::Aes128, Parity::Required, &all[..count]);
             assert_eq!(refused.err(), Some(ComponentsRefused::Count), "{count}");
         }
         for other in Algorithm::ALL.into_iter().filter(|other| *other != Algorithm::Aes128) {
             let foreign = Component::generate(other, &rng).unwrap();
-            let refused = combine(Algorithm::Aes128, Parity::Required, &[all[0], &foreign]);
+            let refused =
+                combine::<DataBoth>(Algorithm::Aes128, Parity::Required, &[all[0], &foreign]);
             assert_eq!(refused.err(), Some(ComponentsRefused::AlgorithmDiffers), "{other}");
-            let refused = combine(other, Parity::Required, &all[..2]);
+            let refused = combine::<DataBoth>(other, Parity::Required, &all[..2]);
             assert_eq!(refused.err(), Some(ComponentsRefused::AlgorithmDiffers), "{other}");
         }
     }

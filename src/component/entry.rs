@@ -366,8 +366,7 @@ mod tests {
 
     #[test]
     fn a_share_tells_its_heading_as_soon_as_it_is_typed() {
-        let page = crate::memory::SecretPage::taken_from(&mut [7; 32]).unwrap();
-        let shares = Share::split(&page, 2, 3, &SystemRng::new()).unwrap();
+        let shares = Share::split(&[7; 32], 2, 3, &SystemRng::new()).unwrap();
         let rows = lines(&shares[1].write());
         let mut entry = Entry::of_share();
         assert_eq!((entry.rows(), entry.groups(), entry.row_number(0)), (5, 5, 0));

@@ -174,14 +174,14 @@ impl Share {
     /// Splits a secret into `shares`, of which `threshold` are enough, under a new set id. The
     /// share of index i stands at place i - 1.
     pub fn split(
-        secret: &SecretPage,
+        secret: &[u8; SECRET_LEN_BYTES],
         threshold: u8,
         shares: u8,
         rng: &dyn Rng,
     ) -> Result<Vec<Self>, SplitError> {
         let mut set_id = [0; Heading::SET_ID_LEN_BYTES];
         rng.fill(&mut set_id)?;
-        let values = secret.with_bytes(|secret| sharing::split(secret, threshold, shares, rng))?;
+        let values = sharing::split(secret, threshold, shares, rng)?;
         let share = |(index, value): (u8, &zeroize::Zeroizing<[u8; SECRET_LEN_BYTES]>)| Self {
             heading: Heading { threshold, index, shares, set_id },
             value: Material::copied_from(&**value),
@@ -289,12 +289,8 @@ mod tests {
     use super::*;
     use crate::crypto::rng::SystemRng;
 
-    fn page() -> SecretPage {
-        SecretPage::taken_from(&mut [0x5c; 32]).unwrap()
-    }
-
     fn shares(threshold: u8, shares: u8) -> Vec<Share> {
-        Share::split(&page(), threshold, shares, &SystemRng::new()).unwrap()
+        Share::split(&[0x5c; 32], threshold, shares, &SystemRng::new()).unwrap()
     }
 
     #[test]
@@ -379,7 +375,7 @@ mod tests {
 
     #[test]
     fn numbers_that_can_not_be_and_a_silent_source_give_no_shares() {
-        let refused = Share::split(&page(), 1, 3, &SystemRng::new()).unwrap_err();
+        let refused = Share::split(&[0x5c; 32], 1, 3, &SystemRng::new()).unwrap_err();
         assert_eq!(refused, SplitError::NumbersInvalid);
     }
 }

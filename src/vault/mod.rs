@@ -75,7 +75,7 @@ pub use install::PolicyRefused;
 pub use keys::{
     DEVICE_CAP, ExportKey, Exportability, ExportedKey, ImportKey, KeyAttributes, KeyRecord,
     KeyState, KeyUsage, LedgerPolicy, MAC_LENGTH_MIN_BYTES, ModeOfUse, NewKey, Operation, Origin,
-    PUBLISHED_CHECK_VALUES, SERVE_MS_MAX, StateChange, StoredKey, WrappingKey,
+    PUBLISHED_CHECK_VALUES, SERVE_MS_MAX, StateChange, StoredKey, WrappingKey, is_published,
 };
 pub use ledger::{FAR_MAX, JUMP_MAX, Purpose, REPEAT_MS, WINDOW};
 pub use master::{MasterKey, NotDrawn};

@@ -23,6 +23,7 @@ use super::custody::{Custody, Seal};
 use super::error::Error;
 use super::housekeeping::{Housekeeper, keep_house};
 use super::install;
+use super::keys::is_published_master_key;
 use super::master::{Address, Generation, MasterKey, NotDrawn};
 use super::policy::PolicyInvalid;
 use super::record::Record;
@@ -85,6 +86,9 @@ pub enum OpenError {
         "the store does not hold the key of its audit log: restore the newest backup that is whole"
     )]
     LogKeyMissing,
+    /// A live store is not opened, and not begun, with a master key that everybody knows.
+    #[error("the master key was published with the source: it is for development alone")]
+    MasterKeyPublished,
     /// An empty store is not begun without a policy, outside development.
     #[error("the store holds no policy, so nobody would be let in: begin it with one")]
     NoPolicy,
@@ -172,6 +176,9 @@ impl Vault {
         let Opening { store, master_key, realm, clock, rng, node, audit } = opening;
         if !is_node_name(&node) {
             return Err(OpenError::NodeInvalid);
+        }
+        if realm == Realm::Live && is_published_master_key(&master_key) {
+            return Err(OpenError::MasterKeyPublished);
         }
         let store: Arc<dyn Store> = Arc::new(PatientStore::new(store, audit.patience));
         let (sealer, begun) = if let Some(custody) = Custody::read(&*store).await? {

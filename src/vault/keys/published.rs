@@ -1,5 +1,9 @@
 //! Keys that everybody knows, by their check values: a live realm takes none of them.
 
+use crate::key::usage::KeyBlockProtection;
+use crate::key::{Algorithm, Key, Material};
+use crate::vault::master::MasterKey;
+
 /// Check values of the keys that standards print as samples, and of the keys for development. Those
 /// carry a label in their blocks besides, which is refused in the same place; in a block without it
 /// they are the same keys.
@@ -28,18 +32,37 @@ pub const PUBLISHED_CHECK_VALUES: &[&str] = &[
     "3436296062",
     "EACEF98B59",
     "7D5E0C",
+    // The components for development, in the order of their file: those of dev-kek, of dev-bdk-aes
+    // and of dev-bdk-tdes.
+    "6361D330E5",
+    "6C9C9711C4",
+    "0FD2DEA3D6",
+    "597E406BD7",
+    "BAC8146A81",
+    "0EC5E93BD0",
+    "94D712",
+    "33C8CD",
+    "C63557",
 ];
 
-/// Whether a key of this check value was published.
-pub(super) fn is_published(check_value: &str) -> bool {
+/// Whether a key or component of this check value, in upper-case hexadecimals, was published.
+#[must_use]
+pub fn is_published(check_value: &str) -> bool {
     PUBLISHED_CHECK_VALUES.contains(&check_value)
+}
+
+/// Whether a master key was published. Its shares say nothing by which they could be known, as
+/// their set id can be written anew; what they give has a check value.
+pub(in crate::vault) fn is_published_master_key(master_key: &MasterKey) -> bool {
+    let material = master_key.expose_bytes(|bytes| Material::copied_from(bytes));
+    let key = Key::<KeyBlockProtection>::from_material(Algorithm::Aes256, material);
+    key.is_ok_and(|key| is_published(&key.check_value().to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::key::usage::DataBoth;
-    use crate::key::{Algorithm, Key, Material};
 
     #[test]
     fn the_samples_have_these_check_values() {
