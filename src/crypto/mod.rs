@@ -23,6 +23,7 @@ pub mod rng;
 pub mod self_test;
 pub mod sharing;
 pub mod tdes;
+pub mod token;
 
 /// Arithmetic on secrets whose running time does not depend on them.
 pub mod ct {
