@@ -61,6 +61,13 @@ if ! command -v strace >/dev/null && command -v apt-get >/dev/null; then
 fi
 command -v strace >/dev/null || not_run "a failing and a hanging write: no strace here"
 
+# A token in software for the tests of the seal, the tools that look into it, and pages that are looked at.
+if ! { command -v softhsm2-util && command -v pkcs11-tool && command -v pdftoppm; } >/dev/null \
+  && command -v apt-get >/dev/null; then
+  (apt-get update -qq && apt-get install -y -qq softhsm2 opensc poppler-utils) || true
+fi
+command -v softhsm2-util >/dev/null || not_run "the token's tests: no softhsm2 here"
+
 say "tests"
 log=$target/test.log
 status=0

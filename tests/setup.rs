@@ -2,33 +2,37 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+#[path = "setup/custody.rs"]
+mod custody;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use firstkey::component::Share;
 use firstkey::crypto::certificate::certificates_from_pem;
-use firstkey::grpc::client::{Client, Credentials, Refusal};
+use firstkey::grpc::client::{Client, Refusal};
 use firstkey::grpc::proto::ListTerminalsRequest;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 const FIRSTKEY: &str = env!("CARGO_BIN_EXE_firstkey");
 const FIRSTKEYD: &str = env!("CARGO_BIN_EXE_firstkeyd");
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// A folder that goes when the test ends.
-struct Folder(PathBuf);
+/// A folder that goes when the test ends, and the shares of the master key of its store.
+struct Folder(PathBuf, Mutex<Vec<Share>>);
 
 impl Folder {
     fn new() -> Self {
         let path = std::env::temp_dir().join(format!("firstkey-test-{}", uuid::Uuid::new_v4()));
         fs::create_dir(&path).unwrap();
-        Self(path)
+        Self(path, Mutex::default())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -67,8 +71,24 @@ struct Service {
 }
 
 impl Service {
-    /// Starts what `init` made.
+    /// Starts what `init` made, and has its custodians open it.
     fn start(folder: &Folder) -> Self {
+        let service = Self::start_sealed(folder);
+        // On a thread of its own, which has no runtime yet.
+        std::thread::scope(|scope| {
+            let opening = scope.spawn(|| {
+                let runtime = tokio::runtime::Runtime::new().unwrap();
+                let mut shares = folder.1.lock().unwrap();
+                let folder = folder.path("fk");
+                runtime.block_on(custody::open(&service.url, &folder, &mut shares));
+            });
+            opening.join().unwrap();
+        });
+        service
+    }
+
+    /// Starts what `init` made.
+    fn start_sealed(folder: &Folder) -> Self {
         Self::start_with(&["--config", folder.path("fk/firstkeyd.toml").to_str().unwrap()])
     }
 
@@ -138,24 +158,13 @@ fn succeed(service: &Service, folder: &Path, who: Option<&str>, arguments: &[&st
     text(&output.stdout)
 }
 
-fn credentials(folder: &Path, who: &str) -> Credentials {
-    let read = |name: String| fs::read(folder.join(name)).unwrap();
-    Credentials {
-        authority: read("authorities/server.crt".to_owned()),
-        identity: Some((
-            read(format!("clients/{who}.crt")),
-            Zeroizing::new(read(format!("clients/{who}.key"))),
-        )),
-    }
-}
-
 #[test]
 fn what_is_made_is_whole_private_and_made_once() {
     let folder = Folder::new();
     let made = init(&folder.path("fk"), &["--trust-domain", "example.test", "--name", "localhost"]);
     assert!(made.status.success(), "{}", text(&made.stderr));
     let steps = text(&made.stdout);
-    for told in ["firstkeyd serve --config", "firstkey status", "policy check", "master.key"] {
+    for told in ["firstkeyd serve --config", "firstkey status", "policy check", "seal init"] {
         assert!(steps.contains(told), "{told}: {steps}");
     }
     let mut waiting = vec![folder.path("fk")];
@@ -169,16 +178,15 @@ fn what_is_made_is_whole_private_and_made_once() {
             files += 1;
         }
     }
-    // Five authorities, the service, and fourteen certificates of callers, each with its key.
-    assert_eq!(files, 4 + 2 * (5 + 1 + 14));
+    // Five authorities, the service, and fifteen certificates of callers, each with its key.
+    assert_eq!(files, 3 + 2 * (5 + 1 + 15));
     let policy = fs::read_to_string(folder.path("fk/policy.toml")).unwrap();
     assert!(policy.contains("spiffe://example.test/officer/officer-1"), "{policy}");
-    let key = fs::read(folder.path("fk/master.key")).unwrap();
-    assert_eq!(key.len(), 32);
+    let key = fs::read(folder.path("fk/tls/server.key")).unwrap();
     let again = init(&folder.path("fk"), &[]);
     assert!(!again.status.success());
     assert!(text(&again.stderr).contains("is not empty"), "{}", text(&again.stderr));
-    assert_eq!(fs::read(folder.path("fk/master.key")).unwrap(), key);
+    assert_eq!(fs::read(folder.path("fk/tls/server.key")).unwrap(), key);
     let strange = init(&folder.path("other"), &["--trust-domain", "exa mple"]);
     assert!(text(&strange.stderr).contains("is no domain"), "{}", text(&strange.stderr));
     let impossible = init(&folder.path("other"), &["--name", "näme"]);
@@ -237,7 +245,8 @@ async fn a_hangup_reads_certificates_and_the_deny_list_again_and_drops_no_call()
     fs::copy(made.join("denied.txt"), made.join("denied.txt.begun")).unwrap();
     let service = Service::start(&folder);
     let who = "terminals/operator-1";
-    let client = Client::connect_with(&service.url, &credentials(&made, who)).await.unwrap();
+    let client =
+        Client::connect_with(&service.url, &custody::credentials(&made, who)).await.unwrap();
     let stop = tokio_util::sync::CancellationToken::new();
     let calling = tokio::spawn({
         let (client, stop) = (client.clone(), stop.clone());
@@ -379,7 +388,7 @@ fn foreign_owner(path: &Path) {
 #[test]
 fn it_does_not_start_with_files_that_do_not_do() {
     type Spoil = fn(&Path);
-    let spoilt: [(&str, Spoil); 14] = [
+    let spoilt: [(&str, Spoil); 12] = [
         ("put another file in the place of", |made| widen(made, "authorities", 0o777)),
         ("firstkeyd.toml may be written by others", |made| widen(made, "firstkeyd.toml", 0o620)),
         ("policy.toml may be written by others", |made| widen(made, "policy.toml", 0o602)),
@@ -389,12 +398,11 @@ fn it_does_not_start_with_files_that_do_not_do() {
             let private = fs::Permissions::from_mode(0o640);
             fs::set_permissions(made.join("tls/server.key"), private).unwrap();
         }),
-        ("may be read by others", |made| {
-            let private = fs::Permissions::from_mode(0o604);
-            fs::set_permissions(made.join("master.key"), private).unwrap();
+        ("module, token and pin_file", |made| {
+            let file = made.join("firstkeyd.toml");
+            let text = fs::read_to_string(&file).unwrap();
+            fs::write(file, text.replace("kind = \"shamir\"", "kind = \"pkcs11\"")).unwrap();
         }),
-        ("not a file of 32 bytes", |made| fs::write(made.join("master.key"), [7; 31]).unwrap()),
-        ("master.key", |made| fs::remove_file(made.join("master.key")).unwrap()),
         ("share an authority", |made| {
             let authorities = made.join("authorities");
             fs::copy(authorities.join("admin.crt"), authorities.join("data.crt")).unwrap();

@@ -49,6 +49,10 @@ pub mod label {
     pub const MASTER_SERVICE: &str = "firstkey/v1/master-service";
     /// The key by which the terminal proves itself in a session under a master key.
     pub const MASTER_TERMINAL: &str = "firstkey/v1/master-terminal";
+    /// What binds the envelope of a share to what it is for.
+    pub const SHARE_ENVELOPE: &str = "firstkey/v1/share-envelope";
+    /// Before what the sender of a share signs.
+    pub const SHARE_SIGNATURE: &str = "firstkey/v1/share-signature";
     /// The static keys of a terminal.
     pub const TERMINAL_KEY: &str = "firstkey/v1/terminal-key";
     /// The key by which the service confirms keys that came under an update key.
@@ -57,7 +61,7 @@ pub mod label {
     pub const UPDATE_TERMINAL: &str = "firstkey/v1/update-terminal";
 
     /// All labels.
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 20] = [
         ACTIVATION,
         AT_REST_CUSTODY,
         AT_REST_HASH,
@@ -73,6 +77,8 @@ pub mod label {
         MASTER_KBPK,
         MASTER_SERVICE,
         MASTER_TERMINAL,
+        SHARE_ENVELOPE,
+        SHARE_SIGNATURE,
         TERMINAL_KEY,
         UPDATE_SERVICE,
         UPDATE_TERMINAL,

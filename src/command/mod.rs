@@ -16,6 +16,8 @@ pub mod manage_policy;
 pub mod manage_trust;
 pub mod read_audit;
 pub mod read_status;
+pub mod run;
+pub mod seal;
 mod slot_key;
 #[cfg(test)]
 mod testing;

@@ -4,7 +4,7 @@
 use super::{Error, audited};
 use crate::vault::{Action, Caller, Vault};
 
-/// Notes who looks at the status of the service.
-pub async fn look_at_status(vault: &Vault, caller: &Caller) -> Result<(), Error> {
-    audited(vault, caller, Action::GetStatus, "", async { Ok(()) }).await
+/// Notes who looks at the status of the service, or of its seal.
+pub async fn look_at_status(vault: &Vault, caller: &Caller, action: Action) -> Result<(), Error> {
+    audited(vault, caller, action, "", async { Ok(()) }).await
 }

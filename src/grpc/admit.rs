@@ -13,11 +13,11 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use super::SERVICE_NAMES;
 use super::bounds::{bounded, explained, held};
 use super::denied::DenyList;
 use super::metrics::Metrics;
@@ -25,8 +25,9 @@ use super::pace::{CallLimits, Pace, Who, source_of};
 use super::peer::{Identity, Peer, Plane, Shut};
 use super::places::Place;
 use super::status::from_error;
+use super::{SEAL_SERVICE, SERVICE_NAMES};
 use crate::command::Error;
-use crate::vault::{Action, Caller, Gate, Reason, Vault};
+use crate::vault::{Action, Caller, Entry, Gate, Reason, Vault};
 
 /// What the door puts beside a request that it lets in.
 #[derive(Clone)]
@@ -34,7 +35,11 @@ pub(super) struct Admitted {
     pub(super) vault: Arc<Vault>,
     pub(super) caller: Caller,
     pub(super) recheck: Recheck,
+    /// Is cancelled when streams are to end.
+    pub(super) ending: CancellationToken,
     pace: Arc<Pace>,
+    /// Is cancelled when the call is not waited for any longer.
+    cut: CancellationToken,
 }
 
 impl Admitted {
@@ -49,15 +54,24 @@ impl Admitted {
     }
 }
 
+/// What the door puts beside a request to the seal while there is no vault: whose certificate.
+#[derive(Clone)]
+pub(super) struct AtSeal(pub(super) Arc<Identity>);
+
 /// The certificate that let a caller in, to be looked at again while an answer goes on. There is
 /// none where terminals call, and in development.
 #[derive(Clone, Default)]
 pub(super) struct Recheck(Option<(Arc<Identity>, DenyList)>);
 
 impl Recheck {
+    /// The certificate.
+    pub(super) fn identity(&self) -> Option<Arc<Identity>> {
+        self.0.as_ref().map(|(identity, _)| Arc::clone(identity))
+    }
+
     /// Refuses to go on for whom the door would not let in any more.
     pub(super) fn check(&self, vault: &Vault) -> Result<(), Error> {
-        let shut = self.0.as_ref().and_then(|(one, denied)| one.shut_out_by(denied, vault));
+        let shut = self.0.as_ref().and_then(|(one, denied)| one.shut_out_by(denied, vault.now()));
         shut.map_or(Ok(()), |_| Err(Error::refused(Reason::CallerUnknown)))
     }
 }
@@ -88,13 +102,31 @@ impl Admission {
         Self { gate, trust, pace: Arc::new(Pace::new(limits)), metrics }
     }
 
+    /// Lets a call to the seal in while there is no vault: whose certificate the authority of the
+    /// plane has made may help to open it. Who that is by the policy, only the policy can tell.
+    fn admit_outside(&self, peer: &Peer) -> Result<(AtSeal, Place<Who>), Error> {
+        let Trust::Certificates(denied) = &self.trust else {
+            return Err(Error::refused(Reason::VaultSealed));
+        };
+        let taken = self.pace.take_outside(peer.address);
+        let place = taken.and_then(|()| self.pace.place_of_unknown(peer.address));
+        if place.is_err() {
+            peer.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        let place = place?;
+        let identity = peer.outside(Plane::Admin, denied, self.gate.now());
+        Ok((AtSeal(identity.map_err(Error::refused)?), place))
+    }
+
     /// Lets a call in, with the place that is its own until it has been answered.
     async fn admit(
         &self,
         call: Call,
         peer: &Peer,
     ) -> Result<(Admitted, Option<Place<Who>>), Error> {
-        let vault = self.gate.enter()?;
+        let Entry { vault, ending, cut } = self.gate.admit()?;
+        // What waits for the others to be cut off is not cut off itself.
+        let cut = if call.action == Action::Seal { CancellationToken::new() } else { cut };
         let entered = match &self.trust {
             Trust::ForDevOnly(caller) => Ok(caller.clone()),
             Trust::Certificates(denied) => peer.enter(call.plane, denied, &vault),
@@ -123,7 +155,8 @@ impl Admission {
             }
             Trust::ForDevOnly(_) => Recheck::default(),
         };
-        let admitted = Admitted { vault, caller, recheck, pace: Arc::clone(&self.pace) };
+        let admitted =
+            Admitted { vault, caller, recheck, ending, pace: Arc::clone(&self.pace), cut };
         Ok((admitted, place))
     }
 
@@ -133,10 +166,10 @@ impl Admission {
         if matches!(self.trust, Trust::ForDevOnly(_)) {
             return Ok(None);
         }
+        // Health is told by a service that failed or is sealed, too.
         let taken = match self.gate.enter() {
             Ok(vault) => self.pace.take_unknown(vault.rates(), peer.address),
-            // Health is told by a service that failed, too.
-            Err(_) => Ok(()),
+            Err(_) => self.pace.take_outside(peer.address),
         };
         let place = taken.and_then(|()| self.pace.place_of_unknown(peer.address));
         if place.is_err() {
@@ -242,16 +275,34 @@ impl Admission {
             let request = if is_of_health { self.bounded(request) } else { request };
             return Ok(explained(inner.call(request).await?).map(|body| held(body, place)));
         };
-        let (admitted, place) = match self.admit(call, &peer).await {
+        let is_of_seal = call.name.0 == SEAL_SERVICE;
+        let admitted = match self.admit(call, &peer).await {
+            Err(error) if is_of_seal && error.reason() == Reason::VaultSealed => {
+                self.admit_outside(&peer).map(|(at_seal, place)| {
+                    request.extensions_mut().insert(at_seal);
+                    (CancellationToken::new(), Some(place))
+                })
+            }
+            admitted => admitted.map(|(admitted, place)| {
+                let cut = admitted.cut.clone();
+                request.extensions_mut().insert(admitted);
+                (cut, place)
+            }),
+        };
+        let (cut, place) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => return Ok(refusal(&error)),
         };
-        request.extensions_mut().insert(admitted);
         let request = self.bounded(request);
-        let answer = explained(inner.call(request).await?);
+        let answered = cut.run_until_cancelled_owned(inner.call(request));
+        // A vault that is sealed waits for its calls, but not for ever.
+        let Some(answer) = answered.await else {
+            return Ok(refusal(&Error::refused(Reason::VaultSealed)));
+        };
+        let answer = explained(answer?);
         // What was computed while a self-test failed does not leave either.
-        match self.gate.enter() {
-            Ok(_) => Ok(answer.map(|body| held(body, place))),
+        match self.gate.expect_sound() {
+            Ok(()) => Ok(answer.map(|body| held(body, place))),
             Err(error) => Ok(refusal(&error.into())),
         }
     }

@@ -26,11 +26,8 @@ const RESOURCE_LEN_MAX: usize = 200;
 /// How many messages of an export wait for a slow reader.
 const QUEUE_LEN: usize = 4;
 
-/// The service. Exports end when `ending` is cancelled.
-#[derive(Clone)]
-pub(super) struct AuditApi {
-    pub(super) ending: CancellationToken,
-}
+/// The service.
+pub(super) struct AuditApi;
 
 type ExportItem = Result<proto::ExportEventsResponse, Status>;
 
@@ -60,10 +57,11 @@ impl AuditService for AuditApi {
     ) -> Result<Response<Self::ExportEventsStream>, Status> {
         let admitted = request.extensions().get::<Admitted>();
         let recheck = admitted.map(|admitted| admitted.recheck.clone()).unwrap_or_default();
+        let ending = admitted.map(|admitted| admitted.ending.clone()).unwrap_or_default();
         serve("ExportEvents", request, async |vault, caller, body| {
             let checkpoint = read_audit::begin_export(&vault, &caller, body.after).await?;
             let export = Export { vault, caller, recheck, after: body.after, checkpoint };
-            let stream: Self::ExportEventsStream = Box::pin(export.stream(self.ending.clone()));
+            let stream: Self::ExportEventsStream = Box::pin(export.stream(ending));
             Ok(stream)
         })
         .await

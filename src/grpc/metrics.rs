@@ -21,7 +21,7 @@ use super::proto::{MacAlgorithm, PinBlockFormat};
 use super::standing::{Finding, Standing};
 use crate::activation::State;
 use crate::command::census::Census;
-use crate::vault::{Gate, KeyState, KeyUsage, Reason};
+use crate::vault::{Gate, KeyState, KeyUsage, Phase, Reason};
 
 /// Microseconds since some moment: bin hands it in, for only there is a clock.
 pub type Stopwatch = fn() -> u64;
@@ -212,6 +212,8 @@ impl Collector for Now {
         };
         let failed = u64::from(self.gate.failed().is_some());
         gauge("self_test_failed", "1 when a self-test failed and nothing is served", failed)?;
+        let sealed = u64::from(matches!(self.gate.phase(), Phase::Sealed));
+        gauge("sealed", "1 while nobody knows the master key and nothing is served", sealed)?;
         if let Some(expiry) = self.standing.certificate_expiry() {
             let told = "When the first certificate of a listener expires, in Unix time";
             gauge("tls_cert_expiry_timestamp_seconds", told, expiry)?;

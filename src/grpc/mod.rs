@@ -20,6 +20,7 @@ mod places;
 mod policy;
 mod profile_update;
 mod respond;
+mod seal;
 mod standing;
 mod status;
 mod status_service;
@@ -31,7 +32,6 @@ mod watch;
 
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
@@ -44,6 +44,7 @@ pub use self::peer::{Identity, Peer, Plane};
 pub use self::places::{Place, Places};
 pub use self::standing::{Check, Facts, Finding, Standing};
 pub use self::status::{DOMAIN, code};
+use crate::command::seal::Keeper;
 use crate::vault::Gate;
 
 /// The longest message that is taken, in bytes.
@@ -58,8 +59,11 @@ const BATCH_PATH: &str = "/firstkey.v1.TerminalService/BatchCreateTerminals";
 /// The call whose message is a policy.
 const POLICY_PATH: &str = "/firstkey.v1.PolicyService/SetPolicy";
 
+/// The one service that is there while the vault is sealed.
+pub const SEAL_SERVICE: &str = "firstkey.v1.SealService";
+
 /// The services by name, for health.
-pub const SERVICE_NAMES: [&str; 10] = [
+pub const SERVICE_NAMES: [&str; 11] = [
     "firstkey.v1.ActivationService",
     "firstkey.v1.ApprovalService",
     "firstkey.v1.AuditService",
@@ -67,6 +71,7 @@ pub const SERVICE_NAMES: [&str; 10] = [
     "firstkey.v1.MacService",
     "firstkey.v1.PinService",
     "firstkey.v1.PolicyService",
+    SEAL_SERVICE,
     "firstkey.v1.StatusService",
     "firstkey.v1.TerminalService",
     "firstkey.v1.TrustService",
@@ -75,10 +80,10 @@ pub const SERVICE_NAMES: [&str; 10] = [
 /// What the services share.
 #[derive(Clone)]
 pub struct Parts {
-    /// Streams end when it is cancelled.
-    pub ending: CancellationToken,
     /// What stands before the vault.
     pub gate: Arc<Gate>,
+    /// Who opens and seals it.
+    pub keeper: Arc<Keeper>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// How the service stands.
@@ -88,7 +93,7 @@ pub struct Parts {
 /// All services, behind the door.
 #[must_use]
 pub fn services(parts: Parts) -> Routes {
-    let Parts { ending, gate, metrics, standing } = parts;
+    let Parts { gate, keeper, metrics, standing } = parts;
     let mut routes = Routes::builder();
     /// Adds a service, whose messages are bounded.
     macro_rules! add {
@@ -104,20 +109,19 @@ pub fn services(parts: Parts) -> Routes {
         activation::ActivationApi { metrics: Arc::clone(&metrics) }
     );
     add!(approval_service_server, ApprovalServiceServer, approval::ApprovalApi);
-    let audit = audit::AuditApi { ending: ending.clone() };
-    add!(audit_service_server, AuditServiceServer, audit);
+    add!(audit_service_server, AuditServiceServer, audit::AuditApi);
     add!(key_service_server, KeyServiceServer, key::KeyApi);
     add!(policy_service_server, PolicyServiceServer, policy::PolicyApi);
     add!(mac_service_server, MacServiceServer, mac::MacApi { metrics: Arc::clone(&metrics) });
     add!(pin_service_server, PinServiceServer, pin::PinApi { metrics });
+    add!(seal_service_server, SealServiceServer, seal::SealApi { keeper });
     let status = status_service::StatusApi { gate, standing };
     add!(status_service_server, StatusServiceServer, status);
-    let terminals = terminal::TerminalApi { ending };
-    add!(terminal_service_server, TerminalServiceServer, terminals.clone());
+    add!(terminal_service_server, TerminalServiceServer, terminal::TerminalApi);
     add!(trust_service_server, TrustServiceServer, trust::TrustApi);
     // The bound is a service's, so calls with long messages go to a second one: an exact path comes
     // before the service's own.
-    let batches = proto::terminal_service_server::TerminalServiceServer::new(terminals)
+    let batches = proto::terminal_service_server::TerminalServiceServer::new(terminal::TerminalApi)
         .max_decoding_message_size(BATCH_LEN_BYTES_MAX);
     let policies = proto::policy_service_server::PolicyServiceServer::new(policy::PolicyApi)
         .max_decoding_message_size(BATCH_LEN_BYTES_MAX);

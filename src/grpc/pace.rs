@@ -66,6 +66,8 @@ pub(super) struct Pace {
     known: Arc<Places<Who>>,
     streaming: Arc<Places<Who>>,
     unknown: Arc<Places<Who>>,
+    /// The buckets while there is no vault to hold them.
+    outside: Rates,
 }
 
 impl Pace {
@@ -73,7 +75,7 @@ impl Pace {
         let known = Places::new(limits.at_once, usize::MAX);
         let streaming = Places::new(limits.streams_at_once, usize::MAX);
         let unknown = Places::new(limits.unknown_at_once, limits.unknown_at_once_total);
-        Self { limits, known, streaming, unknown }
+        Self { limits, known, streaming, unknown, outside: Rates::default() }
     }
 
     /// How long the message of a call may take to arrive.
@@ -146,6 +148,13 @@ impl Pace {
         let policy = vault.policy();
         let own = policy.principal(caller.name()).map_or(0, |one| one.calls_per_minute_max);
         if own == 0 { self.limits.per_minute } else { own }
+    }
+
+    /// Takes a call out of the buckets of all who call while the vault is sealed.
+    pub(super) fn take_outside(&self, address: Option<IpAddr>) -> Result<(), vault::Error> {
+        // Few call then, so that this costs little; and whoever does takes up no memory for long.
+        self.outside.tidy();
+        self.take_unknown(&self.outside, address)
     }
 
     /// Takes a call out of the buckets of those who show no certificate that the policy knows.

@@ -7,14 +7,15 @@ use std::sync::atomic::AtomicU32;
 
 use super::believed::Believed;
 use super::denied::DenyList;
-use crate::vault::{Caller, UnixMillis, Vault};
+use crate::crypto::ec::Point;
+use crate::vault::{Caller, Reason, UnixMillis, Vault};
 
 /// A group of services with an authority of its own: a certificate opens only its plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Plane {
     /// `ActivationService`: terminals and their relays.
     Activation,
-    /// Keys, trust, approvals, policy, audit and status: people.
+    /// Keys, trust, approvals, policy, audit, seal and status: people.
     Admin,
     /// `PinService` and `MacService`: payment backends.
     Data,
@@ -42,7 +43,7 @@ impl Plane {
     pub fn of_service(service: &str) -> Option<Self> {
         Some(match service {
             "ActivationService" => Self::Activation,
-            "ApprovalService" | "AuditService" | "KeyService" | "PolicyService"
+            "ApprovalService" | "AuditService" | "KeyService" | "PolicyService" | "SealService"
             | "StatusService" | "TrustService" => Self::Admin,
             "MacService" | "PinService" => Self::Data,
             "TerminalService" => Self::Terminals,
@@ -76,6 +77,8 @@ pub struct Identity {
     pub twins: Vec<String>,
     /// The last second of its validity, in Unix time.
     pub not_after: u64,
+    /// Its public key, where that is one of P-256.
+    pub key: Option<Point>,
     /// The planes whose authority certified it, with the SHA-256 of that authority's key.
     pub planes: BTreeMap<Plane, [u8; 32]>,
     /// The authorities in force where it came in.
@@ -84,8 +87,8 @@ pub struct Identity {
 
 impl Identity {
     /// The rule by which a certificate that verified is not believed any more, if there is one.
-    pub(super) fn shut_out_by(&self, denied: &DenyList, vault: &Vault) -> Option<&'static str> {
-        if UnixMillis(self.not_after.saturating_mul(1_000)) < vault.now() {
+    pub(super) fn shut_out_by(&self, denied: &DenyList, now: UnixMillis) -> Option<&'static str> {
+        if UnixMillis(self.not_after.saturating_mul(1_000)) < now {
             return Some("expired");
         }
         if denied.holds(self) {
@@ -107,6 +110,22 @@ pub(super) struct Shut {
 }
 
 impl Peer {
+    /// Whose certificate it is, while there is no policy to ask: the listener carries the plane,
+    /// and its authority certified the peer.
+    pub(super) fn outside(
+        &self,
+        plane: Plane,
+        denied: &DenyList,
+        now: UnixMillis,
+    ) -> Result<Arc<Identity>, Reason> {
+        let identity = self.identity.as_ref().ok_or(Reason::CallerUnknown)?;
+        if identity.shut_out_by(denied, now).is_some() {
+            return Err(Reason::CallerUnknown);
+        }
+        let may_enter = self.planes.contains(&plane) && identity.planes.contains_key(&plane);
+        if may_enter { Ok(Arc::clone(identity)) } else { Err(Reason::PolicyDenied) }
+    }
+
     /// Who it is, by the policy in force, if it may enter a plane: the listener carries it, and its
     /// authority certified the peer. Terminals need no certificate; their proof stands in their
     /// messages.
@@ -126,7 +145,7 @@ impl Peer {
             };
         };
         let stranger = Caller::stranger(&identity.name, &identity.fingerprint);
-        if let Some(rule) = identity.shut_out_by(denied, vault) {
+        if let Some(rule) = identity.shut_out_by(denied, vault.now()) {
             return shut(stranger, rule);
         }
         let policy = vault.policy();

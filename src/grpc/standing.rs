@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use crate::memory::{PageKind, Protection, protections};
-use crate::vault::{Gate, Realm, UnixMillis};
+use crate::vault::{Gate, Phase, Realm, UnixMillis};
 
 /// What does not change while the service runs.
 #[derive(Debug, Clone)]
@@ -17,8 +17,6 @@ pub struct Facts {
     pub node: String,
     /// When it was started.
     pub start: UnixMillis,
-    /// What kind of page holds the master key.
-    pub master_key_page: PageKind,
     /// Whether callers show certificates, by TLS 1.3.
     pub callers_certified: bool,
 }
@@ -38,6 +36,8 @@ pub enum Check {
     Disk,
     /// Whether random numbers are any.
     Random,
+    /// Whether the vault is open, and the token that opens it is there.
+    Seal,
     /// Whether the known answers came out right.
     SelfTest,
     /// Whether the store answers.
@@ -46,13 +46,14 @@ pub enum Check {
 
 impl Check {
     /// Every check, in the order of the names.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Audit,
         Self::Certificate,
         Self::Checkpoint,
         Self::Clock,
         Self::Disk,
         Self::Random,
+        Self::Seal,
         Self::SelfTest,
         Self::Store,
     ];
@@ -67,6 +68,7 @@ impl Check {
             Self::Clock => "clock",
             Self::Disk => "disk",
             Self::Random => "random",
+            Self::Seal => "seal",
             Self::SelfTest => "self_test",
             Self::Store => "store",
         }
@@ -95,6 +97,16 @@ impl Finding {
     }
 }
 
+/// Why nobody comes through the gate, where the seal is why.
+const fn closed(phase: Phase) -> Option<&'static str> {
+    match phase {
+        Phase::Failed | Phase::Open => None,
+        Phase::Opening => Some("the vault is being opened"),
+        Phase::Sealed => Some("sealed: `firstkey seal status` says what is waited for"),
+        Phase::Sealing => Some("the vault is being sealed"),
+    }
+}
+
 /// How the service stands.
 #[derive(Debug)]
 pub struct Standing {
@@ -117,7 +129,7 @@ impl Standing {
         *self.found.write().unwrap_or_else(PoisonError::into_inner) = found;
     }
 
-    /// What was found last. A self-test that failed since then is told at once.
+    /// What was found last. A self-test that failed since then, and a seal, is told at once.
     #[must_use]
     pub fn found(&self, gate: &Gate) -> Vec<(Check, Finding)> {
         let mut found = self.found.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -125,6 +137,10 @@ impl Standing {
             found.retain(|(check, _)| *check != Check::SelfTest);
             let detail = format!("{algorithm} failed: have the machine looked at, then restart");
             found.push((Check::SelfTest, Finding::Failed(detail)));
+        }
+        if let Some(detail) = closed(gate.phase()) {
+            found.retain(|(check, _)| *check != Check::Seal);
+            found.push((Check::Seal, Finding::Failed(detail.to_owned())));
         }
         found.sort_by_key(|(check, _)| *check);
         found
@@ -148,10 +164,10 @@ impl Standing {
         !found.is_empty() && !found.iter().any(|(_, found)| matches!(found, Finding::Failed(_)))
     }
 
-    /// What protects it, read back now.
+    /// What protects it, read back now; the master key is in such a page.
     #[must_use]
-    pub fn protections(&self) -> Vec<Protection> {
-        let secret = self.facts.master_key_page == PageKind::Secret;
+    pub fn protections(&self, master_key_page: PageKind) -> Vec<Protection> {
+        let secret = master_key_page == PageKind::Secret;
         let page = if secret { "secret" } else { "locked, which root can read" };
         let mut found = protections();
         found.push(Protection {

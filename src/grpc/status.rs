@@ -92,9 +92,13 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::MerchantNotApproved
         | Reason::PinBlockRejected
         | Reason::RotationUnderWay
+        | Reason::SealState
+        | Reason::ShareRefused
         | Reason::TerminalLocked
         | Reason::TerminalNotActive
+        | Reason::TokenUnavailable
         | Reason::TranslationForbidden
+        | Reason::UnsealFailed
         | Reason::WrappingKeyTooWeak => Code::FailedPrecondition,
         Reason::DeviceNotTrusted | Reason::PolicyDenied => Code::PermissionDenied,
         Reason::KeyNotFound | Reason::ResourceNotFound | Reason::TerminalNotFound => Code::NotFound,
@@ -104,9 +108,10 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::TerminalAlreadyExists => Code::AlreadyExists,
         Reason::StoreConflict => Code::Aborted,
         Reason::BudgetSpent | Reason::RateLimited => Code::ResourceExhausted,
-        Reason::AuditUnavailable | Reason::SelfTestFailed | Reason::StoreUnavailable => {
-            Code::Unavailable
-        }
+        Reason::AuditUnavailable
+        | Reason::SelfTestFailed
+        | Reason::StoreUnavailable
+        | Reason::VaultSealed => Code::Unavailable,
         Reason::CallerUnknown => Code::Unauthenticated,
         Reason::Internal => Code::Internal,
     }
@@ -146,7 +151,9 @@ const fn message(reason: Reason) -> &'static str {
         Reason::ResourceAlreadyExists => "a resource of this name exists",
         Reason::ResourceNotFound => "there is no such resource",
         Reason::RotationUnderWay => "the rotation of the master key before is not at its end",
+        Reason::SealState => "the seal is not in the state that this call needs",
         Reason::SelfTestFailed => "a self-test failed; nothing is served",
+        Reason::ShareRefused => "the share is not taken",
         Reason::StoreConflict => "another call changed the same record; retry",
         Reason::StoreUnavailable => "the store is unavailable; repeat the call",
         Reason::TerminalAlreadyActivated => "the terminal holds confirmed keys; start a re-key",
@@ -154,7 +161,10 @@ const fn message(reason: Reason) -> &'static str {
         Reason::TerminalLocked => "the terminal is locked; reissue its code",
         Reason::TerminalNotActive => "the terminal is not active",
         Reason::TerminalNotFound => "there is no such terminal",
+        Reason::TokenUnavailable => "the token that holds the wrapping key does not serve",
         Reason::TranslationForbidden => "this translation is forbidden",
+        Reason::UnsealFailed => "the shares do not open the vault; all of them are given anew",
+        Reason::VaultSealed => "the vault is sealed",
         Reason::WrappingKeyTooWeak => "the wrapping key is weaker than the key it would carry",
     }
 }

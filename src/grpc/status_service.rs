@@ -10,7 +10,7 @@ use super::proto::status_service_server::StatusService;
 use super::respond::serve;
 use super::standing::{Finding, Standing};
 use crate::command::read_status::look_at_status;
-use crate::vault::{Gate, Vault};
+use crate::vault::{Action, Gate, Vault};
 
 /// The service.
 pub(super) struct StatusApi {
@@ -25,7 +25,7 @@ impl StatusService for StatusApi {
         request: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::GetStatusResponse>, Status> {
         serve("GetStatus", request, async |vault, caller, _| {
-            look_at_status(&vault, &caller).await?;
+            look_at_status(&vault, &caller, Action::GetStatus).await?;
             Ok(self.status(&vault))
         })
         .await
@@ -44,10 +44,12 @@ impl StatusApi {
             }
         });
         let protections =
-            self.standing.protections().into_iter().map(|protection| proto::Protection {
-                name: protection.name.to_owned(),
-                in_force: protection.in_force,
-                detail: protection.detail,
+            self.standing.protections(vault.master_key_page()).into_iter().map(|protection| {
+                proto::Protection {
+                    name: protection.name.to_owned(),
+                    in_force: protection.in_force,
+                    detail: protection.detail,
+                }
             });
         proto::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -32,10 +32,7 @@ const CAUSE_LEN_MAX: usize = 200;
 const ENTRIES_MAX: usize = 500;
 
 /// The service.
-#[derive(Clone)]
-pub(super) struct TerminalApi {
-    pub(super) ending: tokio_util::sync::CancellationToken,
-}
+pub(super) struct TerminalApi;
 
 /// The body of a call that changes a terminal: convert, call, convert back.
 macro_rules! change {
@@ -336,12 +333,13 @@ impl TerminalService for TerminalApi {
     ) -> Result<Response<Self::WatchTerminalsStream>, Status> {
         let admitted = request.extensions().get::<Admitted>();
         let recheck = admitted.map(|admitted| admitted.recheck.clone()).unwrap_or_default();
+        let ending = admitted.map(|admitted| admitted.ending.clone()).unwrap_or_default();
         serve("WatchTerminals", request, async |vault, caller, body| {
             let terminal = convert::optional_resource("terminal", "terminals", &body.terminal)?;
             watch::begin_to_watch(&vault, &caller, terminal.as_deref()).await?;
             let watcher = Watcher { caller, recheck, sequence: body.after_sequence, terminal };
-            let watch = Watch::new(vault, watcher, self.ending.clone());
-            let stream: Self::WatchTerminalsStream = Box::pin(watch.into_stream());
+            let watch = Watch::new(vault, watcher);
+            let stream: Self::WatchTerminalsStream = Box::pin(watch.into_stream(ending));
             Ok(stream)
         })
         .await

@@ -40,23 +40,24 @@ pub(super) struct Watch {
     watcher: Watcher,
     committed: Receiver<u64>,
     waiting: VecDeque<Transition>,
-    ending: CancellationToken,
 }
 
 impl Watch {
     /// Watches from after a sequence on.
-    pub(super) fn new(vault: Arc<Vault>, watcher: Watcher, ending: CancellationToken) -> Self {
+    pub(super) fn new(vault: Arc<Vault>, watcher: Watcher) -> Self {
         let committed = vault.committed();
-        Self { vault, watcher, committed, waiting: VecDeque::new(), ending }
+        Self { vault, watcher, committed, waiting: VecDeque::new() }
     }
 
-    /// The stream of transitions. It ends when the service does, and with an error that tells the
-    /// reason; either way the watcher resumes after the last sequence it was told.
+    /// The stream of transitions. It ends with `ending`, however slowly it is read, and with an
+    /// error that tells the reason; either way the watcher resumes after the last sequence it was
+    /// told.
     pub(super) fn into_stream(
         mut self,
+        ending: CancellationToken,
     ) -> impl Stream<Item = Result<proto::WatchTerminalsResponse, Status>> + Send {
         let (sender, receiver) = mpsc::channel(QUEUE_LEN);
-        tokio::spawn(async move {
+        tokio::spawn(ending.run_until_cancelled_owned(async move {
             while let Some(item) = self.next().await {
                 let last = item.is_err();
                 // The task ends when the watcher has gone away.
@@ -64,7 +65,7 @@ impl Watch {
                     return;
                 }
             }
-        });
+        }));
         ReceiverStream::new(receiver)
     }
 
@@ -93,13 +94,8 @@ impl Watch {
                 }
                 continue;
             }
-            tokio::select! {
-                () = self.ending.cancelled() => return None,
-                changed = self.committed.changed() => {
-                    if changed.is_err() {
-                        return None;
-                    }
-                }
+            if self.committed.changed().await.is_err() {
+                return None;
             }
         }
     }

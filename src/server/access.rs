@@ -41,12 +41,13 @@ pub struct Holder {
 }
 
 /// Those that a new service knows: as few as there must be.
-pub const HOLDERS: [Holder; 9] = [
+pub const HOLDERS: [Holder; 10] = [
     person("officer-1", Role::Officer, &[Plane::Admin, Plane::Terminals]),
     person("officer-2", Role::Officer, &[Plane::Admin, Plane::Terminals]),
     person("officer-3", Role::Officer, &[Plane::Admin, Plane::Terminals]),
     person("custodian-1", Role::Custodian, &[Plane::Admin]),
     person("custodian-2", Role::Custodian, &[Plane::Admin]),
+    person("custodian-3", Role::Custodian, &[Plane::Admin]),
     person("operator-1", Role::Operator, &[Plane::Admin, Plane::Terminals]),
     person("auditor-1", Role::Auditor, &[Plane::Admin]),
     Holder { name: "backend-1", role: Role::Backend, planes: &[Plane::Data, Plane::Terminals] },

@@ -14,13 +14,13 @@ const PERIOD: Duration = Duration::from_mins(1);
 /// the longer the count, and never much of a processor.
 const REST: Duration = Duration::from_millis(50);
 
-/// Counts until the gate closes.
+/// Counts whenever the gate is open.
 pub(super) async fn repeat(gate: Arc<Gate>, metrics: Arc<Metrics>) {
     loop {
         let mut census = Census::default();
         loop {
             // The vault is held for one step at a time: it goes when the gate closes.
-            let Ok(vault) = gate.enter() else { return };
+            let Ok(vault) = gate.enter() else { break };
             match census.go_on(&vault).await {
                 Ok(true) => {}
                 Ok(false) => break metrics.counted(&census),

@@ -9,8 +9,9 @@ use tonic_health::server::HealthReporter;
 
 use super::listen::Expiry;
 use super::self_test;
+use crate::command::seal::Keeper;
 use crate::crypto::rng;
-use crate::grpc::{Check, Finding, SERVICE_NAMES, Standing};
+use crate::grpc::{Check, Finding, SEAL_SERVICE, SERVICE_NAMES, Standing};
 use crate::vault::{Disk, Gate, UnixMillis, Vault};
 
 /// The time from one examination to the next.
@@ -35,6 +36,7 @@ const CLOCK_BEHIND_MS_MAX: u64 = 2_000;
 /// What is examined, and who is told.
 pub(super) struct Examiner {
     pub(super) gate: Arc<Gate>,
+    pub(super) keeper: Arc<Keeper>,
     pub(super) standing: Arc<Standing>,
     pub(super) reporter: HealthReporter,
     pub(super) certificates: Vec<Expiry>,
@@ -43,14 +45,14 @@ pub(super) struct Examiner {
 impl Examiner {
     /// Examines until `ending`, and tells those who watch health that it ends.
     pub(super) async fn run(mut self, ending: CancellationToken) {
-        let closed = self.gate.closed();
+        let mut changes = self.gate.changes();
         while !ending.is_cancelled() {
+            changes.mark_unchanged();
             self.examine().await;
-            // Once it is closed there is nothing to hurry for.
-            let is_closed = closed.is_cancelled();
             tokio::select! {
                 () = ending.cancelled() => {}
-                () = closed.cancelled(), if !is_closed => {}
+                // Its sender is the gate's, which is here.
+                _ = changes.changed() => {}
                 () = tokio::time::sleep(PERIOD) => {}
             }
         }
@@ -70,9 +72,23 @@ impl Examiner {
         };
         self.standing.note(found);
         let serves = self.standing.serves(&self.gate);
-        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+        // Who brings the master key is answered whatever else is not well.
+        let is_sound = self.gate.expect_sound().is_ok();
         for name in SERVICE_NAMES.iter().chain(&[""]) {
+            let serves = serves || (is_sound && *name == SEAL_SERVICE);
+            let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
             self.reporter.set_service_status(*name, status).await;
+        }
+    }
+
+    /// A token that is lost while the vault is open is needed at the next opening alone.
+    async fn of_token(&self) -> Finding {
+        match tokio::time::timeout(ANSWER_MAX, self.keeper.look_at_token()).await {
+            Ok(None | Some(Ok(()))) => Finding::Well,
+            Ok(Some(Err(trouble))) => Finding::Failing(format!(
+                "the vault would not open again: {trouble}; look at the token before any restart"
+            )),
+            Err(_) => Finding::Failing("the token does not answer in time".to_owned()),
         }
     }
 
@@ -93,6 +109,7 @@ impl Examiner {
             (Check::Clock, of_clock(vault.clock_behind_ms())),
             (Check::Disk, of_disk(vault.disk())),
             (Check::Random, Finding::Well),
+            (Check::Seal, self.of_token().await),
             (Check::SelfTest, Finding::Well),
             (Check::Store, of_answer(store, &format!("it does not answer: {advice}"))),
         ]

@@ -1,5 +1,4 @@
-//! What the audit log is told of a run: whom it believes, at its start and whenever that is read
-//! again, and at last that it stopped. A run without an end was killed, or could write no more.
+//! Whom the service believes, read again while it runs: written down, then put in force.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use data_encoding::HEXLOWER;
 
 use super::tls::{Renewal, Tls};
 use crate::grpc::{AuthorityKeys, Denied, DenyList};
-use crate::vault::{Action, Caller, Error, Gate, Vault};
+use crate::vault::{Action, Caller, Error, Gate, Phase, Reason};
 
 /// What was read again; nothing where it is broken, and so stays as it was.
 pub struct Reload {
@@ -22,7 +21,8 @@ pub struct Reload {
 /// list, and of the certificates of the authorities of each plane.
 ///
 /// Whom the new settings shut out is shut out at once, whatever becomes of the event. Nobody is let
-/// in, and no certificate changes, without it.
+/// in, and no certificate changes, without it. While the vault is sealed there is no log: whom the
+/// service believes by then is told in it when the vault is opened.
 pub async fn reload(
     gate: &Gate,
     denied: &DenyList,
@@ -36,7 +36,16 @@ pub async fn reload(
     if let Some(renewal) = &certificates {
         renewal.shut_out();
     }
-    let vault = gate.enter()?;
+    // Whoever opens the vault tells in the log whom it believes: that is known before or after.
+    let _ = gate.changes().wait_for(|phase| !matches!(phase, Phase::Opening)).await;
+    let vault = match gate.enter() {
+        Ok(vault) => vault,
+        Err(Error::Refused(Reason::VaultSealed)) => {
+            put_in_force(denied, list, certificates);
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
     let mut work = vault.begin(&Caller::service(), Action::ReloadSettings, "").await?;
     let digest = list.as_ref().map_or_else(|| denied.digest(), Denied::digest);
     let authorities =
@@ -51,13 +60,17 @@ pub async fn reload(
         work.detail("failed", broken.join(" "));
     }
     work.commit().await?;
+    put_in_force(denied, list, certificates);
+    Ok(())
+}
+
+fn put_in_force(denied: &DenyList, list: Option<Denied>, certificates: Option<Renewal>) {
     if let Some(list) = list {
         denied.replace(list);
     }
     if let Some(renewal) = certificates {
         renewal.put_in_force();
     }
-    Ok(())
 }
 
 /// The authorities in force on some listeners.
@@ -77,12 +90,4 @@ pub(super) fn in_force(denied: [u8; 32], authorities: &AuthorityKeys) -> BTreeMa
         all.push_str(&HEXLOWER.encode(fingerprint));
     }
     words
-}
-
-/// Tells that it stops, writes what is counted in memory, and signs the log.
-pub(super) async fn tell_stop(vault: &Vault) -> Result<(), Error> {
-    let work = vault.begin(&Caller::service(), Action::StopService, "").await?;
-    let told = work.commit().await;
-    vault.flush().await?;
-    told.map(|_| ())
 }

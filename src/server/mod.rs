@@ -15,6 +15,7 @@ mod limits;
 mod listen;
 pub mod manifest;
 mod operations;
+mod sealing;
 mod self_test;
 pub mod simulation;
 mod tls;
@@ -31,8 +32,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
 
+use crate::command::run::{Believed, Run};
+use crate::command::seal::{Keeper, TokenAccess};
 use crate::grpc::{self, Admission, Facts, Metrics, Parts, Standing, Stopwatch, Trust};
-use crate::vault::{self, Gate};
+use crate::vault::{self, Gate, Phase};
 
 use self::crowd::Crowd;
 use self::health::Examiner;
@@ -63,6 +66,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What those who run the service see of it.
     pub operations: Operations,
+    /// The token that keeps the master key, or is to keep it.
+    pub token: Option<TokenAccess>,
 }
 
 /// What those who run the service see of it, and how often it is looked after.
@@ -76,8 +81,10 @@ pub struct Operations {
     pub self_test_period: Duration,
     /// What durations are measured with.
     pub stopwatch: Stopwatch,
-    /// Told once the start is written down and examined, and calls are taken.
+    /// Told once it is examined, and calls are taken.
     pub serving: Option<oneshot::Sender<()>>,
+    /// Told how the seal stands, in a few words, whenever that changes.
+    pub sealed: Option<fn(&str)>,
 }
 
 impl Default for Operations {
@@ -89,6 +96,7 @@ impl Default for Operations {
             self_test_period: SELF_TEST_PERIOD_MAX,
             stopwatch: || 0,
             serving: None,
+            sealed: None,
         }
     }
 }
@@ -120,11 +128,21 @@ pub async fn serve(
     let draining = CancellationToken::new();
     let (reporter, health) = tonic_health::server::health_reporter();
     let operations = settings.operations;
-    let parts = begin(&gate, &settings.listeners, &settings.trust, &operations).await?;
-    let streaming = parts.ending.clone();
+    gate.expect_sound()?;
+    let run = Arc::new(Run {
+        program_digest: operations.program_digest,
+        believed: believed(&settings.listeners, &settings.trust),
+    });
+    // A sealed vault is told when it is opened.
+    if let Ok(vault) = gate.enter() {
+        run.tell_start(&vault).await?;
+    }
+    let keeper = Keeper::new(Arc::clone(&gate), Arc::clone(&run), settings.token, settings.drain);
+    let parts = begin(&gate, &keeper, &settings.listeners, &operations);
     let metrics = Arc::clone(&parts.metrics);
     let mut examiner = Examiner {
         gate: Arc::clone(&gate),
+        keeper: Arc::clone(&keeper),
         standing: Arc::clone(&parts.standing),
         reporter,
         certificates: settings.listeners.iter().map(Listener::expiry).collect(),
@@ -134,8 +152,11 @@ pub async fn serve(
         let Parts { gate, metrics, standing, .. } = parts.clone();
         spawn(operations::serve(listener, Answers { gate, metrics, standing }))
     });
-    let counting = spawn(census::repeat(Arc::clone(&gate), Arc::clone(&metrics)));
-    let testing = spawn(self_test::repeat(Arc::clone(&gate), operations.self_test_period));
+    let beside = [
+        spawn(census::repeat(Arc::clone(&gate), Arc::clone(&metrics))),
+        spawn(sealing::watch(keeper, operations.sealed)),
+        spawn(self_test::repeat(Arc::clone(&gate), operations.self_test_period)),
+    ];
 
     let crowd = Crowd::new(settings.limits.connections);
     let admission =
@@ -147,7 +168,7 @@ pub async fn serve(
         .add_optional_service(settings.reflection.then(grpc::reflection).flatten());
 
     let drain = draining.clone();
-    let examining = CancellationToken::new();
+    let (examining, streaming) = (CancellationToken::new(), Arc::clone(&gate));
     let told_health = spawn(examiner.run(examining.clone()));
     let signal = async move {
         shutdown.await;
@@ -156,7 +177,7 @@ pub async fn serve(
         // Health is told first, so that nobody is sent here any more.
         let _ = told_health.await;
         drain.cancel();
-        streaming.cancel();
+        streaming.end_streams();
     };
     let connections =
         ReceiverStream::new(listen::accept_all(settings.listeners, &crowd, &draining));
@@ -172,43 +193,53 @@ pub async fn serve(
         ended = &mut serving => ended.map_err(ServeError::from),
         () = overdue => Err(ServeError::Drain),
     };
-    drop((counting, testing, told));
-    if let Ok(vault) = gate.enter()
-        && let Err(error) = life::tell_stop(&vault).await
-    {
-        tracing::error!(%error, "the end of this run was not written down");
-    }
+    drop((beside, told));
+    tell_stop(&gate, &run).await;
     outcome
 }
 
-/// Writes down that the service starts, and makes what its services share.
-async fn begin(
-    gate: &Arc<Gate>,
-    listeners: &[Listener],
-    trust: &Trust,
-    operations: &Operations,
-) -> Result<Parts, ServeError> {
-    let vault = gate.enter()?;
-    let believed = match trust {
+/// Writes down that the service stops. Whoever seals the vault meanwhile does so, and is waited
+/// for, as is who opens it.
+async fn tell_stop(gate: &Gate, run: &Run) {
+    let is_still = |phase: &Phase| !matches!(phase, Phase::Opening | Phase::Sealing);
+    // Its sender is the gate's, which is here.
+    let _ = gate.changes().wait_for(is_still).await;
+    if let Ok(vault) = gate.enter()
+        && let Err(error) = run.tell_stop(&vault).await
+    {
+        tracing::error!(%error, "the end of this run was not written down");
+    }
+}
+
+/// Whom the service believes whenever it is asked, in the words of the audit log.
+fn believed(listeners: &[Listener], trust: &Trust) -> Believed {
+    match trust {
         Trust::Certificates(denied) => {
-            let authorities = life::authorities_of(listeners.iter().filter_map(Listener::asks));
-            life::in_force(denied.digest(), &authorities)
+            let denied = denied.clone();
+            let tls: Vec<_> = listeners.iter().filter_map(Listener::asks).cloned().collect();
+            Box::new(move || life::in_force(denied.digest(), &life::authorities_of(&tls)))
         }
-        Trust::ForDevOnly(_) => BTreeMap::new(),
-    };
-    self_test::tell_start(&vault, operations.program_digest, believed).await?;
+        Trust::ForDevOnly(_) => Box::new(BTreeMap::new),
+    }
+}
+
+/// Makes what the services share.
+fn begin(
+    gate: &Arc<Gate>,
+    keeper: &Arc<Keeper>,
+    listeners: &[Listener],
+    operations: &Operations,
+) -> Parts {
     let standing = Arc::new(Standing::new(Facts {
         program_digest: operations.program_digest,
-        realm: vault.realm(),
-        node: vault.node().to_owned(),
-        start: vault.now(),
-        master_key_page: vault.master_key_page(),
+        realm: gate.realm(),
+        node: gate.node().to_owned(),
+        start: gate.now(),
         callers_certified: listeners.iter().all(|listener| listener.asks().is_some()),
     }));
     let metrics = Metrics::new(Arc::clone(gate), Arc::clone(&standing), operations.stopwatch);
-    // Streams end with the service, and when nothing is served any more.
-    let ending = gate.closed();
-    Ok(Parts { ending, gate: Arc::clone(gate), metrics: Arc::new(metrics), standing })
+    let (gate, keeper) = (Arc::clone(gate), Arc::clone(keeper));
+    Parts { gate, keeper, metrics: Arc::new(metrics), standing }
 }
 
 /// Begins a task that ends when it is let go of.

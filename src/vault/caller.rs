@@ -185,6 +185,8 @@ impl Action {
 }
 
 actions! {
+    /// The distribution of a master key is ended.
+    AbandonMasterKey,
     /// A denied device is allowed again.
     AllowDevice,
     /// An officer approves what another asked for.
@@ -197,6 +199,8 @@ actions! {
     CheckPolicy,
     /// A terminal confirms its keys.
     ConfirmKeys,
+    /// A custodian confirms a share of a master key.
+    ConfirmShare,
     /// A request for the certificate of the identity key is made.
     CreateCertificateRequest,
     /// A device authority becomes trusted.
@@ -241,6 +245,8 @@ actions! {
     GetPolicy,
     /// A profile is read.
     GetProfile,
+    /// The seal is looked at.
+    GetSealStatus,
     /// The status is read.
     GetStatus,
     /// A terminal's state and timeline are read.
@@ -273,6 +279,8 @@ actions! {
     LookupKsn,
     /// A terminal is marked compromised.
     MarkTerminalCompromised,
+    /// The service opens the vault under the master key that was brought.
+    OpenVault,
     /// The audit log proves that it only grew.
     ProveConsistency,
     /// The audit log proves that it holds an event.
@@ -299,6 +307,8 @@ actions! {
     RunSelfTests,
     /// A terminal runs a test transaction.
     RunTestTransaction,
+    /// The vault is sealed.
+    Seal,
     /// A key moves to another state.
     SetKeyState,
     /// A merchant is pending, approved or rejected.
@@ -315,8 +325,12 @@ actions! {
     StopService,
     /// A terminal is suspended.
     SuspendTerminal,
+    /// A custodian takes a share of a master key.
+    TakeShare,
     /// A PIN block is translated.
     TranslatePin,
+    /// A share is given to open the vault, or the token is tried.
+    Unseal,
     /// A terminal gets new keys under its update key.
     UpdateKeys,
     /// A profile is changed.

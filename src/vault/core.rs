@@ -108,6 +108,10 @@ impl Core {
         self.clock.now().max(UnixMillis(self.committed_time.load(Ordering::Relaxed)))
     }
 
+    pub(super) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
     /// What the clock says, whatever the events say.
     pub(super) fn clock_time(&self) -> UnixMillis {
         self.clock.now()

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::caller::{Action, Caller};
-use super::clock::UnixMillis;
+use super::clock::{Clock, UnixMillis};
 use super::committer::Unit;
 use super::core::Disk;
 use super::error::Error;
@@ -72,6 +72,10 @@ impl Vault {
     #[must_use]
     pub fn master_key_page(&self) -> PageKind {
         self.shared.core.sealer.page_kind()
+    }
+
+    pub(super) fn clock(&self) -> std::sync::Arc<dyn Clock> {
+        self.shared.core.clock()
     }
 
     fn clock_time(&self) -> UnixMillis {

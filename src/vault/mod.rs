@@ -35,6 +35,7 @@ mod keys;
 mod ledger;
 mod master;
 mod open;
+mod opener;
 mod paging;
 mod policy;
 mod rate;
@@ -69,7 +70,7 @@ pub use core::Disk;
 pub use custody::{Custody, Seal};
 pub use error::{Error, Incident};
 pub use event::{Event, EventDecision, EventKey};
-pub use gate::Gate;
+pub use gate::{Ajar, Entry, Gate, Phase};
 pub use idempotency::RequestId;
 pub use install::PolicyRefused;
 pub use keys::{
@@ -80,6 +81,7 @@ pub use keys::{
 pub use ledger::{FAR_MAX, JUMP_MAX, Purpose, REPEAT_MS, WINDOW};
 pub use master::{MasterKey, NotDrawn};
 pub use open::{CheckpointAt, OpenError};
+pub use opener::Opener;
 pub use policy::{
     Allowance, AuditMode, Denial, Explanation, FORMATS, GRANTED, Grant, KeyUse, Passage, Policy,
     PolicyInvalid, Principal, Question, callers_of, format_word, in_file, may_call,

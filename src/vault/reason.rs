@@ -61,8 +61,12 @@ pub enum Reason {
     ResourceNotFound,
     /// The master key before the one in force is not retired yet.
     RotationUnderWay,
+    /// The seal is not in the state that this call needs.
+    SealState,
     /// A known answer came out wrong.
     SelfTestFailed,
+    /// The share is not one that is taken; which public part is wrong may be told.
+    ShareRefused,
     /// Another call changed the same record first.
     StoreConflict,
     /// The store does not serve.
@@ -77,8 +81,14 @@ pub enum Reason {
     TerminalNotActive,
     /// No terminal of this name exists.
     TerminalNotFound,
+    /// The token that holds the wrapping key does not serve.
+    TokenUnavailable,
     /// The table of PIN translations does not have this pair.
     TranslationForbidden,
+    /// The shares did not open the vault; which of them is wrong is not told.
+    UnsealFailed,
+    /// The vault is sealed: nobody knows its master key now.
+    VaultSealed,
     /// The wrapping key is weaker than what it would carry.
     WrappingKeyTooWeak,
 }
@@ -115,7 +125,9 @@ impl Reason {
         Self::ResourceAlreadyExists,
         Self::ResourceNotFound,
         Self::RotationUnderWay,
+        Self::SealState,
         Self::SelfTestFailed,
+        Self::ShareRefused,
         Self::StoreConflict,
         Self::StoreUnavailable,
         Self::TerminalAlreadyActivated,
@@ -123,7 +135,10 @@ impl Reason {
         Self::TerminalLocked,
         Self::TerminalNotActive,
         Self::TerminalNotFound,
+        Self::TokenUnavailable,
         Self::TranslationForbidden,
+        Self::UnsealFailed,
+        Self::VaultSealed,
         Self::WrappingKeyTooWeak,
     ];
 
@@ -160,7 +175,9 @@ impl Reason {
             Self::ResourceAlreadyExists => "RESOURCE_ALREADY_EXISTS",
             Self::ResourceNotFound => "RESOURCE_NOT_FOUND",
             Self::RotationUnderWay => "ROTATION_UNDER_WAY",
+            Self::SealState => "SEAL_STATE",
             Self::SelfTestFailed => "SELF_TEST_FAILED",
+            Self::ShareRefused => "SHARE_REFUSED",
             Self::StoreConflict => "STORE_CONFLICT",
             Self::StoreUnavailable => "STORE_UNAVAILABLE",
             Self::TerminalAlreadyActivated => "TERMINAL_ALREADY_ACTIVATED",
@@ -168,7 +185,10 @@ impl Reason {
             Self::TerminalLocked => "TERMINAL_LOCKED",
             Self::TerminalNotActive => "TERMINAL_NOT_ACTIVE",
             Self::TerminalNotFound => "TERMINAL_NOT_FOUND",
+            Self::TokenUnavailable => "TOKEN_UNAVAILABLE",
             Self::TranslationForbidden => "TRANSLATION_FORBIDDEN",
+            Self::UnsealFailed => "UNSEAL_FAILED",
+            Self::VaultSealed => "VAULT_SEALED",
             Self::WrappingKeyTooWeak => "WRAPPING_KEY_TOO_WEAK",
         }
     }

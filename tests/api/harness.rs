@@ -196,7 +196,8 @@ impl Service {
         let listeners =
             vec![Listener::plain_for_dev_only(listener).expect("a listener on loopback")];
         let limits = Limits::default();
-        let settings = Settings { listeners, trust, reflection: true, drain, limits, operations };
+        let settings =
+            Settings { listeners, trust, reflection: true, drain, limits, operations, token: None };
         let signal = shutdown.clone().cancelled_owned();
         let gate = Gate::open(Arc::clone(&vault));
         let before = vault.log_size().await.expect("the log is read");

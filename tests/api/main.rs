@@ -38,6 +38,7 @@ mod reasons;
 mod rejected;
 mod relay;
 mod roles;
+mod seal;
 mod self_tests;
 mod separation;
 mod server;

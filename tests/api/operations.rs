@@ -74,6 +74,7 @@ const PUBLISHED: [(&str, &str, &[&str]); 14] = [
     ("firstkey_keys", "gauge", &["state", "usage"]),
     ("firstkey_mac_verifications", "counter", &["algorithm", "result"]),
     ("firstkey_pin_translations", "counter", &["from", "result", "to"]),
+    ("firstkey_sealed", "gauge", &[]),
     ("firstkey_self_test_failed", "gauge", &[]),
     ("firstkey_store_errors", "counter", &[]),
     ("firstkey_terminal_activations", "counter", &["result", "stage"]),

@@ -30,7 +30,7 @@ use crate::known::{
 const AES: Suite = Suite::P256Aes128;
 
 /// What needs more than a development service: each is raised where it is tested.
-const RAISED_ELSEWHERE: [Reason; 8] = [
+const RAISED_ELSEWHERE: [Reason; 13] = [
     Reason::ApprovalRequired,
     Reason::ApprovalState,
     Reason::AuditUnavailable,
@@ -38,7 +38,12 @@ const RAISED_ELSEWHERE: [Reason; 8] = [
     Reason::MessageInvalid,
     Reason::RateLimited,
     Reason::RotationUnderWay,
+    Reason::SealState,
     Reason::SelfTestFailed,
+    Reason::ShareRefused,
+    Reason::TokenUnavailable,
+    Reason::UnsealFailed,
+    Reason::VaultSealed,
 ];
 
 #[tokio::test]
@@ -68,7 +73,12 @@ async fn raised(reason: Reason) -> Status {
         | Reason::MessageInvalid
         | Reason::RateLimited
         | Reason::RotationUnderWay
-        | Reason::SelfTestFailed => panic!("it is raised elsewhere"),
+        | Reason::SealState
+        | Reason::SelfTestFailed
+        | Reason::ShareRefused
+        | Reason::TokenUnavailable
+        | Reason::UnsealFailed
+        | Reason::VaultSealed => panic!("it is raised elsewhere"),
         Reason::ActivationRefused
         | Reason::ActivationState
         | Reason::CodeRefused

@@ -42,6 +42,10 @@ const TABLE: &str = "
     CheckPolicy OA                GetPolicy OA                  SetPolicy O
     GetStatus OCPA
 
+    AbandonMasterKey OC           ConfirmShare C                CreateMasterKey O
+    GetSealStatus OCPA            Seal OP                       TakeShare C
+    Unseal CP
+
     BatchCreateTerminals B        CancelActivation B            CreateProfile O
     CreateTerminal B              EnableTerminal B              GetProfile OPB
     GetTerminal PB                HoldTerminal PB               IssueActivationCode B

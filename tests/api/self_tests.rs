@@ -61,6 +61,7 @@ impl Gated {
             drain: Duration::from_secs(5),
             limits: Limits::default(),
             operations,
+            token: None,
         };
         let (gate, stop) = (Gate::open(vault), CancellationToken::new());
         let signal = stop.clone().cancelled_owned();

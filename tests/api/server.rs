@@ -107,6 +107,7 @@ async fn reflection_is_answered_only_when_it_is_asked_for() {
         drain: Duration::from_secs(5),
         limits: Limits::default(),
         operations: Operations::default(),
+        token: None,
     };
     let stop = CancellationToken::new();
     let gate = Gate::open(Arc::clone(&service.vault));
@@ -461,6 +462,17 @@ async fn what_the_service_was_told_in_confidence_stands_in_no_log_and_no_file() 
 /// Every field of text or bytes that the service ever answers with, and what it is. A field that
 /// is not here makes the test fail: whoever adds one says what it may hold.
 const ANSWERED: &[(&str, &str)] = &[
+    ("Distribution.fingerprint", "digest"),
+    ("Distribution.id", "random"),
+    ("Distribution.public_key", "public key"),
+    ("DistributionKeeper.name", "name"),
+    ("SealStatus.fault", "words of this program"),
+    ("ShareSet.id", "random"),
+    ("TakeShareResponse.sealed", "a share in an envelope, to its custodian alone"),
+    ("UnsealAttempt.fingerprint", "digest"),
+    ("UnsealAttempt.given_by", "name"),
+    ("UnsealAttempt.id", "random"),
+    ("UnsealAttempt.public_key", "public key"),
     ("Approval.cause", "text of an officer"),
     ("Approval.method", "name"),
     ("Approval.name", "name"),

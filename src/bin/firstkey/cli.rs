@@ -4,6 +4,7 @@ mod approval;
 pub(crate) mod audit;
 pub(crate) mod ceremony;
 mod policy;
+mod seal;
 
 use std::path::PathBuf;
 
@@ -15,11 +16,12 @@ use firstkey::server::faults::{At, Fault};
 
 pub(crate) use self::approval::{Approval, Approve, ListApprovals, NamedApproval, Reject};
 pub(crate) use self::policy::{CheckPolicy, GetPolicy, Policy, SetPolicy};
+pub(crate) use self::seal::{MakeKey, Seal, TakeShare};
 
 /// The tool of firstkey: try it, drive terminals, govern and audit a service, run vectors.
 #[derive(Debug, Parser)]
 #[command(name = "firstkey", version, about, long_about = None, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 4 not found, 5 denied, \
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 sealed, 4 not found, 5 denied, \
                         6 verification false, vectors failed or not well, \
                         7 waits for approval.")]
 pub(crate) struct Cli {
@@ -55,6 +57,9 @@ pub(crate) enum Command {
     /// Read the policy, replace it, ask it why.
     #[command(subcommand)]
     Policy(Policy),
+    /// Open and seal the vault; have its master key made, and made anew.
+    #[command(subcommand)]
+    Seal(Seal),
     /// Tell how a service is and what protects it. Exit code 6 where something is not well.
     #[command(after_help = "Examples:\n  firstkey status\n  firstkey --output json status")]
     Status(Server),

@@ -11,11 +11,20 @@ use crate::cli::Server;
 
 /// Connects as whoever the certificate names.
 pub(crate) async fn connect(server: &Server) -> anyhow::Result<Client> {
-    let identity = match (&server.cert, &server.key) {
+    connect_with(server, identity(server)?).await
+}
+
+/// What a custodian signs envelopes with.
+pub(crate) fn credentials(server: &Server) -> anyhow::Result<Credentials> {
+    let ca = server.ca.as_deref().context("shares go to a service at https://: name --ca FILE")?;
+    Ok(Credentials { authority: read(ca)?, identity: identity(server)? })
+}
+
+fn identity(server: &Server) -> anyhow::Result<Option<(Vec<u8>, Zeroizing<Vec<u8>>)>> {
+    Ok(match (&server.cert, &server.key) {
         (Some(certificate), Some(key)) => Some((read(certificate)?, Zeroizing::new(read(key)?))),
         _ => None,
-    };
-    connect_with(server, identity).await
+    })
 }
 
 /// Connects as a terminal does: without a certificate, as its proof stands in its messages.

@@ -2,6 +2,8 @@
 
 /// It failed.
 pub(crate) const FAILED: u8 = 1;
+/// The vault is sealed.
+pub(crate) const SEALED: u8 = 3;
 /// What was named is not there.
 pub(crate) const NOT_FOUND: u8 = 4;
 /// The service denied it.

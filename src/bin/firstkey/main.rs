@@ -7,9 +7,11 @@ mod cli;
 mod connect;
 mod dev;
 mod exit;
+mod hidden;
 mod policy;
 mod policy_change;
 mod print;
+mod seal;
 mod status;
 mod terminal;
 mod vectors;
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
                 Command::Ceremony(command) => ceremony::run(command),
                 Command::Dev(dev) => dev::run(dev, output).await,
                 Command::Policy(command) => policy::run(command, output).await,
+                Command::Seal(command) => seal::run(command, output).await,
                 Command::Status(server) => status::run(server, output).await,
                 Command::Terminal(terminal) => terminal::run(*terminal, output).await,
                 Command::Vectors(vectors) => vectors::run(vectors).await,
@@ -94,6 +97,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(match reason {
         reason if reason.ends_with("_NOT_FOUND") => exit::NOT_FOUND,
         "APPROVAL_REQUIRED" => exit::WAITS,
+        "VAULT_SEALED" => exit::SEALED,
         "CALLER_UNKNOWN" | "POLICY_DENIED" | "DEVICE_NOT_TRUSTED" => exit::DENIED,
         "MAC_MISMATCH" | "PIN_BLOCK_REJECTED" | "KEY_BLOCK_REJECTED" => exit::UNSOUND,
         _ => exit::FAILED,

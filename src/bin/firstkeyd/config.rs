@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use firstkey::crypto::token::TokenPlace;
 use firstkey::grpc::Plane;
 use firstkey::server::Limits;
 use firstkey::vault::{AuditSettings, Witness};
@@ -60,7 +61,7 @@ pub(crate) struct Live {
     pub(crate) files: Files,
     pub(crate) denied: Option<PathBuf>,
     pub(crate) policy: Option<PathBuf>,
-    pub(crate) master_key: PathBuf,
+    pub(crate) seal: SealTable,
 }
 
 /// The settings in a file. Paths count from the file's folder.
@@ -90,7 +91,7 @@ struct File {
     authorities: BTreeMap<String, PathBuf>,
     denied: Option<PathBuf>,
     policy: Option<PathBuf>,
-    master_key: Option<PathBuf>,
+    seal: Option<SealTable>,
 }
 
 /// `[[listener]]`.
@@ -100,6 +101,55 @@ struct ListenerTable {
     address: SocketAddr,
     planes: Vec<String>,
 }
+
+/// `[seal]`: who keeps the master key, and the token that keeps it or is to keep it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SealTable {
+    pub(crate) kind: SealKind,
+    /// The library of the token.
+    module: Option<PathBuf>,
+    /// Its label or serial number.
+    token: Option<String>,
+    /// Its PIN, for its owner alone.
+    pin_file: Option<PathBuf>,
+    /// The label of the wrapping key.
+    key_label: Option<String>,
+}
+
+/// Who keeps the master key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SealKind {
+    Pkcs11,
+    #[default]
+    Shamir,
+}
+
+/// A token, and where its PIN lies.
+pub(crate) struct TokenFiles {
+    pub(crate) place: TokenPlace,
+    pub(crate) pin: PathBuf,
+}
+
+impl SealTable {
+    /// The token; none where none is named.
+    pub(crate) fn token(&self) -> anyhow::Result<Option<TokenFiles>> {
+        let Self { kind, module, token, pin_file, key_label } = self.clone();
+        match (module, token, pin_file) {
+            (Some(module), Some(token), Some(pin)) => {
+                let key_label = key_label.unwrap_or_else(|| KEY_LABEL.to_owned());
+                ensure!(module.is_absolute(), "seal.module is an absolute path");
+                Ok(Some(TokenFiles { place: TokenPlace { module, token, key_label }, pin }))
+            }
+            (None, None, None) if kind == SealKind::Shamir && key_label.is_none() => Ok(None),
+            _ => bail!("a token is named by module, token and pin_file in [seal]"),
+        }
+    }
+}
+
+/// The label of the wrapping key, where none is named.
+const KEY_LABEL: &str = "firstkey-master";
 
 /// `[tls]`.
 #[derive(Debug, Deserialize)]
@@ -169,11 +219,11 @@ impl Development {
             || !file.authorities.is_empty()
             || file.denied.is_some()
             || file.policy.is_some()
-            || file.master_key.is_some();
+            || file.seal.is_some();
         ensure!(
             !is_live,
             "the file is of a service in earnest (node, listener, tls, authorities, denied, policy \
-             or master_key): take --dev away, or start --dev without it"
+             or seal): take --dev away, or start --dev without it"
         );
         let listen = flags.listen.or(file.listen).unwrap_or(([127, 0, 0, 1], 7443).into());
         ensure!(
@@ -217,10 +267,10 @@ impl Live {
         }
         let files = Files { certificate: tls.certificate, key: tls.key, authorities };
         let node = file.node.context("name this replica: node = \"node-1\"")?;
-        let master_key =
-            file.master_key.context("name the file of the master key: master_key = FILE")?;
+        let seal = file.seal.unwrap_or_default();
+        seal.token()?;
         let (denied, policy) = (file.denied, file.policy);
-        Ok(Self { node, listeners, files, denied, policy, master_key })
+        Ok(Self { node, listeners, files, denied, policy, seal })
     }
 }
 
@@ -246,20 +296,15 @@ fn read_file(path: &Path) -> anyhow::Result<File> {
     let mut file: File = toml::from_str(&text)
         .with_context(|| format!("in the configuration {}", path.display()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
+    let pin = file.seal.iter_mut().filter_map(|seal| seal.pin_file.as_mut());
     let tls = file.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
-    [
-        &mut file.data,
-        &mut file.checkpoint,
-        &mut file.dev_keys,
-        &mut file.denied,
-        &mut file.policy,
-        &mut file.master_key,
-    ]
-    .into_iter()
-    .flatten()
-    .chain(tls)
-    .chain(file.authorities.values_mut())
-    .for_each(|path| *path = folder.join(&*path));
+    [&mut file.data, &mut file.checkpoint, &mut file.dev_keys, &mut file.denied, &mut file.policy]
+        .into_iter()
+        .flatten()
+        .chain(tls)
+        .chain(pin)
+        .chain(file.authorities.values_mut())
+        .for_each(|path| *path = folder.join(&*path));
     Ok(file)
 }
 
@@ -301,7 +346,6 @@ mod tests {
     const LIVE: &str = r#"
         data = "data"
         node = "node-1"
-        master_key = "master.key"
         [[listener]]
         address = "0.0.0.0:7443"
         planes = ["admin", "data"]
@@ -345,7 +389,15 @@ mod tests {
         let no_listener = LIVE.replace("[[listener]]", "[other]");
         assert!(toml::from_str::<File>(&no_listener).is_err());
         assert!(told(&[], &LIVE.replace("node = \"node-1\"", "")).contains("node"));
-        assert!(told(&[], &LIVE.replace("master_key = \"master.key\"", "")).contains("master"));
+        let sealed = |table: &str| format!("{LIVE}\n[seal]\n{table}");
+        let token = "module = \"/lib/x.so\"\ntoken = \"t\"\npin_file = \"pin\"";
+        for whole in ["kind = \"shamir\"".to_owned(), format!("kind = \"pkcs11\"\n{token}")] {
+            assert!(Config::join(flags(&[]), toml::from_str(&sealed(&whole)).unwrap()).is_ok());
+        }
+        assert!(told(&[], &sealed("kind = \"pkcs11\"")).contains("module, token and pin_file"));
+        let relative = format!("kind = \"pkcs11\"\n{}", token.replace("/lib", "lib"));
+        assert!(told(&[], &sealed(&relative)).contains("absolute"));
+        assert!(toml::from_str::<File>(&sealed("kind = \"dev\"")).is_err());
     }
 
     #[test]

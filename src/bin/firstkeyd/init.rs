@@ -6,11 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 use firstkey::crypto::certificate::is_uri_name;
-use firstkey::crypto::rng::{Rng as _, SystemRng};
 use firstkey::grpc::Plane;
 use firstkey::server::access::{self as holders, Access};
-use firstkey::vault::Principal;
-use zeroize::Zeroizing;
+use firstkey::vault::{Principal, Role};
 
 use crate::certificate::validity_of_days;
 use crate::cli::Init;
@@ -60,9 +58,6 @@ fn fill(folder: &Path, arguments: &Init) -> anyhow::Result<()> {
     let validity = validity_of_days(CERTIFICATE_DAYS);
     let names = access::Names { hosts: &hosts, trust_domain: domain, validity };
     access::write(folder, &authorities, &names)?;
-    let mut master_key = Zeroizing::new([0; 32]);
-    SystemRng::new().fill(&mut *master_key).context("there is no randomness")?;
-    write_new(&folder.join("master.key"), &*master_key)?;
     write_new(&folder.join("denied.txt"), DENIED.as_bytes())?;
     write_new(&folder.join("policy.toml"), policy(domain).as_bytes())?;
     write_new(&folder.join("firstkeyd.toml"), configuration(arguments).as_bytes())
@@ -82,13 +77,20 @@ node = "node-1"
 # Read at the first start alone; from then on the policy changes by SetPolicy.
 policy = "policy.toml"
 denied = "denied.txt"
-# 32 random bytes under which the store is sealed: whoever has this file and the store has the keys.
-master_key = "master.key"
 # The newest checkpoint of the audit log, on another disk than the store: without it nobody notices
 # a store that is set back as a whole.
 # checkpoint = "/srv/firstkey-checkpoint/newest"
 # Where /livez, /readyz and /metrics are told, without authentication.
 # operations = "127.0.0.1:9443"
+
+# Who keeps the master key of the store: custodians with shares of it (`shamir`), or a key inside a
+# token (`pkcs11`), whose PIN is read from a file that only the service's user can read.
+[seal]
+kind = "shamir"
+# kind = "pkcs11"
+# module = "/usr/lib/softhsm/libsofthsm2.so"
+# token = "firstkey"
+# pin_file = "token.pin"
 
 # A listener carries any set of planes; there may be several, for networks that are apart.
 [[listener]]
@@ -144,6 +146,13 @@ fn principal(principal: &Principal) -> String {
     format!("\n[[principal]]\nname = \"{name}\"\nrole = \"{role}\"\n{more}")
 }
 
+/// The custodians, as arguments.
+fn custodians(domain: &str) -> String {
+    let custodians = holders::HOLDERS.iter().filter(|holder| holder.role == Role::Custodian);
+    let names = custodians.map(|holder| format!("--custodian {}", holder.uri_name(domain)));
+    names.collect::<Vec<_>>().join(" \\\n       ")
+}
+
 fn next_steps(folder: &Path, arguments: &Init) -> String {
     let shown = |name: &str| folder.join(name).display().to_string();
     let host = arguments.names.first().map_or("localhost", String::as_str);
@@ -161,19 +170,24 @@ fn next_steps(folder: &Path, arguments: &Init) -> String {
     format!(
         "Made {folder}. Next:
 
-  1. Keep {master} as you keep keys, or put 32 bytes of your own custody in its place
-     now: after the first start it can not be exchanged. Who has it and the store has everything,
-     and without it the store is lost.
+  1. Look through {policy}: who is known by which name, and which backend may use
+     which key. It is read until the master key is made; later: firstkey policy set.
 
-  2. Look through {policy}: who is known by which name, and which backend may use
-     which key. It is read at the first start alone; later: firstkey policy set.
-
-  3. Name a file on another disk as `checkpoint` in {config}: without it,
+  2. Name a file on another disk as `checkpoint` in {config}: without it,
      nobody notices a store that is set back as a whole.
 
-  4. Start it:
+  3. Start it; it is sealed:
 
      firstkeyd serve --config {config}
+
+  4. An officer has its master key made, for custodians who open it together from then on:
+
+     firstkey seal init --threshold 2 {custodians} \\
+       {officer}
+
+     Each custodian then takes a share, writes it down, and reads it back, with their own
+     certificate in the place of the officer's: firstkey seal share. At each later start as many of
+     them as the threshold says open it: firstkey seal unseal.
 
   5. Ask it how it stands, and why somebody may do something or may not:
 
@@ -189,7 +203,7 @@ fn next_steps(folder: &Path, arguments: &Init) -> String {
      certificates for anybody. One more caller: firstkeyd certificate --help. Certificates hold for
      {CERTIFICATE_DAYS} days; renew them, and the service's own, before, and send SIGHUP.",
         folder = folder.display(),
-        master = shown("master.key"),
+        custodians = custodians(domain),
         policy = shown("policy.toml"),
         config = shown("firstkeyd.toml"),
         operator = call("operator-1"),

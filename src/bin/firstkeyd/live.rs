@@ -6,34 +6,34 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use firstkey::command::seal::TokenAccess;
 use firstkey::crypto::rng::SystemRng;
+use firstkey::crypto::token::Token;
 use firstkey::grpc::{Denied, DenyList};
-use firstkey::memory::{SecretPage, with_wiped_stack};
 use firstkey::server::{self, Listener, Material, Reload, Tls};
-use firstkey::vault::store::SqliteStore;
+use firstkey::vault::store::{SqliteStore, Store};
 use firstkey::vault::{
-    AuditSettings, Beginning, Gate, MasterKey, OpenError, Opening, Policy, PolicyInvalid, Realm,
-    Seal, Vault,
+    AuditSettings, Custody, Gate, OpenError, Opener, Policy, PolicyInvalid, Realm,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use zeroize::Zeroizing;
 
-use crate::config::Live;
+use crate::config::{Live, SealKind, TokenFiles};
 use crate::guard::{refuse_shared, refuse_writable};
 use crate::shared::development::make_folder;
 use crate::shared::{SystemClock, access};
 
-/// Opens the store under the master key, or begins an empty one with the first policy.
-pub(crate) async fn open_vault(
+/// Opens the store, which stays sealed: with an empty one, the first policy is what its master key
+/// is made by.
+pub(crate) async fn open_gate(
     data: &Path,
     live: &Live,
     audit: AuditSettings,
-) -> anyhow::Result<Arc<Vault>> {
-    let master_key = read_master_key(&live.master_key)?;
-    let policy = live.policy.as_deref().map(read_policy).transpose()?;
+) -> anyhow::Result<Arc<Gate>> {
+    let first_policy = live.policy.as_deref().map(read_policy).transpose()?;
     let path = data.join("store");
-    match &policy {
+    match &first_policy {
         Some(policy) => policy
             .check(Realm::Live)
             .map_err(PolicyInvalid::in_file)
@@ -44,27 +44,66 @@ pub(crate) async fn open_vault(
     make_folder(data)?;
     let store = SqliteStore::open(&path)
         .with_context(|| format!("can not open the store below {}", data.display()))?;
-    let opening = Opening {
-        store: Arc::new(store),
-        master_key,
+    let store: Arc<dyn Store> = Arc::new(store);
+    let custody = Custody::read(&*store).await.context("can not open the store")?;
+    match custody.as_ref().map(|custody| &custody.seal) {
+        Some(seal) => ensure!(
+            seal.as_str() == word(live.seal.kind),
+            "the store's master key is kept by {}, and [seal] says kind = \"{}\": set it right",
+            seal.as_str(),
+            word(live.seal.kind)
+        ),
+        None => {
+            ensure!(first_policy.is_some(), "{}: policy = FILE", OpenError::NoPolicy);
+            tracing::warn!(
+                "the store is empty: an officer makes its master key, firstkey seal init"
+            );
+        }
+    }
+    Ok(Gate::sealed(Opener {
+        store,
         realm: Realm::Live,
         clock: Arc::new(SystemClock),
         rng: Arc::new(SystemRng::new()),
         node: live.node.clone(),
         audit,
-    };
-    let seal = Seal::Shamir { set_id: [0; 4], threshold: 2, shares: 2 };
-    let beginning = Beginning { policy, seal };
-    let vault = Vault::open_with(opening, beginning).await.context("can not open the vault")?;
-    let vault = Arc::new(vault);
-    if vault.verified().last == 0 {
-        tracing::info!("the first policy is in force; from now on it changes by SetPolicy");
+        first_policy,
+    }))
+}
+
+const fn word(kind: SealKind) -> &'static str {
+    match kind {
+        SealKind::Pkcs11 => "pkcs11",
+        SealKind::Shamir => "shamir",
     }
-    tracing::warn!(
-        "the master key lies in a file: keep it from whoever may not open the store, and out of \
-         the store's backups"
-    );
-    Ok(vault)
+}
+
+/// The token that keeps the master key or is to keep it. Its library is code that runs in here, so
+/// it is nobody's else to write.
+pub(crate) fn open_token(live: &Live) -> anyhow::Result<Option<TokenAccess>> {
+    let Some(TokenFiles { place, pin }) = live.seal.token()? else { return Ok(None) };
+    refuse_writable(&place.module)?;
+    ensure!(place.module.is_file(), "{} is not a file", place.module.display());
+    let read = move || {
+        let read = refuse_shared(&pin).and_then(|()| access::read(&pin));
+        match read {
+            Ok(octets) => Some(first_line(Zeroizing::new(octets))),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "the PIN of the token can not be read");
+                None
+            }
+        }
+    };
+    Ok(Some(TokenAccess::new(Token::new(place), Box::new(read))))
+}
+
+/// A line end after a PIN is not of it.
+fn first_line(mut octets: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
+    let end = octets.iter().position(|octet| matches!(octet, b'\n' | b'\r'));
+    let len = end.unwrap_or(octets.len());
+    octets.truncate(len);
+    octets
 }
 
 /// The listeners, and what can be read again for them.
@@ -160,16 +199,4 @@ fn read_policy(path: &Path) -> anyhow::Result<Policy> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("can not read the policy {}", path.display()))?;
     toml::from_str(&text).with_context(|| format!("in the policy {}", path.display()))
-}
-
-fn read_master_key(path: &Path) -> anyhow::Result<MasterKey> {
-    refuse_shared(path)?;
-    // The bytes are moved on their way into the page; where they were, nobody else wipes.
-    with_wiped_stack(|| {
-        let bytes = Zeroizing::new(access::read(path)?);
-        let mut key = <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).map_err(|_| {
-            anyhow::anyhow!("the master key {} is not a file of 32 bytes", path.display())
-        })?;
-        Ok(MasterKey::new(SecretPage::taken_from(&mut key)?))
-    })
 }

@@ -89,6 +89,7 @@ impl Settings {
             self_test_period: self.self_test_period,
             stopwatch: microseconds,
             serving: None,
+            sealed: None,
         })
     }
 }
@@ -113,9 +114,10 @@ pub(crate) fn log_hardening(protections: &[Protection]) {
     tracing::info!(?lacking, "process hardened");
 }
 
-/// Tells systemd that the service serves, and from then on that it is alive; elsewhere nothing.
+/// Tells systemd that the service takes calls, sealed or open, and from then on that it is alive;
+/// elsewhere nothing.
 pub(crate) fn tell_ready() {
-    tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    tell(&[NotifyState::Ready]);
     let Some(patience) = sd_notify::watchdog_enabled() else { return };
     tokio::spawn(async move {
         // A runtime that turns no more says nothing.
@@ -125,6 +127,12 @@ pub(crate) fn tell_ready() {
             tell(&[NotifyState::Watchdog]);
         }
     });
+}
+
+/// Tells systemd, and the log, how the seal stands.
+pub(crate) fn tell_status(status: &str) {
+    tracing::info!(status, "seal");
+    tell(&[NotifyState::Status(status)]);
 }
 
 /// Tells systemd that the service drains.

@@ -47,6 +47,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let (serving, begun) = oneshot::channel();
     settings.operations.serving = Some(serving);
+    settings.operations.sealed = Some(operations::tell_status);
     tokio::spawn(async move {
         if begun.await.is_ok() {
             operations::tell_ready();
@@ -70,7 +71,8 @@ async fn in_earnest(
     let hangup = live::hangup()?;
     // Whatever is wrong with the files is found before the store is touched.
     let doors = live::open_doors(&live).await?;
-    let gate = Gate::open(live::open_vault(data, &live, audit).await?);
+    let token = live::open_token(&live)?;
+    let gate = live::open_gate(data, &live, audit).await?;
     live::reload_on(hangup, live, Arc::clone(&gate), doors.denied.clone(), doors.tls);
     for address in doors.addresses {
         tracing::info!(%address, "serving");
@@ -82,6 +84,7 @@ async fn in_earnest(
         drain,
         limits: Limits::default(),
         operations: Operations::default(),
+        token,
     };
     Ok((settings, gate))
 }

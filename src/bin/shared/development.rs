@@ -100,6 +100,7 @@ pub(crate) async fn settings(
         drain,
         limits: Limits::default(),
         operations: Operations::default(),
+        token: None,
     })
 }
 

@@ -40,11 +40,12 @@ pub enum When {
 }
 
 /// Every mark.
-pub const MARKS: [Mark; 16] = [
+pub const MARKS: [Mark; 17] = [
     mark(Action::AllowDevice, When::Always, "a device that was denied is trusted again"),
     mark(Action::CreateDeviceAuthority, When::Always, "whoever it certifies is given keys"),
     mark(Action::CreateIdentityKey, When::Always, "terminals will know the service by it"),
     mark(Action::CreateKey, When::SetsPinFormats, "formats decide what a PIN block can become"),
+    mark(Action::CreateMasterKey, When::Always, "who keeps it can open everything"),
     mark(Action::CreateProfile, When::Always, "it says which terminals get which keys and limits"),
     mark(Action::ExportInitialKey, When::NotGranted, "a terminal's keys leave for a partner"),
     mark(Action::ExportKey, When::KeyOfKeys, "whoever gets it has all that is below it"),

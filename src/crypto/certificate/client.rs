@@ -9,6 +9,7 @@ use x509_parser::extensions::GeneralName;
 use super::twin::twins;
 use super::{CLIENT_AUTH, CertificateInvalid, Chain, not_after, parse, signs, verify_path};
 use crate::crypto::digest::sha256;
+use crate::crypto::ec::{Point, point_from_spki};
 
 /// What a verified client certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct Client {
     pub authority: [u8; 32],
     /// The last second of its validity, in Unix time.
     pub not_after: u64,
+    /// Its public key, where that is one of P-256.
+    pub key: Option<Point>,
 }
 
 /// Verifies the chain of a client: to a trusted authority, at a time, stated to be for client
@@ -50,6 +53,7 @@ pub fn verify_client(
         twins: twins.iter().map(|twin| sha256(&[twin])).collect(),
         authority: verified.authority,
         not_after: not_after(&certificate)?,
+        key: point_from_spki(certificate.public_key().raw).ok(),
     })
 }
 

@@ -5,6 +5,7 @@ mod backend;
 mod explain;
 mod line;
 mod policy;
+mod seal;
 
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
@@ -22,12 +23,14 @@ use super::proto::pin_service_client::PinServiceClient;
 use super::proto::status_service_client::StatusServiceClient;
 use super::proto::terminal_service_client::TerminalServiceClient;
 use super::proto::trust_service_client::TrustServiceClient;
+use crate::crypto::digest;
 use crate::terminal::TerminalError;
 
 pub use self::activate::{Driver, Told};
 pub use self::backend::{ImportCall, InspectedHeader, KeyCall, MacCall, PinCall};
 pub use self::explain::{Explained, explain_request, request_digest};
 pub use self::line::{Line, Message, Reply, Replying, lost};
+pub use self::seal::{ShareHolder, create_master_key};
 
 /// A connection to a service: to each plane, and where one serves for all, four times the same.
 #[derive(Clone, Debug)]
@@ -54,6 +57,9 @@ pub enum ClientError {
     /// The address is none, or nobody answers there.
     #[error("can not reach the service: {0}")]
     Connect(#[from] tonic::transport::Error),
+    /// A share was not sent or not understood.
+    #[error("no share: {0}")]
+    Envelope(&'static str),
     /// An answer lacks what the protocol says it has.
     #[error("the service's answer lacks `{0}`")]
     Incomplete(&'static str),
@@ -137,6 +143,7 @@ impl ClientError {
         match self {
             Self::Refused(refusal) => Some(&refusal.reason),
             Self::Connect(_)
+            | Self::Envelope(_)
             | Self::Incomplete(_)
             | Self::Memory(_)
             | Self::OtherRequest
@@ -264,6 +271,13 @@ impl Refusal {
         }
         ClientError::Refused(self)
     }
+}
+
+/// A request id made of what is asked (RFC 9562, 5.8).
+fn request_id_of(asked: &[&[u8]]) -> String {
+    let digest = digest::sha256(asked);
+    let (bytes, _) = digest.split_first_chunk().expect("32 bytes begin with 16");
+    uuid::Builder::from_custom_bytes(*bytes).into_uuid().as_hyphenated().to_string()
 }
 
 /// A fresh request id.

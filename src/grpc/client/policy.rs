@@ -4,7 +4,6 @@ use prost::Message as _;
 use tonic::transport::Channel;
 
 use super::{Client, ClientError, Refusal};
-use crate::crypto::digest;
 use crate::grpc::policy::{from_policy, to_policy};
 use crate::grpc::proto;
 use crate::grpc::proto::policy_service_client::PolicyServiceClient;
@@ -57,11 +56,8 @@ impl Client {
     }
 }
 
-/// A request id made of what is asked (RFC 9562, 5.8).
 fn request_id_of(policy: &Policy, ended: &str) -> String {
-    let digest = digest::sha256(&[policy.digest().as_bytes(), ended.as_bytes()]);
-    let (bytes, _) = digest.split_first_chunk().expect("32 bytes begin with 16");
-    uuid::Builder::from_custom_bytes(*bytes).into_uuid().as_hyphenated().to_string()
+    super::request_id_of(&[policy.digest().as_bytes(), ended.as_bytes()])
 }
 
 fn document(policy: Option<proto::Policy>) -> Result<Policy, ClientError> {

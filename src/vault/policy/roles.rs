@@ -85,13 +85,17 @@ pub const fn callers_of(action: Action) -> &'static [Role] {
         | Action::SetKeyState
         | Action::SetPolicy
         | Action::UpdateProfile => &[Role::Officer],
+        Action::ConfirmShare | Action::TakeShare => &[Role::Custodian],
+        Action::AbandonMasterKey => &[Role::Custodian, Role::Officer],
+        Action::Unseal => &[Role::Custodian, Role::Operator],
         Action::DenyDevice
         | Action::GetDeviceAuthority
         | Action::GetIdentity
         | Action::GetKey
         | Action::ListDeniedDevices
         | Action::ListDeviceAuthorities
-        | Action::ListKeys => &[Role::Officer, Role::Operator],
+        | Action::ListKeys
+        | Action::Seal => &[Role::Officer, Role::Operator],
         Action::GetApproval | Action::ListApprovals => {
             &[Role::Auditor, Role::Officer, Role::Operator]
         }
@@ -101,8 +105,11 @@ pub const fn callers_of(action: Action) -> &'static [Role] {
         | Action::ListEvents
         | Action::ProveConsistency
         | Action::ProveInclusion => &[Role::Auditor],
-        Action::GetStatus => &[Role::Auditor, Role::Custodian, Role::Officer, Role::Operator],
-        Action::PurgeExpired
+        Action::GetSealStatus | Action::GetStatus => {
+            &[Role::Auditor, Role::Custodian, Role::Officer, Role::Operator]
+        }
+        Action::OpenVault
+        | Action::PurgeExpired
         | Action::ReloadSettings
         | Action::RetireMasterKey
         | Action::RunSelfTests

@@ -93,6 +93,7 @@ impl TlsService {
             drain: Duration::from_secs(5),
             limits,
             operations: Operations::default(),
+            token: None,
         };
         let gate = Gate::open(Arc::clone(&plain.vault));
         let shutdown = CancellationToken::new();

@@ -1,0 +1,54 @@
+//! Who sends a share, and what is sent.
+
+use super::envelope::Context;
+use crate::command::Error;
+use crate::component::Share;
+use crate::crypto::ec::Point;
+use crate::crypto::hpke::RecipientKey;
+use crate::vault::Reason;
+
+/// Somebody whose certificate the door has verified.
+#[derive(Clone, Debug)]
+pub struct Giver {
+    /// The URI name of the certificate.
+    pub name: String,
+    /// Its public key: of this very connection.
+    pub key: Point,
+}
+
+/// A share in its envelope.
+#[derive(Debug)]
+pub struct Sent {
+    /// The encapsulated key and the ciphertext.
+    pub sealed: Vec<u8>,
+    /// The giver's signature over them.
+    pub signature: [u8; 64],
+}
+
+impl Sent {
+    /// Opens the envelope, if it is its sender's.
+    pub(super) fn open(&self, context: &Context<'_>, key: &RecipientKey) -> Result<Share, Error> {
+        context.verify(&self.sealed, &self.signature).map_err(|_| not_taken(NOT_OPEN))?;
+        let opened = context.open(key, &self.sealed).map_err(|_| not_taken(NOT_OPEN))?;
+        Share::from_bytes(&opened).map_err(|_| not_taken("it is not a share of this version"))
+    }
+}
+
+const NOT_OPEN: &str = "its envelope does not open, or is not its sender's";
+
+/// Refuses a share for what anybody can see of it.
+#[must_use]
+pub fn not_taken(cause: &'static str) -> Error {
+    told(Reason::ShareRefused, "cause", cause)
+}
+
+/// Refuses a call in this state of the seal, and says how to go on.
+#[must_use]
+pub fn unfit(remedy: &'static str) -> Error {
+    told(Reason::SealState, "remedy", remedy)
+}
+
+/// A refusal with one word beyond its reason.
+pub(super) fn told(reason: Reason, name: &'static str, value: &str) -> Error {
+    Error::Refused { reason, metadata: vec![(name, value.to_owned())] }
+}

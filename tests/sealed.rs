@@ -1,0 +1,243 @@
+//! A live service as a program: killed while its master key is made, sealed, looked into.
+
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+#[path = "setup/custody.rs"]
+mod custody;
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use firstkey::component::Share;
+use firstkey::crypto::rng::SystemRng;
+use firstkey::grpc::client::{Client, ShareHolder, create_master_key};
+use firstkey::grpc::proto::create_master_key_request::Keepers;
+use firstkey::grpc::proto::{SealRequest, SealState, ShareKeepers};
+
+/// A service that `firstkeyd init` set up; killed, and its folder gone, when the test ends.
+struct Service {
+    folder: PathBuf,
+    child: Child,
+    log: Receiver<String>,
+    url: String,
+}
+
+impl Service {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("firstkey-sealed-{}", uuid::Uuid::new_v4()));
+        let made = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
+            .arg("init")
+            .arg(&folder)
+            .args(["--listen", "127.0.0.1:0"])
+            .output();
+        assert!(made.unwrap().status.success());
+        let (child, log) = spawn(&folder);
+        let mut service = Self { folder, child, log, url: String::new() };
+        service.wait();
+        service
+    }
+
+    fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        (self.child, self.log) = spawn(&self.folder);
+        self.wait();
+    }
+
+    fn wait(&mut self) {
+        loop {
+            let line = self.log.recv_timeout(Duration::from_secs(60)).expect("it serves");
+            let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+            if entry["message"] == "serving" {
+                self.url = format!("https://{}", entry["address"].as_str().unwrap());
+                return;
+            }
+        }
+    }
+
+    async fn client(&self, who: &str) -> Client {
+        let own = custody::credentials(&self.folder, &format!("admin/{who}"));
+        Client::connect_with(&self.url, &own).await.unwrap()
+    }
+
+    async fn state(&self) -> &'static str {
+        let status = self.client("operator-1").await.seal_status().await.unwrap();
+        status.state().as_str_name()
+    }
+
+    /// The tool, as an operator.
+    fn tool(&self, plane: &str, arguments: &[&str]) -> Output {
+        let own = |ending: &str| self.folder.join(format!("clients/{plane}/operator-1.{ending}"));
+        Command::new(env!("CARGO_BIN_EXE_firstkey"))
+            .args(arguments)
+            .env("FIRSTKEY_SERVER", &self.url)
+            .env("FIRSTKEY_CA", self.folder.join("authorities/server.crt"))
+            .env("FIRSTKEY_CERT", own("crt"))
+            .env("FIRSTKEY_KEY", own("key"))
+            .output()
+            .unwrap()
+    }
+
+    /// Whether the memory that the process writes to holds some octets.
+    fn holds(&self, wanted: &[u8]) -> bool {
+        let folder = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let memory = File::open(folder.join("mem")).unwrap();
+        let maps = fs::read_to_string(folder.join("maps")).unwrap();
+        maps.lines().filter(|line| line.contains(" rw")).any(|line| {
+            let (from, to) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+            let from = u64::from_str_radix(from, 16).unwrap();
+            let len = u64::from_str_radix(to, 16).unwrap() - from;
+            let mut bytes = vec![0; usize::try_from(len).unwrap()];
+            // What can not be read, such as a secret page, is nobody's to find.
+            memory.read_exact_at(&mut bytes, from).is_ok()
+                && bytes.windows(wanted.len()).any(|window| window == wanted)
+        })
+    }
+
+    /// The lines of its map that name secret memory.
+    fn secret_pages(&self) -> usize {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id())).unwrap();
+        maps.lines().filter(|line| line.contains("secretmem")).count()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn spawn(folder: &Path) -> (Child, Receiver<String>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
+        .args(["serve", "--config"])
+        .arg(folder.join("firstkeyd.toml"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let (sender, log) = channel();
+    std::thread::spawn(move || lines.for_each(|line| drop(sender.send(line))));
+    (child, log)
+}
+
+fn two_of_three() -> Keepers {
+    let name = |number: u8| format!("spiffe://firstkey.internal/custodian/custodian-{number}");
+    Keepers::Custodians(ShareKeepers { threshold: 2, names: (1..=3).map(name).collect() })
+}
+
+#[tokio::test]
+async fn sealing_wipes_the_master_key_and_every_share() {
+    let service = Service::new();
+    let mut shares = Vec::new();
+    custody::open(&service.url, &service.folder, &mut shares).await;
+    let open_pages = service.secret_pages();
+    let master = Share::combine(&shares.iter().collect::<Vec<_>>()).unwrap();
+    let master = master.with_bytes(|octets| octets.to_vec());
+    let mut secrets = vec![master];
+    for share in &shares {
+        let lines = share.write();
+        let digits: String = lines
+            .lines()
+            .skip(1)
+            .flat_map(|line| line.text.split(' ').take(4).map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        secrets.push(data_encoding::HEXUPPER.decode(digits.as_bytes()).unwrap());
+    }
+    if open_pages == 0 {
+        assert!(service.holds(&secrets[0]), "the control: where there are no secret pages");
+    }
+    let officer = service.client("officer-1").await;
+    officer.seals().seal(SealRequest {}).await.unwrap();
+    assert_eq!(service.secret_pages(), 0, "the page of the master key is gone");
+    for (place, secret) in secrets.iter().enumerate() {
+        assert!(!service.holds(secret), "secret {place} is still there");
+        let digits = data_encoding::HEXUPPER.encode(secret);
+        assert!(!service.holds(digits.as_bytes()), "secret {place} is still there, in digits");
+    }
+    // The control: the search finds what is there.
+    assert!(service.holds(service.folder.as_os_str().as_encoded_bytes()));
+    // Given and wrong, given and right: neither leaves anything behind.
+    custody::open(&service.url, &service.folder, &mut shares).await;
+    officer.seals().seal(SealRequest {}).await.unwrap();
+    assert!(secrets.iter().all(|secret| !service.holds(secret)));
+}
+
+#[tokio::test]
+async fn a_kill_at_any_step_of_the_initialisation_leaves_the_store_empty_or_whole() {
+    let mut service = Service::new();
+    let rng = SystemRng::new();
+    for steps in 0..6 {
+        let officer = service.client("officer-1").await;
+        create_master_key(&officer, two_of_three()).await.unwrap();
+        let mut taken = Vec::new();
+        for step in 0..steps {
+            let number = step / 2 + 1;
+            let own = custody::credentials(&service.folder, &format!("admin/custodian-{number}"));
+            let client = Client::connect_with(&service.url, &own).await.unwrap();
+            let holder = ShareHolder::new(&client, &own, &rng).unwrap();
+            if step % 2 == 0 {
+                taken.push(holder.take().await.unwrap());
+            } else {
+                holder.confirm(taken.last().unwrap()).await.unwrap();
+            }
+        }
+        service.restart();
+        assert_eq!(service.state().await, SealState::Uninitialised.as_str_name(), "{steps}");
+    }
+    let mut shares = Vec::new();
+    custody::open(&service.url, &service.folder, &mut shares).await;
+    service.restart();
+    assert_eq!(service.state().await, SealState::Sealed.as_str_name());
+    custody::open(&service.url, &service.folder, &mut shares).await;
+}
+
+#[tokio::test]
+async fn the_tool_tells_that_the_vault_is_sealed() {
+    let service = Service::new();
+    let told = service.tool("admin", &["seal", "status"]);
+    assert_eq!(told.status.code(), Some(3), "{}", String::from_utf8_lossy(&told.stderr));
+    assert!(String::from_utf8(told.stdout).unwrap().contains("UNINITIALISED"));
+    let mut shares = Vec::new();
+    custody::open(&service.url, &service.folder, &mut shares).await;
+    let told = service.tool("admin", &["--output", "json", "seal", "status"]);
+    assert_eq!(told.status.code(), Some(0));
+    let status: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!((&status["state"], &status["kind"]), (&"OPEN".into(), &"SHAMIR".into()));
+    assert_eq!(service.tool("admin", &["seal", "seal"]).status.code(), Some(0));
+    let refused = service.tool("terminals", &["terminal", "list"]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("VAULT_SEALED"));
+    // A share is typed at a terminal alone, and printed to no file.
+    let unseal = service.tool("admin", &["seal", "unseal"]);
+    assert_eq!(unseal.status.code(), Some(1));
+    let paper = service.folder.join("paper");
+    fs::write(&paper, "").unwrap();
+    let share = service.tool("admin", &["seal", "share", "--print-to", paper.to_str().unwrap()]);
+    let said = String::from_utf8(share.stderr).unwrap();
+    assert!(said.contains("never written to a file"), "{said}");
+    assert_eq!(fs::read(&paper).unwrap(), b"");
+}
+
+#[tokio::test]
+async fn a_configuration_that_says_who_else_keeps_the_master_key_is_refused() {
+    let mut service = Service::new();
+    custody::open(&service.url, &service.folder, &mut Vec::new()).await;
+    service.child.kill().unwrap();
+    service.child.wait().unwrap();
+    let file = service.folder.join("firstkeyd.toml");
+    let table = "kind = \"pkcs11\"\nmodule = \"/bin/true\"\ntoken = \"t\"\npin_file = \"pin\"";
+    let text = fs::read_to_string(&file).unwrap().replacen("kind = \"shamir\"", table, 1);
+    fs::write(&file, text).unwrap();
+    let command = ["serve", "--config", file.to_str().unwrap()];
+    let told = Command::new(env!("CARGO_BIN_EXE_firstkeyd")).args(command).output().unwrap();
+    assert_eq!(told.status.code(), Some(1));
+    let told = String::from_utf8(told.stderr).unwrap();
+    assert!(told.contains("is kept by shamir, and [seal] says kind = \"pkcs11\""), "{told}");
+}

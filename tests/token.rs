@@ -1,0 +1,325 @@
+//! A live service whose master key is wrapped inside a token: `SoftHSM2`, as a program of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+#[path = "setup/custody.rs"]
+mod custody;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use firstkey::grpc::client::{Client, ClientError, create_master_key};
+use firstkey::grpc::proto::create_master_key_request::Keepers;
+use firstkey::grpc::proto::{
+    GetStatusRequest, SealKind, SealRequest, SealState, SealStatus, TokenState, UnsealRequest,
+};
+use rusqlite::Connection;
+
+const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+const PIN: &str = "493817";
+
+/// A folder with a service and a token, gone with the test.
+struct Bench {
+    folder: PathBuf,
+    child: Option<Child>,
+    log: Arc<Mutex<Vec<String>>>,
+    url: String,
+}
+
+impl Bench {
+    /// A service that `firstkeyd init` set up, and a new token.
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("firstkey-token-{}", uuid::Uuid::new_v4()));
+        fs::create_dir_all(folder.join("tokens")).unwrap();
+        let tokens = format!("directories.tokendir = {}\n", folder.join("tokens").display());
+        fs::write(folder.join("softhsm2.conf"), tokens).unwrap();
+        let bench = Self { folder, child: None, log: Arc::default(), url: String::new() };
+        bench.run("softhsm2-util", &["--init-token", "--free", "--label", "firstkey"]);
+        let made = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
+            .arg("init")
+            .arg(bench.path("fk"))
+            .args(["--listen", "127.0.0.1:0"])
+            .output();
+        assert!(made.unwrap().status.success());
+        let table = format!(
+            "kind = \"pkcs11\"\nmodule = \"{MODULE}\"\ntoken = \"firstkey\"\npin_file = \"pin\""
+        );
+        let text = fs::read_to_string(bench.path("fk/firstkeyd.toml")).unwrap();
+        let text = text.replacen("kind = \"shamir\"", &table, 1);
+        fs::write(bench.path("fk/firstkeyd.toml"), text).unwrap();
+        bench.set_pin(PIN);
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn set_pin(&self, pin: &str) {
+        fs::write(self.path("fk/pin"), format!("{pin}\n")).unwrap();
+        fs::set_permissions(self.path("fk/pin"), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// What a program of the token prints.
+    fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let mut command = Command::new(program);
+        command.args(arguments).env("SOFTHSM2_CONF", self.path("softhsm2.conf"));
+        if program == "softhsm2-util" {
+            command.args(["--pin", PIN, "--so-pin", "87654321"]);
+        } else {
+            command.args(["--module", MODULE, "--login", "--pin", PIN]);
+        }
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    fn start(&mut self) {
+        self.stop();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
+            .args(["serve", "--config"])
+            .arg(self.path("fk/firstkeyd.toml"))
+            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        self.log = Arc::default();
+        let (log, stderr) = (Arc::clone(&self.log), child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                log.lock().unwrap().push(line);
+            }
+        });
+        self.child = Some(child);
+        for _ in 0..3_000 {
+            let lines = self.log.lock().unwrap();
+            let entries = lines.iter().filter_map(|line| serde_json::from_str(line).ok());
+            let serving =
+                entries.into_iter().find(|entry: &serde_json::Value| entry["message"] == "serving");
+            if let Some(entry) = serving {
+                self.url = format!("https://{}", entry["address"].as_str().unwrap());
+                return;
+            }
+            drop(lines);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("it does not serve: {:#?}", self.log.lock().unwrap());
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// How often the log says something.
+    fn told(&self, message: &str) -> usize {
+        self.log.lock().unwrap().iter().filter(|line| line.contains(message)).count()
+    }
+
+    async fn client(&self, who: &str) -> Client {
+        let own = custody::credentials(&self.path("fk"), &format!("admin/{who}"));
+        Client::connect_with(&self.url, &own).await.unwrap()
+    }
+
+    async fn status(&self) -> SealStatus {
+        self.client("operator-1").await.seal_status().await.unwrap()
+    }
+
+    /// Waits until the token was tried, and tells what came of it.
+    async fn tried(&self) -> (&'static str, &'static str) {
+        for _ in 0..500 {
+            let status = self.status().await;
+            let is_sealed = status.state().as_str_name() != SealState::Open.as_str_name();
+            if !(is_sealed && status.token().as_str_name() == TokenState::Unspecified.as_str_name())
+            {
+                return (status.state().as_str_name(), status.token().as_str_name());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the token was not tried: {:#?}", self.log.lock().unwrap());
+    }
+
+    async fn unseal(&self) -> Result<&'static str, ClientError> {
+        let client = self.client("operator-1").await;
+        let answer = client.seals().unseal(UnsealRequest::default()).await?;
+        Ok(answer.into_inner().status.unwrap().state().as_str_name())
+    }
+
+    /// What the status of an open service says of its seal.
+    async fn health(&self) -> (bool, String) {
+        let status = self.client("operator-1").await.status();
+        let status = { status }.get_status(GetStatusRequest {}).await.unwrap().into_inner();
+        let check = status.checks.into_iter().find(|check| check.name == "seal").unwrap();
+        (check.healthy, check.detail)
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn refused<T>(done: Result<T, ClientError>) -> (String, String) {
+    let ClientError::Refused(refusal) = done.err().unwrap() else { panic!("it is no refusal") };
+    (refusal.reason.clone(), refusal.told("token").unwrap_or_default().to_owned())
+}
+
+/// A service that has a master key.
+async fn initialised() -> Bench {
+    let mut bench = Bench::new();
+    bench.start();
+    assert_eq!(bench.status().await.state().as_str_name(), SealState::Uninitialised.as_str_name());
+    let officer = bench.client("officer-1").await;
+    let status = create_master_key(&officer, Keepers::Token(true)).await.unwrap();
+    assert_eq!(
+        (status.state().as_str_name(), status.kind().as_str_name()),
+        (SealState::Open.as_str_name(), SealKind::Pkcs11.as_str_name())
+    );
+    bench
+}
+
+#[tokio::test]
+async fn the_wrapping_key_never_leaves_the_token_and_does_nothing_else() {
+    let mut bench = initialised().await;
+    let keys = bench.run("pkcs11-tool", &["--list-objects", "--type", "secrkey"]);
+    let line = |name: &str| keys.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
+    assert_eq!(keys.matches("Secret Key Object").count(), 1, "{keys}");
+    assert!(line("Secret Key Object").contains("AES length 32"), "{keys}");
+    assert_eq!(line("Usage:").split_once(':').unwrap().1.trim(), "wrap, unwrap");
+    let access = line("Access:");
+    for word in ["always sensitive", "never extractable", "local"] {
+        assert!(access.contains(word), "{access}");
+    }
+    // It opens by itself, and the store holds nothing but the wrapped key.
+    bench.start();
+    assert_eq!(
+        bench.tried().await,
+        (SealState::Open.as_str_name(), TokenState::Present.as_str_name())
+    );
+    let store = Connection::open(bench.path("fk/data/store/firstkey.sqlite3")).unwrap();
+    let custody: Vec<u8> = store
+        .query_row("SELECT sealed FROM record WHERE kind = 'seal'", [], |row| row.get(0))
+        .unwrap();
+    let custody: serde_json::Value = serde_json::from_slice(&custody).unwrap();
+    let wrapped = custody["seal"]["pkcs11"]["wrapped"].as_str().unwrap();
+    assert_eq!(wrapped.len(), 2 * 40, "RFC 5649: one semiblock more");
+}
+
+#[tokio::test]
+async fn a_wrong_pin_is_tried_once_and_only_a_call_tries_again() {
+    let mut bench = initialised().await;
+    bench.set_pin("000000");
+    bench.start();
+    assert_eq!(
+        bench.tried().await,
+        (SealState::Sealed.as_str_name(), TokenState::PinWrong.as_str_name())
+    );
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(bench.told("the token does not open the vault"), 1, "one try");
+    assert_eq!(
+        refused(bench.unseal().await),
+        ("TOKEN_UNAVAILABLE".into(), "the token refused the PIN".into())
+    );
+    assert_eq!(bench.told("the token does not open the vault"), 2, "one more");
+    // A PIN that others may read is none.
+    bench.set_pin(PIN);
+    fs::set_permissions(bench.path("fk/pin"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(refused(bench.unseal().await).0, "TOKEN_UNAVAILABLE");
+    assert_eq!(bench.status().await.token().as_str_name(), TokenState::PinUnreadable.as_str_name());
+    bench.set_pin(PIN);
+    assert_eq!(bench.unseal().await.unwrap(), SealState::Open.as_str_name());
+}
+
+#[tokio::test]
+async fn a_token_that_is_pulled_out_is_told_and_the_vault_stays_as_it_is() {
+    let mut bench = initialised().await;
+    assert!(bench.health().await.0);
+    let away = || fs::rename(bench.path("tokens"), bench.path("away")).unwrap();
+    let back = || fs::rename(bench.path("away"), bench.path("tokens")).unwrap();
+    away();
+    fs::create_dir(bench.path("tokens")).unwrap();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let (healthy, detail) = bench.health().await;
+    assert!(!healthy && detail.contains("the token is not there"), "{detail}");
+    assert_eq!(bench.status().await.state().as_str_name(), SealState::Open.as_str_name());
+    let officer = bench.client("officer-1").await;
+    officer.seals().seal(SealRequest {}).await.unwrap();
+    assert_eq!(
+        refused(bench.unseal().await),
+        ("TOKEN_UNAVAILABLE".into(), "the token is not there".into())
+    );
+    let status = bench.status().await;
+    assert_eq!(
+        (status.state().as_str_name(), status.token().as_str_name()),
+        (SealState::Sealed.as_str_name(), TokenState::Absent.as_str_name())
+    );
+    fs::remove_dir(bench.path("tokens")).unwrap();
+    back();
+    assert_eq!(bench.unseal().await.unwrap(), SealState::Open.as_str_name());
+    bench.start();
+    assert_eq!(
+        bench.tried().await,
+        (SealState::Open.as_str_name(), TokenState::Present.as_str_name())
+    );
+}
+
+#[tokio::test]
+async fn what_was_wrapped_and_changed_does_not_open_and_one_thing_is_told() {
+    let mut bench = initialised().await;
+    bench.stop();
+    let path = bench.path("fk/data/store/firstkey.sqlite3");
+    let read = || -> String {
+        let store = Connection::open(&path).unwrap();
+        let select = "SELECT CAST(sealed AS TEXT) FROM record WHERE kind = 'seal'";
+        store.query_row(select, [], |row| row.get(0)).unwrap()
+    };
+    let write = |text: &str| {
+        let store = Connection::open(&path).unwrap();
+        let update = "UPDATE record SET sealed = CAST(?1 AS BLOB) WHERE kind = 'seal'";
+        assert_eq!(store.execute(update, [text]).unwrap(), 1);
+    };
+    let whole = read();
+    let begin = whole.find("\"wrapped\":\"").unwrap() + "\"wrapped\":\"".len();
+    for place in [0, 17, 40, 79] {
+        let mut changed = whole.clone().into_bytes();
+        let digit = &mut changed[begin + place];
+        *digit = if *digit == b'0' { b'1' } else { b'0' };
+        write(&String::from_utf8(changed).unwrap());
+        bench.start();
+        assert_eq!(
+            bench.tried().await,
+            (SealState::Sealed.as_str_name(), TokenState::WrappedInvalid.as_str_name()),
+            "{place}"
+        );
+        bench.stop();
+    }
+    write(&whole);
+    bench.start();
+    assert_eq!(bench.tried().await.0, SealState::Open.as_str_name());
+}
+
+#[tokio::test]
+async fn a_key_that_may_leave_the_token_wraps_nothing() {
+    let mut bench = Bench::new();
+    let make = ["--keygen", "--key-type", "AES:32", "--label", "firstkey-master", "--extractable"];
+    bench.run("pkcs11-tool", &make);
+    bench.start();
+    let officer = bench.client("officer-1").await;
+    let refused = refused(create_master_key(&officer, Keepers::Token(true)).await);
+    assert_eq!(refused.0, "TOKEN_UNAVAILABLE");
+    assert!(refused.1.contains("not fit"), "{refused:?}");
+    let status = bench.status().await;
+    assert_eq!(
+        (status.state().as_str_name(), status.token().as_str_name()),
+        (SealState::Uninitialised.as_str_name(), TokenState::KeyUnfit.as_str_name())
+    );
+}
