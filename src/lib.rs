@@ -9,6 +9,7 @@
 //! 6  grpc/        one file per service: convert, authorise, call, convert
 //! 5  command/     one file per host command; activation/, the state machine of a terminal
 //! 4  vault/       the only door to stored keys         terminal/  a POS terminal in software
+//!    inspect/     explains what people hold, without keys
 //! 3  dukpt/ keyblock/ pin/ mac/ activation/ agreement/ component/  the standards, pure
 //! 2  key/         a key whose type says what it may do
 //! 1  crypto/      the primitives, named as the standards name them
@@ -23,6 +24,7 @@ pub mod crypto;
 pub mod dukpt;
 pub mod grpc;
 pub mod guide;
+pub mod inspect;
 pub mod key;
 pub mod keyblock;
 pub mod mac;

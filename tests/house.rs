@@ -16,7 +16,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (1, &["crypto"]),
     (2, &["key"]),
     (3, &["dukpt", "keyblock", "pin", "mac", "activation", "agreement", "component"]),
-    (4, &["vault", "terminal"]),
+    (4, &["vault", "terminal", "inspect"]),
     (5, &["command"]),
     (6, &["grpc"]),
     (7, &["guide", "server", "vectors"]),

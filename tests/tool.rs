@@ -667,3 +667,96 @@ fn the_status_is_what_the_machine_says() {
     assert!(row("program").ends_with(&data_encoding::HEXLOWER.encode(&program)));
     assert!(row("self_test ").contains(" well"));
 }
+
+/// Runs `firstkey inspect` with something on its standard input.
+fn inspect(arguments: &[&str], given: &str) -> Output {
+    let mut child = Command::new(FIRSTKEY)
+        .args(["--output", "json", "inspect"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A reader that refuses its arguments may be gone.
+    let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), given.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+/// The rows of the first slip in a file of `keys-dev`, and the JSON that explains them.
+fn explained_slip(file: &str) -> (String, Value) {
+    let text = std::fs::read_to_string(Path::new(ROOT).join("keys-dev").join(file)).unwrap();
+    let rows = text.lines().skip_while(|line| *line != "rows = [").skip(1);
+    let rows: Vec<&str> = rows.take_while(|line| *line != "]").collect();
+    let slip = rows.join("\n").replace(['"', ','], "");
+    let done = inspect(&[], &slip);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let shown = String::from_utf8(done.stdout).unwrap();
+    // Of a share the heading is shown; of neither any group of the secret.
+    let secret = slip.lines().skip(usize::from(file == "shares.toml"));
+    for group in secret.flat_map(str::split_whitespace) {
+        assert!(!shown.contains(group), "{group} in {shown}");
+    }
+    (slip, serde_json::from_str(&shown).unwrap())
+}
+
+#[test]
+fn a_slip_is_explained_from_standard_input_alone_and_never_shown() {
+    let (share, told) = explained_slip("shares.toml");
+    assert_eq!(told["what"], "share 1 of 5 of a master key; any 3 give it");
+    assert_eq!(told["parts"][4]["value"], "DE000001");
+    let (component, told) = explained_slip("components.toml");
+    assert_eq!(told["what"], "component of 32 octets");
+    assert!(told["parts"].as_array().unwrap().iter().any(|part| part["value"] == "6361D330E5"));
+
+    for secret in [&share, &component] {
+        for arguments in
+            [&[secret.as_str()][..], &["--as", "slip", secret], &["--as", "ksn", secret]]
+        {
+            let refused = inspect(arguments, "");
+            let said = String::from_utf8(refused.stderr).unwrap();
+            assert_eq!(refused.status.code(), Some(1));
+            assert!(said.contains("a secret: give it on standard input"), "{said}");
+            assert!(refused.stdout.is_empty() && !said.contains(&secret.trim()[..9]));
+        }
+    }
+    let wrong = component.replacen("2762", "2763", 1);
+    let told = inspect(&[], &wrong);
+    assert_eq!(told.status.code(), Some(6));
+    let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+    let rows = told["parts"].as_array().unwrap();
+    assert!(rows[0]["meaning"].as_str().unwrap().starts_with("WRONG"), "{told}");
+    assert!(!rows[1]["meaning"].as_str().unwrap().starts_with("WRONG"));
+    assert_eq!(told["sound"], false);
+}
+
+#[test]
+fn key_blocks_and_key_serial_numbers_are_explained_without_keys() {
+    let text = std::fs::read_to_string(Path::new(ROOT).join("keys-dev/keys.toml")).unwrap();
+    let line = text.lines().find(|line| line.starts_with("block = ")).unwrap();
+    let block = line.split('"').nth(1).unwrap();
+    for done in [inspect(&[block], ""), inspect(&["--as", "block"], block)] {
+        assert_eq!(done.status.code(), Some(0), "{done:?}");
+        let told: Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert_eq!(told["what"], "key block of version D");
+        assert_eq!(told["parts"][2]["meaning"], "key encryption key (KEK)");
+        assert_eq!(told["parts"][10]["value"], "LB DEV-ONLY dev-kek");
+    }
+    assert_eq!(inspect(&[&block[..100]], "").status.code(), Some(6), "cut");
+    let ksn = inspect(&["9876543210E00001"], "");
+    let told: Value = serde_json::from_slice(&ksn.stdout).unwrap();
+    assert_eq!(told["parts"][0]["value"], "FFFF");
+    assert_eq!(told["parts"][1]["value"], "FFFF987654");
+    for (arguments, given) in [
+        (&["nothing known"][..], ""),
+        (&["--as", "ksn", "XY"], ""),
+        (&["--as", "block", "B01"], ""),
+        (&[], ""),
+        (&["--as", "slip"], "0123"),
+        (&[], "a\u{0}\u{ff}"),
+    ] {
+        let refused = inspect(arguments, given);
+        assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
+        assert!(refused.stdout.is_empty());
+    }
+}

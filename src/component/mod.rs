@@ -10,6 +10,7 @@
 
 mod combine;
 mod entry;
+mod inspect;
 mod share;
 mod text;
 
@@ -24,6 +25,7 @@ use crate::memory::with_wiped_stack;
 
 pub use combine::{COMPONENTS, ComponentsRefused, Parity, combine};
 pub use entry::{Entry, Place, Pressed};
+pub use inspect::{Held, Inspected, inspect, looks_like_a_slip};
 pub use share::{CombineError, Heading, HeadingField, HeadingInvalid, Share};
 pub use text::{Assurance, Line, Rows, TextInvalid};
 

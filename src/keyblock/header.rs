@@ -295,7 +295,9 @@ impl OptionalBlock {
         Some((Self { id: *id, data, length }, len))
     }
 
-    fn len_chars(&self) -> usize {
+    /// Characters of the block, its id and length among them.
+    #[must_use]
+    pub fn len_chars(&self) -> usize {
         self.length.head_len() + self.data.len()
     }
 

@@ -90,7 +90,8 @@ impl Version {
     }
 
     /// Octets of the cipher's block, of which the clear data is a multiple.
-    fn cipher_block_len(self) -> usize {
+    #[must_use]
+    pub fn cipher_block_len(self) -> usize {
         match self {
             Self::A | Self::B | Self::C => 8,
             Self::D => 16,
@@ -99,7 +100,8 @@ impl Version {
     }
 
     /// Octets of the MAC at the end of a block.
-    fn mac_len(self) -> usize {
+    #[must_use]
+    pub fn mac_len(self) -> usize {
         match self {
             Self::A | Self::C => 4,
             Self::B => 8,

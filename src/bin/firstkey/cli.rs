@@ -3,6 +3,7 @@
 mod approval;
 pub(crate) mod audit;
 pub(crate) mod ceremony;
+pub(crate) mod inspect;
 mod policy;
 mod seal;
 
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Ceremony(ceremony::Ceremony),
     /// Start a development service and take a simulated terminal through its first activation.
     Dev(Dev),
+    /// Explain a key block, a key serial number or a slip, without keys and without a service.
+    Inspect(inspect::Inspect),
     /// Read the policy, replace it, ask it why.
     #[command(subcommand)]
     Policy(Policy),

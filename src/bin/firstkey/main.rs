@@ -8,6 +8,7 @@ mod connect;
 mod dev;
 mod exit;
 mod hidden;
+mod inspect;
 mod policy;
 mod policy_change;
 mod print;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
                 Command::Audit(audit) => audit::run(audit, output).await,
                 Command::Ceremony(command) => ceremony::run(command),
                 Command::Dev(dev) => dev::run(dev, output).await,
+                Command::Inspect(arguments) => inspect::run(&arguments, output),
                 Command::Policy(command) => policy::run(command, output).await,
                 Command::Seal(command) => seal::run(command, output).await,
                 Command::Status(server) => status::run(server, output).await,
