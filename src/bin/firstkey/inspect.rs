@@ -17,22 +17,19 @@ use crate::{exit, print};
 const LEN_BYTES_MAX: usize = 10_240;
 
 pub(crate) fn run(arguments: &Inspect, output: Output) -> anyhow::Result<ExitCode> {
-    let explanation = match &arguments.value {
-        Some(value) => {
-            // By now it stands in the list of processes and in the shell's history.
-            ensure!(
-                arguments.kind != Some(Kind::Slip) && !looks_like_a_slip(value),
-                "a component or share is a secret: give it on standard input, never as an \
-                 argument; if this was one, treat it as known to others"
-            );
-            explain(value, arguments.kind)
-        }
-        None => {
-            let text = read()?;
-            let is_slip = arguments.kind.is_none() && looks_like_a_slip(&text);
-            explain(&text, if is_slip { Some(Kind::Slip) } else { arguments.kind })
-        }
-    }?;
+    let explanation = if let Some(value) = &arguments.value {
+        // By now it stands in the list of processes and in the shell's history.
+        ensure!(
+            arguments.kind != Some(Kind::Slip) && !looks_like_a_slip(value),
+            "a component or share is a secret: give it on standard input, never as an argument; if \
+             this was one, treat it as known to others"
+        );
+        explain(value, arguments.kind)?
+    } else {
+        let text = read()?;
+        let is_slip = arguments.kind.is_none() && looks_like_a_slip(&text);
+        explain(&text, if is_slip { Some(Kind::Slip) } else { arguments.kind })?
+    };
     match output {
         Output::Json => print::line(&as_json(&explanation).to_string()),
         Output::Table => show(&explanation),
