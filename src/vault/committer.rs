@@ -351,7 +351,8 @@ fn finish(
         }
         (Outcome::Conflict { write }, _) => {
             doubt(core, &done.unit);
-            let lost_a_counter = done.batch.get(write).is_some_and(|at| at.kind == Ledger::KIND);
+            let lost_a_counter = !done.unit.claims.is_empty()
+                && done.batch.get(write).is_some_and(|at| at.kind == Ledger::KIND);
             if lost_a_counter {
                 lose(&mut done.unit, false);
                 return Some(done.unit);

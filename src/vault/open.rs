@@ -32,7 +32,7 @@ use super::seal::{HashRoot, Masters, Realm, Sealer};
 use super::store::{PatientStore, Store};
 use super::vault::{Opening, Shared, Vault};
 use crate::crypto::rng::RngFailed;
-use crate::memory::SecretPageUnavailable;
+use crate::memory::{SecretPageUnavailable, with_wiped_stack};
 
 /// Why a vault does not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -240,25 +240,31 @@ async fn unlock(
         return Err(OpenError::SealedOtherwise);
     }
     let mut masters = Masters::new(Generation::new(custody.generation, realm, master_key));
-    if let Some(rotation) = read_sealed::<Rotation>(store, &masters, Rotation::ID).await? {
-        masters.set_previous(rotation.previous(realm)?);
+    let previous = |rotation: Rotation| rotation.previous(realm);
+    if let Some(previous) = read_secret(store, &masters, Rotation::ID, previous).await? {
+        masters.set_previous(previous);
     }
-    let root = read_sealed::<HashRoot>(store, &masters, HashRoot::ID).await?;
-    let root = root.ok_or(OpenError::StoreAltered)?.to_key()?;
-    Ok(Sealer::new(realm, masters, root))
+    let to_key = |root: HashRoot| root.to_key();
+    let root = read_secret(store, &masters, HashRoot::ID, to_key).await?;
+    Ok(Sealer::new(realm, masters, root.ok_or(OpenError::StoreAltered)?))
 }
 
-/// Reads a record that is needed before there is a tally to hold it against.
-async fn read_sealed<R: Record>(
+/// Reads a record that is needed before there is a tally to hold it against, and takes the secret
+/// out of it into a page.
+async fn read_secret<R: Record, T>(
     store: &dyn Store,
     masters: &Masters,
     id: &str,
-) -> Result<Option<R>, OpenError> {
+    take: impl FnOnce(R) -> Result<T, SecretPageUnavailable>,
+) -> Result<Option<T>, OpenError> {
     let row = store.get(R::KIND, id).await.map_err(|_| OpenError::Unavailable)?;
     let Some(row) = row else { return Ok(None) };
     let at = Address { kind: R::KIND, id, version: row.version };
-    let plain = masters.open(at, &row.sealed).map_err(|_| OpenError::StoreAltered)?;
-    record_in::<R>(id, &plain).map(Some).map_err(|_| OpenError::StoreAltered)
+    with_wiped_stack(|| {
+        let plain = masters.open(at, &row.sealed).map_err(|_| OpenError::StoreAltered)?;
+        let record = record_in::<R>(id, &plain).map_err(|_| OpenError::StoreAltered)?;
+        Ok(Some(take(record)?))
+    })
 }
 
 impl From<Error> for OpenError {

@@ -11,6 +11,7 @@
 //! with whatever rows are left. To seal a row anew changes nothing for those who have read it: it
 //! keeps its version, and it happens only if the row is octet for octet what was opened.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -31,7 +32,7 @@ use super::seal::{Realm, Sealer};
 use super::store::{Change, Expected, LIST_LIMIT_MAX, Surveyed, Write};
 use super::vault::{Shared, Vault};
 use super::work::{Work, hand_over};
-use crate::memory::{SecretPageUnavailable, with_wiped_stack};
+use crate::memory::SecretPageUnavailable;
 
 /// How far a rotation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,17 +60,17 @@ impl RotationProgress {
 #[serde(deny_unknown_fields)]
 pub(super) struct Rotation {
     from: u32,
-    previous: Zeroizing<[u8; MasterKey::LEN_BYTES]>,
+    /// Boxed, so that a move leaves no copy behind.
+    previous: Box<Zeroizing<[u8; MasterKey::LEN_BYTES]>>,
 }
 
 impl Rotation {
     pub(super) const ID: &str = "rotation";
 
     fn away_from(generation: &Generation) -> Self {
-        with_wiped_stack(|| {
-            let previous = generation.master.expose_bytes(|bytes| Zeroizing::new(*bytes));
-            Self { from: generation.number(), previous }
-        })
+        let mut previous = Box::new(Zeroizing::new([0; MasterKey::LEN_BYTES]));
+        generation.master.expose_bytes(|bytes| previous.copy_from_slice(bytes));
+        Self { from: generation.number(), previous }
     }
 
     /// The master key before the one in force.
@@ -112,7 +113,7 @@ impl Work {
         master: MasterKey,
         seal: Seal,
     ) -> Result<Committed, Error> {
-        let core = std::sync::Arc::clone(self.core());
+        let core = Arc::clone(self.core());
         if core.sealer.previous().is_some() {
             return Err(self.refuse(Reason::RotationUnderWay).await);
         }
@@ -293,17 +294,26 @@ async fn write_anew(core: &Core, row: &Surveyed) -> Result<Option<Write>, Error>
 /// Retires the previous master key: nothing is under it any more.
 async fn retire(house: &Housekeeper) -> Result<(), Error> {
     let Some(shared) = house.shared() else { return Err(Error::Unavailable) };
-    let core = std::sync::Arc::clone(&shared.core);
+    let core = Arc::clone(&shared.core);
     // Where it is not known what became of the commit, it is looked for once more.
-    if let Some(rotation) = core.read::<Rotation>(Rotation::ID).await? {
+    let row = core.row(Rotation::KIND, Rotation::ID).await?;
+    if let (Some(row), Some(previous)) = (row, core.sealer.previous()) {
         let (caller, resource) = (Caller::service(), String::new());
         let policy = core.policy.policy().version;
         let mut work = Work::new(shared, &caller, Action::RetireMasterKey, resource, policy);
-        work.detail("generation", rotation.record.from.to_string());
-        work.delete(&rotation);
+        work.detail("generation", previous.number().to_string());
+        work.replace(Write {
+            kind: Rotation::KIND,
+            id: row.id,
+            expected: Expected::Version(row.version),
+            change: Change::Delete,
+        });
         work.commit().await?;
     }
     core.sealer.retire();
     core.rotation.send_replace(None);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

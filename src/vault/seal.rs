@@ -100,7 +100,8 @@ pub(super) struct KeyIdentity<'a> {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HashRoot {
-    root: Zeroizing<[u8; MasterKey::LEN_BYTES]>,
+    /// Boxed, so that a move leaves no copy behind.
+    root: Box<Zeroizing<[u8; MasterKey::LEN_BYTES]>>,
 }
 
 impl HashRoot {
@@ -108,16 +109,14 @@ impl HashRoot {
 
     /// Draws the root of a store that is begun.
     pub(super) fn draw(rng: &dyn Rng) -> Result<Self, RngFailed> {
-        with_wiped_stack(|| {
-            let mut root = Zeroizing::new([0; MasterKey::LEN_BYTES]);
-            rng.fill(root.as_mut_slice())?;
-            Ok(Self { root })
-        })
+        let mut root = Box::new(Zeroizing::new([0; MasterKey::LEN_BYTES]));
+        rng.fill(root.as_mut_slice())?;
+        Ok(Self { root })
     }
 
     /// Copies it into a page of its own.
     pub(super) fn to_key(&self) -> Result<MasterKey, SecretPageUnavailable> {
-        with_wiped_stack(|| MasterKey::taken_from(&mut self.root.clone()))
+        with_wiped_stack(|| MasterKey::taken_from(&mut *self.root.clone()))
     }
 }
 
