@@ -64,7 +64,7 @@ async fn readiness_names_each_check_and_what_is_wrong() {
 }
 
 /// Each metric that is published: its type, and its labels.
-const PUBLISHED: [(&str, &str, &[&str]); 14] = [
+const PUBLISHED: [(&str, &str, &[&str]); 15] = [
     ("firstkey_audit_last_checkpoint_timestamp_seconds", "gauge", &[]),
     ("firstkey_audit_entries", "counter", &[]),
     ("firstkey_build", "info", &["version"]),
