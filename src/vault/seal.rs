@@ -116,7 +116,7 @@ impl HashRoot {
 
     /// Copies it into a page of its own.
     pub(super) fn to_key(&self) -> Result<MasterKey, SecretPageUnavailable> {
-        with_wiped_stack(|| MasterKey::taken_from(&mut *self.root.clone()))
+        with_wiped_stack(|| MasterKey::taken_from(&mut self.root.clone()))
     }
 }
 
