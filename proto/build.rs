@@ -25,7 +25,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(&files, [root])?;
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     fs::write(out_dir.join("firstkey_descriptor.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().skip_debug(WITHOUT_DEBUG).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .skip_debug(WITHOUT_DEBUG)
+        // In their order, so that a message is serialised one way: its digest is approved.
+        .btree_map(".firstkey")
+        .compile_fds(descriptors)?;
     Ok(())
 }
 

@@ -35,6 +35,8 @@ pub mod label {
     pub const CEREMONY_PLAN: &str = "firstkey/v1/ceremony/plan";
     /// Before the hash of a transcript, where it is signed.
     pub const CEREMONY_TRANSCRIPT: &str = "firstkey/v1/ceremony/transcript";
+    /// The first line of a certificate of destruction.
+    pub const CERTIFICATE_OF_DESTRUCTION: &str = "firstkey/v1/certificate-of-destruction";
     /// The key by which the service confirms the agreed keys.
     pub const CONFIRM_SERVICE: &str = "firstkey/v1/confirm-service";
     /// The key by which the terminal confirms the agreed keys.
@@ -70,6 +72,7 @@ pub mod label {
         CEREMONY_COMMITMENT,
         CEREMONY_PLAN,
         CEREMONY_TRANSCRIPT,
+        CERTIFICATE_OF_DESTRUCTION,
         CONFIRM_SERVICE,
         CONFIRM_TERMINAL,
         KBPK,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Error;
 use super::activation::record::Terminal;
-use crate::vault::{Record as _, Vault};
+use crate::vault::{KeyRecord, Record as _, Vault};
 
 /// Records that are opened in one step.
 const PAGE: usize = 100;
@@ -15,7 +15,7 @@ const PAGE: usize = 100;
 /// A count under way, or done.
 #[derive(Debug, Default)]
 pub struct Census {
-    /// How many keys there are of each usage and state.
+    /// How many versions of keys there are of each usage and state.
     pub keys: BTreeMap<(&'static str, &'static str), u64>,
     /// How many terminals there are in each state.
     pub terminals: BTreeMap<&'static str, u64>,
@@ -40,12 +40,12 @@ impl Census {
     pub async fn go_on(&mut self, vault: &Vault) -> Result<bool, Error> {
         match &self.next {
             Next::Keys(after) => {
-                let found = vault.key_records(after.as_deref(), PAGE).await?;
+                let found = vault.list::<KeyRecord>(None, after.as_deref(), PAGE).await?;
                 for key in &found {
-                    let count = self.keys.entry((key.usage.as_str(), key.state.as_str()));
-                    one_more(count.or_default());
+                    let states = (key.record.usage.as_str(), key.record.state.as_str());
+                    one_more(self.keys.entry(states).or_default());
                 }
-                let last = found.into_iter().next_back().map(|key| key.name);
+                let last = found.last().map(|key| key.record.id());
                 self.next = last.map_or(Next::Terminals(None), |last| Next::Keys(Some(last)));
                 Ok(true)
             }

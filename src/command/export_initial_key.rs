@@ -9,7 +9,7 @@ use super::{Error, RequestId, give_up, recall, remember, repeated, retrying};
 use crate::key::usage::BaseDerivation;
 use crate::keyblock::Version;
 use crate::vault::{
-    Action, Caller, Operation, Passage, Reason, StoredKey, Vault, Work, WrappingKey,
+    Action, Caller, Operation, Passage, Reason, StoredKey, Vault, Work, WrappingKey, key_of,
 };
 
 /// An initial key that is asked for.
@@ -101,7 +101,7 @@ async fn about(vault: &Vault, work: &mut Work, export: &Export) -> Result<Vec<Wh
     let granted = quorum.approved_before(work.caller(), passage);
     let Some(per_minute) = granted else { return Ok(vec![When::NotGranted]) };
     work.judged_by(&quorum);
-    let subject = ["key", work.caller().name(), export.base_derivation_key.as_str()];
+    let subject = ["key", work.caller().name(), key_of(&export.base_derivation_key)];
     if let Err(error) = vault.rates().take(per_minute, &subject) {
         work.detail("rule", "grant.calls_per_minute_max");
         return Err(error.into());
@@ -129,11 +129,15 @@ async fn derive_and_wrap(work: &mut Work, keys: &Keys) -> Result<Exported, Error
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::command::manage_keys::{self, export_key, import_key};
     use crate::command::testing::{Bench, reason};
     use crate::key::Algorithm;
-    use crate::vault::{Exportability, KeyAttributes, KeyUsage, NewKey, Realm};
+    use crate::vault::{
+        Brings, Exportability, KeyAttributes, KeyState, KeyUsage, NewKey, Realm, Start, StateChange,
+    };
 
     #[tokio::test]
     async fn in_a_live_realm_nothing_leaves_under_an_imported_key() {
@@ -151,6 +155,8 @@ mod tests {
                     mode_of_use: None,
                     exportability,
                     attributes: KeyAttributes::default(),
+                    labels: BTreeMap::new(),
+                    start: Start::Primary,
                 };
                 manage_keys::create_key(vault, caller, None, new).await.unwrap();
             }
@@ -160,12 +166,23 @@ mod tests {
                 export_key(vault, caller, Some(request), left.clone()).await
             };
             let key_block = bench.approved(export).await.unwrap().key_block;
+            // A live realm takes no key that is here already.
+            for state in [KeyState::Deactivated, KeyState::Destroyed] {
+                let change = StateChange { state, serve_until: None };
+                let change = async |request: &RequestId| {
+                    let request = Some(request);
+                    manage_keys::set_key_state(vault, caller, request, "partner", change).await
+                };
+                bench.approved(change).await.unwrap();
+            }
             let import = manage_keys::Import {
                 id: "brought".into(),
                 key_block,
                 wrapping_key: "own".into(),
                 exportability: None,
                 attributes: KeyAttributes::default(),
+                brings: Brings::Key(BTreeMap::new()),
+                start: Start::Primary,
             };
             let import = async |request: &RequestId| {
                 import_key(vault, caller, Some(request), import.clone()).await

@@ -11,7 +11,7 @@ use crate::vault::{
 /// Whose a key serial number is.
 #[derive(Debug)]
 pub struct Found {
-    /// The id in `keys/{id}` of the base derivation key.
+    /// The version of the base derivation key, less the `keys/` before it.
     pub base_derivation_key: String,
     /// The terminal that has the initial key; none where no registered one has confirmed it.
     pub owner: Option<Owner>,
@@ -80,7 +80,7 @@ fn judge(
 ) -> Result<(), Error> {
     bdk.check(Operation::DeriveWorking, now)?;
     match terminal {
-        Some(terminal) => check_serves(terminal, &bdk.name, initial_key_id, now),
+        Some(terminal) => check_serves(terminal, &bdk.version_name(), initial_key_id, now),
         None => check_strangers(bdk),
     }
 }

@@ -1,15 +1,19 @@
-//! Keys: made here or brought as key blocks, taken out as key blocks, moved from state to state.
+//! Keys: made here or brought as key blocks, taken out as key blocks, rotated, moved from state to
+//! state.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::approvals::{self, When};
-use super::{Error, Page, RequestId, audited, give_up, recall, remember, repeated, retrying};
+use super::{Error, RequestId, audited, give_up, recall, remember, repeated, retrying};
 use crate::key::usage::KeyBlockProtection;
 use crate::key::{Algorithm, Key};
 use crate::keyblock::{self, Explained, Header, Version};
 use crate::vault::{
-    self, Action, Caller, ExportKey, Exportability, ImportKey, KeyAttributes, KeyRecord, KeyUsage,
-    ModeOfUse, NewKey, Operation, StateChange, Vault, Work,
+    self, Action, Brings, Caller, Changed, DescribedKey, ExportKey, Exportability, ImportKey,
+    KeyAttributes, KeyUsage, ModeOfUse, NewKey, Operation, Rotation, Start, StateChange, Vault,
+    Work,
 };
 
 /// A key to be imported.
@@ -19,20 +23,24 @@ pub struct Import {
     pub id: String,
     /// The key block: version D, or B under TDES.
     pub key_block: String,
-    /// The id in `keys/{id}` of the key that it is wrapped under.
+    /// The id in `keys/{id}` of the key that it is wrapped under, or a version of it.
     pub wrapping_key: String,
     /// Where the key may go: not further than the block says; none for as far.
     pub exportability: Option<Exportability>,
-    /// What it may do beyond its usage.
+    /// What it may do beyond its usage; of a next version what it has of its own.
     pub attributes: KeyAttributes,
+    /// What it is to be.
+    pub brings: Brings,
+    /// What becomes of it.
+    pub start: Start,
 }
 
 /// A key to be exported.
 #[derive(Debug, Clone)]
 pub struct Export {
-    /// The id in `keys/{id}`.
+    /// The id in `keys/{id}`, or a version of it.
     pub id: String,
-    /// The id in `keys/{id}` of the key to wrap it under.
+    /// The id in `keys/{id}` of the key to wrap it under, or a version of it.
     pub wrapping_key: String,
     /// What the block shall say of further export; none for never.
     pub exportability: Option<Exportability>,
@@ -77,7 +85,7 @@ pub async fn create_key(
     caller: &Caller,
     request: Option<&RequestId>,
     new: NewKey,
-) -> Result<KeyRecord, Error> {
+) -> Result<DescribedKey, Error> {
     let action = Action::CreateKey;
     retrying(|| async {
         let mut work = vault.begin(caller, action, resource(&new.name)).await?;
@@ -100,9 +108,9 @@ pub async fn import_key(
     caller: &Caller,
     request: Option<&RequestId>,
     import: Import,
-) -> Result<KeyRecord, Error> {
+) -> Result<DescribedKey, Error> {
     let action = Action::ImportKey;
-    let Import { id, key_block, wrapping_key, exportability, attributes } = import;
+    let Import { id, key_block, wrapping_key, exportability, attributes, brings, start } = import;
     retrying(|| async {
         let mut work = vault.begin(caller, action, resource(&id)).await?;
         if let Some(answer) = recall(vault, caller, action, request).await? {
@@ -113,13 +121,16 @@ pub async fn import_key(
             key_block: &key_block,
             exportability,
             attributes: attributes.clone(),
+            brings: brings.clone(),
+            start,
         };
         let imported = match vault.wrapping_key(&wrapping_key, Operation::Unwrap).await {
             Ok(wrapping) => work.import_key(import, &wrapping).await,
             Err(error) => Err(error),
         };
-        let usage = imported.as_ref().ok().and_then(|key| approvals::of_usage(key.usage));
-        let about = [approvals::of_attributes(&attributes), Vec::from_iter(usage)].concat();
+        let usage = imported.as_ref().ok().and_then(|key| approvals::of_usage(key.record.usage));
+        let mut about = approvals::of_attributes(&attributes);
+        about.extend(usage.into_iter().chain(approvals::of_import(&brings)));
         finish(vault, work, request, imported.map_err(name_attributes), &about).await
     })
     .await
@@ -134,7 +145,7 @@ pub async fn import_for_dev_only(
     caller: &Caller,
     protection: &Key<KeyBlockProtection>,
     import: DevImport,
-) -> Result<KeyRecord, Error> {
+) -> Result<DescribedKey, Error> {
     let mut work = vault.begin(caller, Action::ImportKey, resource(&import.id)).await?;
     let key_set_id = data_encoding::HEXUPPER.encode(&import.key_set_id);
     let attributes = KeyAttributes {
@@ -142,8 +153,14 @@ pub async fn import_for_dev_only(
         open: import.open,
         ..KeyAttributes::default()
     };
-    let key =
-        ImportKey { name: import.id, key_block: &import.block, exportability: None, attributes };
+    let key = ImportKey {
+        name: import.id,
+        key_block: &import.block,
+        exportability: None,
+        attributes,
+        brings: Brings::Key(BTreeMap::new()),
+        start: Start::Primary,
+    };
     let imported = work.import_key_for_dev_only(key, protection).await;
     finish(vault, work, None, imported.map_err(name_attributes), &[]).await
 }
@@ -182,37 +199,72 @@ pub async fn export_key(
     .await
 }
 
-/// Returns a key's description.
-pub async fn get_key(vault: &Vault, caller: &Caller, id: &str) -> Result<KeyRecord, Error> {
-    let found = async { Ok(vault.key_record(id).await?.record.described()) };
-    audited(vault, caller, Action::GetKey, resource(id), found).await
-}
-
-/// Lists keys in the order of their names, from the one after `after`.
-pub async fn list_keys(
+/// Makes the next version of a key.
+pub async fn rotate_key(
     vault: &Vault,
     caller: &Caller,
-    after: Option<&str>,
-    limit: usize,
-) -> Result<Page<KeyRecord>, Error> {
-    let page = async {
-        let mut rows = vault.key_records(after, limit + 1).await?;
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        let next = if more { rows.last().map(|last| last.name.clone()) } else { None };
-        Ok(Page { rows: rows.into_iter().map(KeyRecord::described).collect(), next })
-    };
-    audited(vault, caller, Action::ListKeys, "keys", page).await
+    request: Option<&RequestId>,
+    rotation: Rotation,
+) -> Result<DescribedKey, Error> {
+    let action = Action::RotateKey;
+    retrying(|| async {
+        let mut work = vault.begin(caller, action, resource(&rotation.name)).await?;
+        if let Some(answer) = recall(vault, caller, action, request).await? {
+            return repeated(work, answer).await;
+        }
+        let rotated = work.rotate_key(rotation.clone()).await;
+        finish(vault, work, request, rotated.map_err(name_own), &[]).await
+    })
+    .await
 }
 
-/// Moves a key to another state, or shortens the time that a compromised one serves.
+/// Makes a version the one that the name of its key means.
+pub async fn set_primary_version(
+    vault: &Vault,
+    caller: &Caller,
+    request: Option<&RequestId>,
+    (id, version): (&str, u32),
+) -> Result<DescribedKey, Error> {
+    let action = Action::SetPrimaryVersion;
+    retrying(|| async {
+        let mut work = vault.begin(caller, action, resource(id)).await?;
+        if let Some(answer) = recall(vault, caller, action, request).await? {
+            return repeated(work, answer).await;
+        }
+        let changed = work.set_primary_version(id, version).await;
+        finish(vault, work, request, changed.map_err(Error::from), &[]).await
+    })
+    .await
+}
+
+/// Replaces the labels of a key.
+pub async fn update_key(
+    vault: &Vault,
+    caller: &Caller,
+    request: Option<&RequestId>,
+    id: &str,
+    labels: BTreeMap<String, String>,
+) -> Result<DescribedKey, Error> {
+    let action = Action::UpdateKey;
+    retrying(|| async {
+        let mut work = vault.begin(caller, action, resource(id)).await?;
+        if let Some(answer) = recall(vault, caller, action, request).await? {
+            return repeated(work, answer).await;
+        }
+        let changed = work.set_labels(id, labels.clone()).await;
+        finish(vault, work, request, changed.map_err(Error::from), &[]).await
+    })
+    .await
+}
+
+/// Moves a version of a key to another state, or shortens the time that a compromised one serves.
 pub async fn set_key_state(
     vault: &Vault,
     caller: &Caller,
     request: Option<&RequestId>,
     id: &str,
     change: StateChange,
-) -> Result<KeyRecord, Error> {
+) -> Result<Changed, Error> {
     let action = Action::SetKeyState;
     retrying(|| async {
         let mut work = vault.begin(caller, action, resource(id)).await?;
@@ -224,7 +276,7 @@ pub async fn set_key_state(
             Ok(before) => {
                 work.expects(&before);
                 let about = Vec::from_iter(approvals::of_change(before.record.state, change));
-                (work.set_key_state(id, change).await.map_err(name_serve_until), about)
+                (work.set_key_state(id, change).await.map_err(name_change), about)
             }
             Err(error) => (Err(error), Vec::new()),
         };
@@ -252,22 +304,21 @@ pub(super) fn resource(id: &str) -> String {
     format!("keys/{id}")
 }
 
-/// Keeps the description as the answer and makes the key durable, once it need not be approved any
-/// more; or audits why there is none.
-async fn finish(
+/// Keeps the answer and makes it durable what was done, once it need not be approved any more; or
+/// audits why nothing was.
+async fn finish<T: Serialize>(
     vault: &Vault,
     work: Work,
     request: Option<&RequestId>,
-    outcome: Result<KeyRecord, Error>,
+    outcome: Result<T, Error>,
     about: &[When],
-) -> Result<KeyRecord, Error> {
+) -> Result<T, Error> {
     match outcome {
-        Ok(record) => {
+        Ok(answer) => {
             let mut work = approvals::require(vault, work, request, about).await?;
-            let described = record.described();
-            remember(vault, &mut work, request, &described).await?;
+            remember(vault, &mut work, request, &answer).await?;
             work.commit().await?;
-            Ok(described)
+            Ok(answer)
         }
         Err(error) => Err(give_up(work, error).await),
     }
@@ -311,10 +362,23 @@ fn check_new(new: &NewKey) -> Result<(), Error> {
     Ok(())
 }
 
-/// Names the field of a time that a key can not serve until.
-fn name_serve_until(error: vault::Error) -> Error {
+/// Names the field that a change of a key's state does not go with.
+fn name_change(error: vault::Error) -> Error {
+    match error {
+        vault::Error::AttributeInvalid { name: "name" } => {
+            Error::field("name", "is of a key with several versions: name one of them")
+        }
+        vault::Error::AttributeInvalid { name } => {
+            Error::field(name, "is for an active BDK that becomes compromised")
+        }
+        error => error.into(),
+    }
+}
+
+/// Names the field of what the next version of a key can not have.
+fn name_own(error: vault::Error) -> Error {
     if let vault::Error::AttributeInvalid { name } = error {
-        return Error::field(name, "is for an active BDK that becomes compromised");
+        return Error::field(name, "does not go with the key, or with when it begins");
     }
     error.into()
 }
@@ -354,6 +418,7 @@ fn is_importable(header: &Header) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::read_keys::{Filter, list_keys};
     use crate::command::testing::{Bench, reason};
     use crate::vault::{KeyState, Realm};
 
@@ -365,6 +430,8 @@ mod tests {
             mode_of_use: None,
             exportability,
             attributes: KeyAttributes::default(),
+            labels: BTreeMap::new(),
+            start: Start::Primary,
         }
     }
 
@@ -382,7 +449,8 @@ mod tests {
         assert_eq!(reason(&create(&other, "pin").await), "KEY_ALREADY_EXISTS");
         let reused = RequestId::new("a".into(), "CreateKey", vec![2]);
         assert_eq!(reason(&create(&reused, "pin-2").await), "REQUEST_ID_REUSED");
-        let page = list_keys(&bench.vault, &bench.caller, None, 1).await.unwrap();
+        let filter = Filter::default();
+        let page = list_keys(&bench.vault, &bench.caller, &filter, None, 1).await.unwrap();
         assert_eq!((page.rows.len(), page.next), (1, None));
     }
 
@@ -412,8 +480,10 @@ mod tests {
             wrapping_key: "kek".into(),
             exportability: None,
             attributes: KeyAttributes::default(),
+            brings: Brings::Key(BTreeMap::new()),
+            start: Start::Primary,
         };
-        let back = import_key(vault, caller, None, import.clone()).await.unwrap();
+        let back = import_key(vault, caller, None, import.clone()).await.unwrap().record;
         assert_eq!(back.check_value, left.check_value);
         assert_eq!(back.exportability, Exportability::NonExportable);
         let looser = Import { id: "looser".into(), exportability: exportable, ..import };

@@ -15,6 +15,7 @@ pub mod manage_keys;
 pub mod manage_policy;
 pub mod manage_trust;
 pub mod read_audit;
+pub mod read_keys;
 pub mod read_status;
 pub mod run;
 pub mod seal;

@@ -1,5 +1,6 @@
 //! What the tests of the commands share: a vault in memory, keys, and terminals in service.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,8 +15,8 @@ use crate::memory::SecretPage;
 use crate::vault::store::MemoryStore;
 use crate::vault::{
     Action, AuditSettings, Beginning, Caller, Clock, Event, KeyAttributes, KeyUsage, MasterKey,
-    NewKey, Opening, Policy, Principal, Realm, Reason, Record, Role, Seal, UnixMillis, Vault,
-    Versioned,
+    NewKey, Opening, Policy, Principal, Realm, Reason, Record, Role, Seal, Start, UnixMillis,
+    Vault, Versioned,
 };
 
 /// The key set id of [`Bench::bdk`] for AES.
@@ -131,6 +132,8 @@ impl Bench {
             mode_of_use: None,
             exportability: None,
             attributes,
+            labels: BTreeMap::new(),
+            start: Start::Primary,
         };
         manage_keys::create_key(&self.vault, &self.caller, None, new).await.unwrap();
     }
@@ -145,15 +148,16 @@ impl Bench {
 
     /// Registers a terminal that has the initial key of a KSN, in a state.
     pub(super) async fn terminal(&self, id: &str, bdk: &str, ksn: &Ksn, state: State) {
+        let bdk = self.vault.key_record(bdk).await.unwrap().record.version_name();
         let keys = KeySet {
             terminal_keys: Vec::new(),
             carried_by: Vec::new(),
-            base_derivation_key: bdk.into(),
+            base_derivation_key: bdk.clone(),
             initial_key_id: ksn.initial_key_id(),
             check_value: Vec::new(),
         };
         let index = KeyIndex {
-            base_derivation_key: bdk.into(),
+            base_derivation_key: bdk,
             initial_key_id: ksn.initial_key_id(),
             terminal: id.into(),
         };

@@ -15,7 +15,7 @@ use crate::key::Algorithm;
 use crate::key::usage::BaseDerivation;
 use crate::vault::{
     self, Caller, Claim, ClaimRequest, KeyAttributes, KeyRecord, KeyUse, Operation, Purpose,
-    Reason, StoredKey, UnixMillis, Vault, Versioned, Work,
+    Reason, StoredKey, UnixMillis, Vault, Versioned, Work, key_of,
 };
 
 /// The key that a call names.
@@ -25,14 +25,15 @@ pub enum WorkingKey {
     Dukpt(DukptKey),
     /// The static key in a slot of a terminal.
     Slot(SlotKey),
-    /// The id in `keys/{id}` of a static key.
+    /// The id in `keys/{id}` of a static key, or a version of it.
     Static(String),
 }
 
 /// The transaction key of a KSN.
 #[derive(Debug, Clone)]
 pub struct DukptKey {
-    /// The id in `keys/{id}` of the base derivation key; none to find it by the key set id.
+    /// The id in `keys/{id}` of the base derivation key, or a version of it; none to find it by the
+    /// key set id.
     pub base_derivation_key: Option<String>,
     /// The key serial number.
     pub ksn: Ksn,
@@ -68,8 +69,8 @@ pub(super) struct TransactionKey {
     terminal: Option<Box<Versioned<Terminal>>>,
 }
 
-/// The id in `keys/{id}` of the stored key behind one that a call names: for the policy and the
-/// audit event before anything else is looked at. Where there is none, what the call is told then.
+/// The stored key behind one that a call names, or a version of it: for the policy and the audit
+/// event before anything else is looked at. Where there is none, what the call is told then.
 pub(super) struct Behind(Result<String, Reason>);
 
 impl Behind {
@@ -96,7 +97,7 @@ impl Behind {
     /// The resource that a call is about.
     pub(super) fn resource(&self) -> String {
         // The hyphen stands for one that is not known (as in Google's improvement proposal 159).
-        manage_keys::resource(self.name().unwrap_or("-"))
+        manage_keys::resource(self.name().map_or("-", key_of))
     }
 
     /// The key as the policy is asked about it.
@@ -117,13 +118,17 @@ impl WorkingKey {
 }
 
 impl DukptKey {
-    /// The base derivation key; nothing for a key set that nobody here has.
+    /// The version of the base derivation key; nothing for a key set that nobody here has.
+    ///
+    /// Of a key that is named without a version it is the one whose key set the KSN is of: terminals
+    /// with keys of a former version go on when it is rotated.
     pub(super) async fn behind(&self, vault: &Vault) -> Result<Behind, Error> {
-        if let Some(name) = &self.base_derivation_key {
-            return Ok(Behind::key(name.clone()));
-        }
-        let name = vault.key_of_set(&self.ksn.key_set_id()).await?;
-        Ok(Behind::found(name, Reason::KeyNotFound))
+        let version = vault.key_of_set(&self.ksn.key_set_id()).await?;
+        let Some(name) = &self.base_derivation_key else {
+            return Ok(Behind::found(version, Reason::KeyNotFound));
+        };
+        let version = version.filter(|version| key_of(version) == name);
+        Ok(Behind::key(version.unwrap_or_else(|| name.clone())))
     }
 }
 
@@ -165,8 +170,9 @@ impl Wanted<'_> {
         let bdk = vault.key::<BaseDerivation>(name, Operation::DeriveWorking).await?;
         work.uses(&bdk);
         check_key_set(bdk.record(), ksn)?;
+        let version = bdk.record().version_name();
         let id = ksn.initial_key_id();
-        let found = terminal_of(vault, name, &id).await?;
+        let found = terminal_of(vault, &version, &id).await?;
         if self.terminal.is_some() && self.terminal != found.as_deref() {
             return Err(Error::refused(Reason::TerminalNotFound));
         }
@@ -181,7 +187,7 @@ impl Wanted<'_> {
                 if self.side == Side::Terminal {
                     return Err(Error::refused(Reason::KeyUsageMismatch));
                 }
-                check_serves(&terminal.record, name, &id, vault.now())?;
+                check_serves(&terminal.record, &version, &id, vault.now())?;
                 Some(Box::new(terminal))
             }
         };

@@ -14,7 +14,7 @@ use crate::pin::{
 };
 use crate::vault::{
     self, Action, Budget, Caller, HashPurpose, KeyAttributes, KeyUse, Operation, Purpose, Reason,
-    StoredKey, Vault, Versioned, Work,
+    StoredKey, Vault, Versioned, Work, key_of,
 };
 
 /// A PIN block to be translated. There is one PAN, so it can not be changed.
@@ -306,7 +306,7 @@ impl Request {
     }
 
     /// Everything that the result depends on.
-    fn hash(&self, vault: &Vault, names: Names<'_>) -> [u8; 32] {
+    fn hash<'a>(&self, vault: &Vault, names: Names<'a>) -> [u8; 32] {
         let side = |key: &WorkingKey, format: PinBlockFormat| match key {
             WorkingKey::Dukpt(key) => {
                 let ksn = data_encoding::HEXUPPER.encode(key.ksn.bytes());
@@ -315,15 +315,20 @@ impl Request {
             WorkingKey::Slot(SlotKey { terminal, slot }) => format!("{terminal} {slot} {format:?}"),
             WorkingKey::Static(_) => format!("{format:?}"),
         };
+        // The version of a base derivation key follows from the KSN.
+        let name = |key: &WorkingKey, name: Option<&'a str>| match key {
+            WorkingKey::Dukpt(_) => name.map_or("", key_of),
+            WorkingKey::Slot(_) | WorkingKey::Static(_) => name.unwrap_or_default(),
+        };
         // Exposed to a keyed hash alone.
         let pan = self.pan.expose_digits();
         vault.keyed_hash(
             HashPurpose::RequestBody,
             &[
-                names.source.unwrap_or_default().as_bytes(),
+                name(&self.source, names.source).as_bytes(),
                 side(&self.source, self.source_format).as_bytes(),
                 self.pin_block.bytes(),
-                names.destination.unwrap_or_default().as_bytes(),
+                name(&self.destination, names.destination).as_bytes(),
                 side(&self.destination, self.destination_format).as_bytes(),
                 pan.as_bytes(),
                 format!("{:?}", self.pan_form).as_bytes(),
@@ -373,7 +378,8 @@ async fn reserve(
     (key_name, source): (Option<&str>, &PinKey),
     request: &Request,
 ) -> Result<(), Error> {
-    let key_name = key_name.unwrap_or_default().as_bytes();
+    // All versions of a key have one budget.
+    let key_name = key_name.map_or("", key_of).as_bytes();
     let [kind, who, of]: [&[u8]; 3] = match source.sender().and_then(Sender::terminal) {
         Some(terminal) => [b"terminal", terminal.id.as_bytes(), b""],
         None => [b"caller", caller.name().as_bytes(), key_name],

@@ -10,7 +10,7 @@ use super::{Direction, Error, activation, give_up, retrying};
 use crate::key::usage::Mac;
 use crate::mac::{MacAlgorithm, VerifyMacError};
 use crate::vault::{
-    Action, Budget, Caller, Claim, Operation, Purpose, Reason, Vault, Versioned, Work,
+    Action, Budget, Caller, Claim, Operation, Purpose, Reason, Vault, Versioned, Work, key_of,
 };
 
 /// A MAC to be verified.
@@ -180,7 +180,8 @@ async fn reserve(
         return Ok(());
     }
     let stranger = sender.and_then(Sender::stranger).unwrap_or_default();
-    let name = name.unwrap_or_default().as_bytes();
+    // All versions of a key have one budget.
+    let name = name.map_or("", key_of).as_bytes();
     let subject: &[&[u8]] = match sender.and_then(Sender::terminal) {
         Some(terminal) => &[b"terminal", terminal.id.as_bytes()],
         None => &[b"caller", caller.name().as_bytes(), name, &stranger],

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::command::{Error, Ksn, RequestId};
 use crate::dukpt::{AesKsn, TdesKsn};
+use crate::vault::KeyName;
 
 /// The longest id of a resource, in characters.
 const ID_LEN_MAX: usize = 63;
@@ -31,7 +32,29 @@ pub(super) fn resource(path: &str, collection: &str, name: &str) -> Result<Strin
     self::id(path, id)
 }
 
+/// The name of a key, less the `keys/` before it: of its primary version or of another.
+pub(super) fn key_name(path: &str, name: &str) -> Result<String, Error> {
+    let refused = || Error::field(path, "must be a resource name of a key or of a version of one");
+    let name = name.strip_prefix("keys/").ok_or_else(refused)?;
+    id(path, KeyName::parse(name).ok_or_else(refused)?.key)?;
+    Ok(name.to_owned())
+}
+
 /// The same, where an empty name means none.
+pub(super) fn optional_key(path: &str, name: &str) -> Result<Option<String>, Error> {
+    if name.is_empty() { Ok(None) } else { key_name(path, name).map(Some) }
+}
+
+/// The name of a version of a key: its id in `keys/{id}`, and its number.
+pub(super) fn key_version(path: &str, name: &str) -> Result<(String, u32), Error> {
+    let name = key_name(path, name)?;
+    let parts = KeyName::parse(&name);
+    parts
+        .and_then(|parts| Some((parts.key.to_owned(), parts.version?)))
+        .ok_or_else(|| Error::field(path, "must name a version"))
+}
+
+/// A resource name of a collection, where an empty one means none.
 pub(super) fn optional_resource(
     path: &str,
     collection: &str,
@@ -156,6 +179,21 @@ mod tests {
             assert!(resource("name", "keys", bad).is_err(), "{bad}");
         }
         assert!(id("id", &"a".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn keys_are_named_with_a_version_or_without() {
+        assert_eq!(key_name("name", "keys/bdk").unwrap(), "bdk");
+        assert_eq!(key_name("name", "keys/bdk/versions/12").unwrap(), "bdk/versions/12");
+        assert_eq!(key_version("name", "keys/bdk/versions/12").unwrap(), ("bdk".to_owned(), 12));
+        assert!(key_version("name", "keys/bdk").is_err());
+        for bad in ["bdk", "keys/", "keys/a/", "keys/a/versions", "keys/a/versions/"] {
+            assert!(key_name("name", bad).is_err(), "{bad}");
+        }
+        for bad in ["0", "01", "x", "1/", "4294967296", "1/versions/1"] {
+            assert!(key_name("name", &format!("keys/a/versions/{bad}")).is_err(), "{bad}");
+        }
+        assert!(key_name("name", "keys/A/versions/1").is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod client;
 mod convert;
 mod denied;
 mod key;
+mod key_fields;
 mod mac;
 mod metrics;
 mod pace;

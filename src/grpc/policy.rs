@@ -2,7 +2,9 @@
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{self, known, optional, optional_resource, required, resource, timestamp};
+use super::convert::{
+    self, key_name, known, optional, optional_key, required, resource, timestamp,
+};
 use super::proto::policy_service_server::PolicyService;
 use super::proto::{self};
 use super::respond::serve;
@@ -73,13 +75,13 @@ fn to_check(body: &proto::CheckPolicyRequest) -> Result<Check, Error> {
     let about = match body.resource.split_once('/') {
         None if body.resource.is_empty() => About::Nothing,
         Some(("profiles", _)) => About::Profile(resource(path, "profiles", &body.resource)?),
-        Some(_) | None => About::Key(resource(path, "keys", &body.resource)?),
+        Some(_) | None => About::Key(key_name(path, &body.resource)?),
     };
     Ok(Check {
         principal,
         call,
         about,
-        partner_key: optional_resource("partner_key", "keys", &body.partner_key)?,
+        partner_key: optional_key("partner_key", &body.partner_key)?,
         format_in: to_optional_format("pin_format_in", body.pin_format_in)?,
         format_out: to_optional_format("pin_format_out", body.pin_format_out)?,
     })

@@ -103,6 +103,7 @@ pub const fn code(reason: Reason) -> Code {
         Reason::DeviceNotTrusted | Reason::PolicyDenied => Code::PermissionDenied,
         Reason::KeyNotFound | Reason::ResourceNotFound | Reason::TerminalNotFound => Code::NotFound,
         Reason::KeyAlreadyExists
+        | Reason::KeyDuplicate
         | Reason::ResourceAlreadyExists
         | Reason::TerminalAlreadyActivated
         | Reason::TerminalAlreadyExists => Code::AlreadyExists,
@@ -132,6 +133,7 @@ const fn message(reason: Reason) -> &'static str {
         Reason::FieldInvalid => "a field of the request is missing or invalid",
         Reason::Internal => "an internal error; report the incident id",
         Reason::KeyAlreadyExists => "a key of this name exists",
+        Reason::KeyDuplicate => "the same key, of the same usage, is here already",
         Reason::KeyBlockRejected => "the key block was rejected",
         Reason::KeyNotActive => "the key's state or expiry does not permit this call",
         Reason::KeyNotFound => "there is no such key",

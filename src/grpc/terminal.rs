@@ -6,7 +6,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::admit::Admitted;
-use super::convert::{self, optional, optional_resource, required, resource, text, timestamp};
+use super::convert::{self, optional, optional_key, required, resource, text, timestamp};
 use super::paging::{Pages, page_size};
 use super::profile_update::profile_update;
 use super::proto;
@@ -172,7 +172,7 @@ impl TerminalService for TerminalApi {
             let path = "base_derivation_key";
             let filter = read::Filter {
                 state: optional::<proto::TerminalState>("state", body.state)?.and_then(to_state),
-                base_derivation_key: optional_resource(path, "keys", &body.base_derivation_key)?,
+                base_derivation_key: optional_key(path, &body.base_derivation_key)?,
             };
             let page = read::list_terminals(&vault, &caller, &filter, after, limit).await?;
             Ok(proto::ListTerminalsResponse {

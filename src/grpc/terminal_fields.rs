@@ -173,7 +173,7 @@ fn credential(kind: i32, authority: &str, key: &str) -> Result<Credential, Error
         }
         proto::TerminalKind::MasterKey => {
             none("device_authority", authority)?;
-            Ok(Credential::MasterKey { key: resource("master_key", "keys", key)? })
+            Ok(Credential::MasterKey { key: convert::key_name("master_key", key)? })
         }
         proto::TerminalKind::Unspecified => Err(Error::field("kind", "must be specified")),
     }

@@ -3,7 +3,7 @@
 //! Each word is translated in one direction by a match without a default, in the other by looking
 //! for the type whose word it is: no value can be forgotten on one side alone.
 
-use super::convert::{self, host_ksn, known, optional, optional_resource, required, resource};
+use super::convert::{self, host_ksn, key_name, known, optional, optional_key, required, resource};
 use super::proto::{self, working_key::Key as Which};
 use crate::activation::terminal_key::SLOTS;
 use crate::command::{Direction, DukptKey, Error, Ksn, SlotKey, WorkingKey};
@@ -112,6 +112,15 @@ pub(super) const fn from_origin(origin: Origin) -> proto::KeyOrigin {
     }
 }
 
+/// Where a key came from; none where that is unspecified.
+pub(super) fn to_origin(path: &str, value: i32) -> Result<Option<Origin>, Error> {
+    Ok(match optional(path, value)? {
+        None | Some(proto::KeyOrigin::Unspecified) => None,
+        Some(proto::KeyOrigin::Generated) => Some(Origin::Generated),
+        Some(proto::KeyOrigin::Imported) => Some(Origin::Imported),
+    })
+}
+
 pub(super) fn to_format(path: &str, value: i32) -> Result<PinBlockFormat, Error> {
     match known(path, value)? {
         proto::PinBlockFormat::Iso0 => Ok(PinBlockFormat::Iso0),
@@ -179,7 +188,7 @@ pub(super) fn to_working_key(
 ) -> Result<WorkingKey, Error> {
     match required(path, required(path, key)?.key)? {
         Which::StaticKey(name) => {
-            resource(&format!("{path}.static_key"), "keys", &name).map(WorkingKey::Static)
+            key_name(&format!("{path}.static_key"), &name).map(WorkingKey::Static)
         }
         Which::Dukpt(key) => to_dukpt_key(&format!("{path}.dukpt"), &key).map(WorkingKey::Dukpt),
         Which::TerminalKey(key) => {
@@ -197,7 +206,7 @@ fn to_slot_key(path: &str, key: &proto::TerminalSlot) -> Result<SlotKey, Error> 
 
 fn to_dukpt_key(path: &str, key: &proto::DukptKey) -> Result<DukptKey, Error> {
     let field = format!("{path}.base_derivation_key");
-    let base_derivation_key = optional_resource(&field, "keys", &key.base_derivation_key)?;
+    let base_derivation_key = optional_key(&field, &key.base_derivation_key)?;
     let ksn = host_ksn(&format!("{path}.ksn"), &key.ksn)?;
     let field = format!("{path}.algorithm");
     let kind = optional(&field, key.algorithm)?.map(|word| to_kind(&field, word)).transpose()?;

@@ -233,6 +233,8 @@ actions! {
     GetApproval,
     /// The audit log is signed.
     GetCheckpoint,
+    /// The certificate of a key's destruction is read.
+    GetDestructionCertificate,
     /// A device authority is read.
     GetDeviceAuthority,
     /// The identity is read.
@@ -271,6 +273,8 @@ actions! {
     ListEvents,
     /// Keys are listed.
     ListKeys,
+    /// The versions of a key are listed.
+    ListKeyVersions,
     /// Profiles are listed.
     ListProfiles,
     /// Terminals are listed.
@@ -303,6 +307,8 @@ actions! {
     RetireMasterKey,
     /// A terminal's key set ends.
     RetireTerminal,
+    /// The next version of a key is generated.
+    RotateKey,
     /// The service computes its known answers.
     RunSelfTests,
     /// A terminal runs a test transaction.
@@ -315,6 +321,8 @@ actions! {
     SetMerchantStanding,
     /// A policy is put in force.
     SetPolicy,
+    /// A version of a key becomes the one that its name means.
+    SetPrimaryVersion,
     /// The digest of a settlement account is set.
     SetSettlementDigest,
     /// The service starts.
@@ -331,6 +339,8 @@ actions! {
     TranslatePin,
     /// A share is given to open the vault, or the token is tried.
     Unseal,
+    /// The labels of a key are replaced.
+    UpdateKey,
     /// A terminal gets new keys under its update key.
     UpdateKeys,
     /// A profile is changed.

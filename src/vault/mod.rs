@@ -57,8 +57,9 @@ mod work;
 
 pub use approval::{Approval, ApprovalState, Asked, Ending, NotTaken, Quorum, Vote};
 pub use audit::{
-    AuditSettings, ChainReport, Checkpoint, ExportFault, ExportReport, NoteError, SignedCheckpoint,
-    VERIFIED_AT_OPEN_MAX, VerifierKey, Witness, WitnessFailed, verify_export,
+    AuditSettings, ChainReport, Checkpoint, DestructionCertificate, ExportFault, ExportReport,
+    NoteError, SignedCheckpoint, VERIFIED_AT_OPEN_MAX, VerifierKey, Witness, WitnessFailed,
+    verify_export,
 };
 pub use begin::Beginning;
 pub use budget::Budget;
@@ -74,9 +75,10 @@ pub use gate::{Ajar, Entry, Gate, Phase};
 pub use idempotency::RequestId;
 pub use install::PolicyRefused;
 pub use keys::{
-    DEVICE_CAP, ExportKey, Exportability, ExportedKey, ImportKey, KeyAttributes, KeyRecord,
-    KeyState, KeyUsage, LedgerPolicy, MAC_LENGTH_MIN_BYTES, ModeOfUse, NewKey, Operation, Origin,
-    PUBLISHED_CHECK_VALUES, SERVE_MS_MAX, StateChange, StoredKey, WrappingKey, is_published,
+    Brings, Changed, DEVICE_CAP, DescribedKey, ExportKey, Exportability, ExportedKey, ImportKey,
+    KeyAttributes, KeyHead, KeyName, KeyRecord, KeyState, KeyUsage, LedgerPolicy,
+    MAC_LENGTH_MIN_BYTES, ModeOfUse, NewKey, Operation, Origin, PUBLISHED_CHECK_VALUES, Rotation,
+    SERVE_MS_MAX, Start, StateChange, StoredKey, WrappingKey, is_published, key_of,
 };
 pub use ledger::{FAR_MAX, JUMP_MAX, Purpose, REPEAT_MS, WINDOW};
 pub use master::{MasterKey, NotDrawn};

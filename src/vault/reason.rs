@@ -29,6 +29,8 @@ pub enum Reason {
     KeyAlreadyExists,
     /// The key block was refused; no further cause is told.
     KeyBlockRejected,
+    /// The same key, of the same usage, is here already.
+    KeyDuplicate,
     /// The state of the key does not allow the operation.
     KeyNotActive,
     /// No key of this name exists.
@@ -109,6 +111,7 @@ impl Reason {
         Self::Internal,
         Self::KeyAlreadyExists,
         Self::KeyBlockRejected,
+        Self::KeyDuplicate,
         Self::KeyNotActive,
         Self::KeyNotFound,
         Self::KeyUsageMismatch,
@@ -159,6 +162,7 @@ impl Reason {
             Self::Internal => "INTERNAL",
             Self::KeyAlreadyExists => "KEY_ALREADY_EXISTS",
             Self::KeyBlockRejected => "KEY_BLOCK_REJECTED",
+            Self::KeyDuplicate => "KEY_DUPLICATE",
             Self::KeyNotActive => "KEY_NOT_ACTIVE",
             Self::KeyNotFound => "KEY_NOT_FOUND",
             Self::KeyUsageMismatch => "KEY_USAGE_MISMATCH",

@@ -53,6 +53,8 @@ pub enum HashPurpose {
     Approval,
     /// The id of a failure budget.
     Budget,
+    /// A key, by which a second one like it is found.
+    KeyMaterial,
     /// An input that spent a counter.
     LedgerInput,
     /// A PAN, where two events shall show that they speak of one card.
@@ -76,6 +78,7 @@ impl HashPurpose {
             Self::ActivationCodeDraw => "activation-code-draw",
             Self::Approval => "approval",
             Self::Budget => "budget",
+            Self::KeyMaterial => "key-material",
             Self::LedgerInput => "ledger-input",
             Self::Pan => "pan",
             Self::RequestBody => "request-body",

@@ -124,7 +124,7 @@ async fn keys_are_listed_page_by_page_in_the_order_of_their_names() {
     }
     let (mut names, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = ListKeysRequest { page_size: 2, page_token };
+        let request = ListKeysRequest { page_size: 2, page_token, filter: None };
         let page = service.client.keys().list_keys(request).await.unwrap().into_inner();
         assert!((1..=2).contains(&page.keys.len()));
         names.extend(page.keys.into_iter().map(|key| key.name));
@@ -280,7 +280,7 @@ async fn each_field_of_the_other_calls_is_bounded_and_named() {
     }
     let list = |page_size, page_token: &str| {
         let page_token = page_token.to_owned();
-        ListKeysRequest { page_size, page_token }
+        ListKeysRequest { page_size, page_token, filter: None }
     };
     expect_field(&status_of(keys.list_keys(list(101, "")).await), "page_size");
     expect_field(&status_of(keys.list_keys(list(0, "no token")).await), "page_token");
@@ -667,9 +667,10 @@ async fn a_key_block_is_explained_without_its_key() {
 #[tokio::test]
 async fn a_key_moves_as_the_table_says_and_never_back_from_its_end() {
     use KeyState::{Active, Compromised, Deactivated, Destroyed, PreActive, Suspended};
-    // NIST SP 800-57 part 1 rev. 5, 7, as the proto tells it; a new key is active at once.
+    // NIST SP 800-57 part 1 rev. 5, 7, as the proto tells it.
     let ways = [
-        (Active, [Suspended, Deactivated, Compromised].as_slice()),
+        (PreActive, [Active, Compromised, Destroyed].as_slice()),
+        (Active, &[Suspended, Deactivated, Compromised]),
         (Suspended, &[Active, Deactivated, Compromised]),
         (Deactivated, &[Compromised, Destroyed]),
         (Compromised, &[]),
@@ -681,7 +682,9 @@ async fn a_key_moves_as_the_table_says_and_never_back_from_its_end() {
         for to in [PreActive, Active, Suspended, Deactivated, Compromised, Destroyed] {
             count += 1;
             let id = format!("life-{count}");
-            made(&service, create(&id, KeyUsage::MacCmac, KeyAlgorithm::Aes128)).await;
+            let pre_active = from == PreActive;
+            let request = create(&id, KeyUsage::MacCmac, KeyAlgorithm::Aes128);
+            made(&service, CreateKeyRequest { pre_active, ..request }).await;
             for state in way_to(from) {
                 move_to(&service, &id, *state).await.expect("a way of the table");
             }

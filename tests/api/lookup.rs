@@ -49,7 +49,7 @@ async fn a_terminal_is_found_by_its_keys_through_its_life() {
     let payment = till.purchase(&service);
     let found = lookup(&service, payment.ksn.bytes()).await;
     assert_eq!(told(&found), serving);
-    assert_eq!(found.base_derivation_key, "keys/dev-bdk-aes");
+    assert_eq!(found.base_derivation_key, "keys/dev-bdk-aes/versions/1");
     assert_eq!(found.initial_key_id, service.get("till").await.initial_key_id);
     assert_eq!(found.counter.to_be_bytes(), payment.ksn.bytes()[8..]);
     assert!(found.terminal_state() == TerminalState::Active);
@@ -110,7 +110,7 @@ async fn strangers_are_served_under_an_open_key_alone_and_nobody_is_not_found() 
     let stranger = ("", "UNSPECIFIED", "");
     let found = lookup(&service, aes.ksn(7).bytes()).await;
     assert_eq!((told(&found), found.counter), (stranger, 7));
-    assert_eq!(found.base_derivation_key, "keys/bdk");
+    assert_eq!(found.base_derivation_key, "keys/bdk/versions/1");
     let whole = tdes.ksn(9);
     for ksn in [&whole.bytes()[..], &whole.bytes()[1..], &whole.bytes()[2..]] {
         let found = lookup(&service, ksn).await;

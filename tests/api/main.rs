@@ -51,6 +51,7 @@ mod transactions;
 mod trust;
 mod update;
 mod vectors;
+mod versions;
 mod watch;
 mod wire;
 

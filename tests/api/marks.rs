@@ -210,17 +210,17 @@ async fn keys_that_pass(office: &Office) {
         waits(keys().export_key(request).await);
     }
 
-    let request = export("bdk");
-    let leave = async || keys().export_key(request.clone()).await;
-    let block = office.approved(("ExportKey", When::KeyOfKeys), leave).await.key_block;
+    let block = block_of(office, "bdk-1", KeyUsage::BaseDerivation).await;
     let request = import("bdk-2", &block, of_set(2));
     office.approved(("ImportKey", When::KeyOfKeys), async || office.import(&request).await).await;
-    let block = answer(keys().export_key(export("pin")).await).key_block;
+    let block = block_of(office, "pin-1", KeyUsage::PinEncryption).await;
     answer(office.import(&import("pin-2", &block, none())).await);
+    let block = block_of(office, "pin-0", KeyUsage::PinEncryption).await;
     let request = import("pin-3", &block, formats());
     office
         .approved(("ImportKey", When::SetsPinFormats), async || office.import(&request).await)
         .await;
+    versions(office).await;
 
     let open = KeyAttributes { open: true, ..of_set(3) };
     answer(office.create(new_key("open", KeyUsage::BaseDerivation, open)).await);
@@ -228,6 +228,49 @@ async fn keys_that_pass(office: &Office) {
     let leave = async || keys().export_initial_key(request.clone()).await;
     let left = office.approved(("ExportInitialKey", When::NotGranted), leave).await;
     assert_eq!(left.initial_key_id[4..], [0; 4], "nothing was allocated while it waited");
+}
+
+/// What is granted of a key is not granted of what one officer alone brings in its name.
+async fn versions(office: &Office) {
+    let keys = || office.one.keys();
+    let block = block_of(office, "pin-4", KeyUsage::PinEncryption).await;
+    let next_version = true;
+    let request =
+        ImportKeyRequest { next_version, ..import("pin-3", &block, KeyAttributes::default()) };
+    let request = ImportKeyRequest { keep_primary: true, ..request };
+    office.approved(("ImportKey", When::NextVersion), async || office.import(&request).await).await;
+    let name = "keys/pin-3/versions/2".to_owned();
+    let request = proto::SetPrimaryVersionRequest { request_id: request_id(), name };
+    let set = async || keys().set_primary_version(request.clone()).await;
+    let set = office.approved(("SetPrimaryVersion", When::Always), set).await.key.unwrap();
+    assert_eq!((set.version, set.primary_version), (2, 2));
+    // What is made here nobody knows.
+    let name = "keys/pin-3".to_owned();
+    let request = proto::RotateKeyRequest { request_id: request_id(), name, ..Default::default() };
+    let rotated = answer(keys().rotate_key(request).await).key.unwrap();
+    assert_eq!((rotated.version, rotated.primary_version), (3, 3));
+}
+
+/// The block of a key that was here and is destroyed: a live service takes none twice.
+async fn block_of(office: &Office, id: &str, usage: KeyUsage) -> String {
+    answer(office.create(new_key(id, usage, KeyAttributes::default())).await);
+    let request = export(id);
+    let leave = async || office.one.keys().export_key(request.clone()).await;
+    let left = match usage {
+        KeyUsage::BaseDerivation => office.approved(("ExportKey", When::KeyOfKeys), leave).await,
+        _ => answer(leave().await),
+    };
+    let duplicate = import("again", &left.key_block, KeyAttributes::default());
+    let refused = crate::harness::refusal(office.import(&duplicate).await);
+    assert_eq!(refused.reason, "KEY_DUPLICATE");
+    for (state, when) in
+        [(KeyState::Deactivated, When::Deactivates), (KeyState::Destroyed, When::Destroys)]
+    {
+        let request = move_to(id, state, None);
+        let set = async || office.set_state(&request).await;
+        office.approved(("SetKeyState", when), set).await;
+    }
+    left.key_block
 }
 
 fn initial_key() -> ExportInitialKeyRequest {

@@ -98,7 +98,10 @@ async fn kind_master_key_and_suite_go_together() {
     set_state(&service, "aes", proto::KeyState::Active).await;
     let made = create(&service, registration("till", "aes")).await;
     assert!(made.kind() == proto::TerminalKind::MasterKey);
-    assert_eq!((made.master_key.as_str(), made.device_authority.as_str()), ("keys/aes", ""));
+    assert_eq!(
+        (made.master_key.as_str(), made.device_authority.as_str()),
+        ("keys/aes/versions/1", "")
+    );
     assert!(!made.forward_secrecy);
     service.register("other", Suite::P256Aes128).await;
     let other = service.get("other").await;

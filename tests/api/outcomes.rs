@@ -203,6 +203,8 @@ async fn keys(tally: &mut Tally) {
     tally.one("GetKey", client.keys().get_key(proto::GetKeyRequest { name: name() })).await;
     let list = proto::ListKeysRequest::default();
     tally.one("ListKeys", client.keys().list_keys(list)).await;
+    let list = proto::ListKeyVersionsRequest { name: name(), ..Default::default() };
+    tally.one("ListKeyVersions", client.keys().list_key_versions(list)).await;
     let export = proto::ExportKeyRequest {
         request_id: request_id(),
         name: name(),
@@ -235,6 +237,7 @@ async fn keys(tally: &mut Tally) {
         serve_until: None,
     };
     tally.one("SetKeyState", client.keys().set_key_state(state)).await;
+    life_of_a_key(tally).await;
     let key = proto::working_key::Key::StaticKey(name());
     let generate = proto::GenerateMacRequest {
         key: Some(proto::WorkingKey { key: Some(key) }),
@@ -244,6 +247,47 @@ async fn keys(tally: &mut Tally) {
         ..proto::GenerateMacRequest::default()
     };
     tally.one("GenerateMac", client.macs().generate_mac(generate)).await;
+}
+
+async fn life_of_a_key(tally: &mut Tally) {
+    let client = tally.service.client.clone();
+    let create = proto::CreateKeyRequest {
+        request_id: request_id(),
+        key_id: "short".to_owned(),
+        usage: proto::KeyUsage::MacCmac.into(),
+        algorithm: proto::KeyAlgorithm::Aes128.into(),
+        pre_active: true,
+        ..proto::CreateKeyRequest::default()
+    };
+    client.keys().create_key(create).await.expect("a key that is not in use");
+    let name = || "keys/short".to_owned();
+    let destroy = proto::SetKeyStateRequest {
+        request_id: request_id(),
+        name: name(),
+        state: proto::KeyState::Destroyed.into(),
+        serve_until: None,
+    };
+    client.keys().set_key_state(destroy).await.expect("it never was");
+    let ask = proto::GetDestructionCertificateRequest { name: name() };
+    let asked = client.keys().get_destruction_certificate(ask);
+    tally.one("GetDestructionCertificate", asked).await;
+    let rotate = proto::RotateKeyRequest {
+        request_id: request_id(),
+        name: name(),
+        keep_primary: true,
+        ..proto::RotateKeyRequest::default()
+    };
+    tally.one("RotateKey", client.keys().rotate_key(rotate)).await;
+    let version = format!("{}/versions/2", name());
+    let set = proto::SetPrimaryVersionRequest { request_id: request_id(), name: version };
+    tally.one("SetPrimaryVersion", client.keys().set_primary_version(set)).await;
+    let paths = vec!["labels".to_owned()];
+    let update = proto::UpdateKeyRequest {
+        request_id: request_id(),
+        key: Some(proto::Key { name: name(), ..proto::Key::default() }),
+        update_mask: Some(prost_types::FieldMask { paths }),
+    };
+    tally.one("UpdateKey", client.keys().update_key(update)).await;
 }
 
 async fn trust(tally: &mut Tally) {

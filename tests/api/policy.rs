@@ -266,7 +266,7 @@ async fn a_key_is_looked_up_as_often_as_its_grant_says() {
         backend.terminals().lookup_ksn(LookupKsnRequest { ksn }).await
     };
     for _ in 0..2 {
-        assert_eq!(answer(look().await).base_derivation_key, "keys/dev-bdk-aes");
+        assert_eq!(answer(look().await).base_derivation_key, "keys/dev-bdk-aes/versions/1");
     }
     let status = status_of(look().await);
     assert_eq!(reason_of(&status), "RATE_LIMITED");

@@ -35,6 +35,7 @@ const RAISED_ELSEWHERE: [Reason; 13] = [
     Reason::ApprovalState,
     Reason::AuditUnavailable,
     Reason::CallerUnknown,
+    Reason::KeyDuplicate,
     Reason::MessageInvalid,
     Reason::RateLimited,
     Reason::RotationUnderWay,
@@ -70,6 +71,7 @@ async fn raised(reason: Reason) -> Status {
         | Reason::ApprovalState
         | Reason::AuditUnavailable
         | Reason::CallerUnknown
+        | Reason::KeyDuplicate
         | Reason::MessageInvalid
         | Reason::RateLimited
         | Reason::RotationUnderWay

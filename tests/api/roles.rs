@@ -33,8 +33,10 @@ const TABLE: &str = "
     ProveConsistency A            ProveInclusion A
 
     CreateKey O                   ExportInitialKey O            ExportKey O
-    GetKey OP                     ImportKey O                   InspectKeyBlock O
-    ListKeys OP                   SetKeyState O
+    GetDestructionCertificate OA  GetKey OP                     ImportKey O
+    InspectKeyBlock O
+    ListKeys OP                   ListKeyVersions OP            RotateKey O
+    SetKeyState O                 SetPrimaryVersion O           UpdateKey O
 
     GenerateMac B                 VerifyMac B
     TranslatePin B                VerifyMacAndTranslatePin B

@@ -342,7 +342,7 @@ pub(super) async fn go_on_or_anew(
         return fresh(work, terminal, bdk, way).await;
     };
     let is_over = work.now() > last.record.expires;
-    let is_other = last.record.base_derivation_key != bdk.record().name
+    let is_other = last.record.base_derivation_key != bdk.record().version_name()
         || last.record.carried_by != way.carried_by;
     if is_over || is_other {
         last.record.end();
@@ -368,7 +368,7 @@ async fn fresh(
         number: terminal.activation,
         phase: Phase::Begun,
         expires: work.now().plus_ms(LIFETIME_MS),
-        base_derivation_key: bdk.record().name.clone(),
+        base_derivation_key: bdk.record().version_name(),
         initial_key_id: initial_key_id.bytes().to_vec(),
         carried_by: way.carried_by,
         suite: way.suite,

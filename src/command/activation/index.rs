@@ -44,7 +44,7 @@ impl Record for MasterKeyIndex {
 /// Which terminal has an initial key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KeyIndex {
-    /// The id of the base derivation key.
+    /// The version of the base derivation key.
     pub base_derivation_key: String,
     /// The initial key id.
     pub initial_key_id: Vec<u8>,
@@ -60,7 +60,8 @@ impl KeyIndex {
         format!("{base_derivation_key}/{hex}")
     }
 
-    /// What the ids of all indexes below a base derivation key begin with, and no others.
+    /// What the ids of all indexes below a base derivation key, or a version of it, begin with, and
+    /// no others.
     #[must_use]
     pub fn prefix_of(base_derivation_key: &str) -> String {
         Self::id_of(base_derivation_key, &[])

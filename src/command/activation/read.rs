@@ -22,7 +22,8 @@ pub struct Reading {
 pub struct Filter {
     /// Those in this state.
     pub state: Option<State>,
-    /// Those whose serving keys come from this base derivation key: its id in `keys/{id}`.
+    /// Those whose serving keys come from this base derivation key, its id in `keys/{id}`, or from
+    /// this version of it.
     pub base_derivation_key: Option<String>,
 }
 
@@ -68,7 +69,8 @@ async fn page_of(
     Ok(page.end(terminals.rest()))
 }
 
-/// The terminals that a base derivation key serves, in the order of their initial key ids.
+/// The terminals that a base derivation key serves, or a version of it, in the order of their
+/// initial key ids.
 async fn page_of_key(
     vault: &Vault,
     caller: &Caller,
@@ -94,7 +96,8 @@ async fn page_of_key(
         }
         let Some(found) = vault.get::<Terminal>(&key.terminal).await? else { continue };
         // The index has the keys of earlier activations too.
-        let standing = found.record.standing_of(bdk, &key.initial_key_id, now);
+        let version = &key.base_derivation_key;
+        let standing = found.record.standing_of(version, &key.initial_key_id, now);
         if standing == KeyStanding::Serving
             && let Some(row) = shown(vault, caller, filter, found.record).await?
             && !page.takes(key.id(), row)

@@ -27,7 +27,7 @@ pub enum Credential {
     },
     /// By a master key that the service holds too.
     MasterKey {
-        /// The id in `keys/{id}`.
+        /// The id in `keys/{id}`, or a version of it; of a terminal the version.
         key: String,
     },
 }
@@ -153,7 +153,7 @@ pub struct LastBegin {
 /// The confirmed keys of a terminal: what the host must know to derive them again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySet {
-    /// The id in `keys/{id}` of the base derivation key.
+    /// The version of the base derivation key, less the `keys/` before it.
     pub base_derivation_key: String,
     /// The initial key id: 8 bytes for AES, 10 for TDES.
     pub initial_key_id: Vec<u8>,
@@ -341,7 +341,7 @@ pub struct Activation {
     pub phase: Phase,
     /// Until when it lives.
     pub expires: UnixMillis,
-    /// The base derivation key of the allocated id.
+    /// The version of the base derivation key of the allocated id.
     pub base_derivation_key: String,
     /// The initial key id that was allocated for it, once.
     pub initial_key_id: Vec<u8>,

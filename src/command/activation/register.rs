@@ -18,7 +18,7 @@ use crate::key::usage::KeyDerivation;
 use crate::key::{Key, Material};
 use crate::vault::{
     self, Action, Caller, HashPurpose, KeyUse, Operation, Reason, Record as _, StoredKey, Vault,
-    Versioned, Work,
+    Versioned, Work, key_of,
 };
 
 /// A terminal that is to be registered; see [`Terminal`].
@@ -89,7 +89,7 @@ pub async fn create_terminals(
             ("request", entry.request.id().to_owned()),
         ];
         if let Credential::MasterKey { key } = &entry.new.credential {
-            shared.push(("key", key.clone()));
+            shared.push(("key", key_of(key).to_owned()));
         }
         // All are noted, whichever of them was there already.
         let is_new: Vec<bool> = shared.into_iter().map(|name| seen.insert(name)).collect();
@@ -169,6 +169,10 @@ async fn create_once(
     serial.record.generation = serial.record.generation.saturating_add(1);
     let mut terminal = fresh(new, serial.record.generation, work.now());
     terminal.last_begin = last_begin;
+    if let Some(key) = &master_key {
+        // The device holds this version, whichever is the primary one later.
+        terminal.credential = Credential::MasterKey { key: key.record().version_name() };
+    }
     let state = state_of(new.standing);
     let note = format!("serial {}, generation {}", new.serial, serial.record.generation);
     advance(&mut work, &mut terminal, state, Happened::done("CreateTerminal", note));

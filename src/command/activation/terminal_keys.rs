@@ -59,7 +59,10 @@ pub(super) async fn deliver<U: WrappingUsage>(
             initial_key_id: Vec::new(),
             check_value: check_value.clone(),
         });
-        activation.terminal_keys.push(TerminalKey { key: key.clone(), check_value });
+        // The version that it came from derives it again, whichever is the primary one then.
+        let derivation_key = stored.record().version_name();
+        let key = ProfileKey { derivation_key, ..key.clone() };
+        activation.terminal_keys.push(TerminalKey { key, check_value });
     }
     Ok(delivered)
 }

@@ -39,7 +39,7 @@ async fn update_once(vault: &Vault, caller: &Caller, request: &Exchange) -> Resu
         Opening::Fresh(opened) => opened,
     };
     let (terminal, now) = (&opened.terminal.record, opened.work.now());
-    if !serves(terminal, &opened.bdk.record().name, &request.ksn) {
+    if !serves(terminal, &opened.bdk.record().version_name(), &request.ksn) {
         let error = state_error(terminal, "these keys are replaced: use those that serve");
         return Err(fail(opened.work, opened.terminal, error).await);
     }

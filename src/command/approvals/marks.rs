@@ -5,7 +5,7 @@
 //! `CreateCertificateRequest` is in no line either: it proves that the identity key is here, and
 //! nothing is trusted by that. What comes of the request is a certificate, and its import waits.
 
-use crate::vault::{Action, KeyAttributes, KeyState, KeyUsage, LedgerPolicy, StateChange};
+use crate::vault::{Action, Brings, KeyAttributes, KeyState, KeyUsage, LedgerPolicy, StateChange};
 
 /// A call that waits for approval.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +29,8 @@ pub enum When {
     Destroys,
     /// A key that protects or derives others: usages `B*` and `K*`.
     KeyOfKeys,
+    /// A key of others becomes the next version of one that there is.
+    NextVersion,
     /// The policy's grants do not name the officer, the base derivation key and the partner's key.
     NotGranted,
     /// A key becomes compromised and is to serve on for a time.
@@ -40,7 +42,7 @@ pub enum When {
 }
 
 /// Every mark.
-pub const MARKS: [Mark; 17] = [
+pub const MARKS: [Mark; 19] = [
     mark(Action::AllowDevice, When::Always, "a device that was denied is trusted again"),
     mark(Action::CreateDeviceAuthority, When::Always, "whoever it certifies is given keys"),
     mark(Action::CreateIdentityKey, When::Always, "terminals will know the service by it"),
@@ -51,12 +53,14 @@ pub const MARKS: [Mark; 17] = [
     mark(Action::ExportKey, When::KeyOfKeys, "whoever gets it has all that is below it"),
     mark(Action::ImportCertificate, When::Always, "terminals trust the service by it"),
     mark(Action::ImportKey, When::KeyOfKeys, "whoever knows it has all that will be below it"),
+    mark(Action::ImportKey, When::NextVersion, "what is granted of the key is granted of this one"),
     mark(Action::ImportKey, When::SetsPinFormats, "formats decide what a PIN block can become"),
     mark(Action::SetKeyState, When::Deactivates, "it serves never again; suspending is at once"),
     mark(Action::SetKeyState, When::Destroys, "there is no way back"),
     mark(Action::SetKeyState, When::ServesOn, "keys that others know are still accepted"),
     mark(Action::SetKeyState, When::Unsuspends, "somebody had a reason to stop it"),
     mark(Action::SetPolicy, When::Always, "it says who may do what, and who approves"),
+    mark(Action::SetPrimaryVersion, When::Always, "what is granted of a key is done under another"),
     mark(Action::UpdateProfile, When::Always, "it says which terminals get which keys and limits"),
 ];
 
@@ -83,6 +87,14 @@ pub(in crate::command) fn of_attributes(given: &KeyAttributes) -> Vec<When> {
     // Any other would let a crash forget which counters are spent, and need a line of its own.
     let LedgerPolicy::Strict = given.ledger;
     Vec::from_iter(formats)
+}
+
+/// What an import is about, by what it is to bring.
+pub(in crate::command) const fn of_import(brings: &Brings) -> Option<When> {
+    match brings {
+        Brings::Key(_) => None,
+        Brings::NextVersion => Some(When::NextVersion),
+    }
 }
 
 /// What the passage of a key is about, by its usage.

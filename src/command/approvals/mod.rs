@@ -20,7 +20,7 @@ use crate::vault::{
 };
 
 pub use self::marks::{MARKS, Mark, When, may_be_marked};
-pub(super) use self::marks::{of_attributes, of_change, of_usage};
+pub(super) use self::marks::{of_attributes, of_change, of_import, of_usage};
 
 /// What is approved, as audit events and requesters are told it: in lower case hexadecimals.
 const REQUEST_DIGEST: &str = "request_digest";

@@ -91,6 +91,7 @@ impl Client {
             wrapping_key: key_name(call.wrapping_key),
             exportability: proto::Exportability::Unspecified.into(),
             attributes: Some(to_attributes(call.attributes)),
+            ..proto::ImportKeyRequest::default()
         };
         let imported = self.keys().import_key(request).await?.into_inner();
         Ok(imported.key.ok_or(ClientError::Incomplete("key"))?.check_value)

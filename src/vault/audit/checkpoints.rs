@@ -78,6 +78,11 @@ impl LogKey {
     pub(in crate::vault) async fn read(core: &Core) -> Result<Option<Self>, Error> {
         Ok(core.read::<Self>(LOG_KEY).await?.map(|found| found.record))
     }
+
+    /// The key, with its name: the origin of the log of a node.
+    pub(super) fn named(&self, node: &str) -> (String, Ed25519Key) {
+        (format!("firstkey/{}/{node}", self.log), Ed25519Key::from_seed(&self.seed))
+    }
 }
 
 /// The newest checkpoint of a node, as the store keeps it.
@@ -128,8 +133,8 @@ impl Checkpoints {
         key: &LogKey,
         audit: AuditSettings,
     ) -> Result<Self, OpenError> {
-        let name = format!("firstkey/{}/{}", key.log, core.node);
-        let verifier_key = VerifierKey::new(name, &Ed25519Key::from_seed(&key.seed));
+        let (name, key) = key.named(&core.node);
+        let verifier_key = VerifierKey::new(name, &key);
         let found = core.read::<Newest>(&core.node).await.map_err(OpenError::from)?;
         let mut size = 0;
         if let Some(found) = &found {

@@ -5,12 +5,14 @@
 //! chain        event n holds the hash of event n - 1; the head is written with the events
 //! tree         each event's row holds the hashes of the subtrees that it closes
 //! checkpoints  size and root, signed; the newest is kept here and, better, outside
+//! destruction  certificates of keys that are destroyed, signed by the same key
 //! witness      outside: what is asked on a thread of its own
 //! summary      one event before an interval's first use, one that counts at its end
 //! ```
 
 mod chain;
 mod checkpoints;
+mod destruction;
 mod export;
 mod note;
 mod read;
@@ -27,6 +29,7 @@ pub(super) use self::chain::{ChainHead, Closing, Grown, read_head, verify};
 pub use self::chain::{ChainReport, VERIFIED_AT_OPEN_MAX};
 pub use self::checkpoints::SignedCheckpoint;
 pub(super) use self::checkpoints::{Checkpoints, LogKey, STEP, keep_signing};
+pub use self::destruction::DestructionCertificate;
 pub use self::export::{ExportFault, ExportReport, verify_export};
 pub use self::note::{Checkpoint, NoteError, VerifierKey};
 pub(super) use self::summary::{Place as SummaryPlace, Summaries, Summary};

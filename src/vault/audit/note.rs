@@ -1,4 +1,4 @@
-//! Checkpoints as signed notes: C2SP tlog-checkpoint and signed-note, Ed25519.
+//! Signed notes, and checkpoints as such: C2SP tlog-checkpoint and signed-note, Ed25519.
 //!
 //! ```text
 //! firstkey/{log}/{node}        the origin, which is also the name of the key
@@ -93,9 +93,7 @@ impl Checkpoint {
     pub(super) fn sign(&self, key: &Ed25519Key) -> String {
         let text =
             format!("{}\n{}\n{}\n", self.origin, self.root.size, BASE64.encode(&self.root.hash));
-        let id = VerifierKey::new(self.origin.clone(), key).id();
-        let signed = [id.as_slice(), &key.sign(text.as_bytes())].concat();
-        format!("{text}\n{SIGNED_BY}{} {}\n", self.origin, BASE64.encode(&signed))
+        sign_text(&text, &self.origin, key)
     }
 
     /// Reads a note that the key signed. Signatures of others beside it, such as of witnesses, are
@@ -136,8 +134,15 @@ impl Checkpoint {
     }
 }
 
+/// The note of a text, which ends with its line end, signed by the key of this name.
+pub(super) fn sign_text(text: &str, name: &str, key: &Ed25519Key) -> String {
+    let id = VerifierKey::new(name.to_owned(), key).id();
+    let signed = [id.as_slice(), &key.sign(text.as_bytes())].concat();
+    format!("{text}\n{SIGNED_BY}{name} {}\n", BASE64.encode(&signed))
+}
+
 /// The text of a note, if the key signed it.
-fn signed_text<'a>(note: &'a str, key: &VerifierKey) -> Result<&'a str, NoteError> {
+pub(super) fn signed_text<'a>(note: &'a str, key: &VerifierKey) -> Result<&'a str, NoteError> {
     if note.contains(|c: char| c.is_ascii_control() && c != '\n') {
         return Err(NoteError::Malformed);
     }

@@ -1,9 +1,12 @@
 //! Changes of a key's state.
 
-use super::record::{KeyRecord, KeySet};
+use serde::{Deserialize, Serialize};
+
+use super::name::KeyName;
+use super::record::{DescribedKey, KeyRecord, KeySet};
 use super::state::KeyState;
 use super::vocabulary::KeyUsage;
-use super::{at_rest, read_key};
+use super::{FIRST_VERSION, at_rest, read_key, read_version};
 use crate::vault::clock::UnixMillis;
 use crate::vault::error::Error;
 use crate::vault::reason::Reason;
@@ -22,6 +25,17 @@ pub struct StateChange {
     pub serve_until: Option<UnixMillis>,
 }
 
+/// A version of a key in its new state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Changed {
+    /// The key.
+    pub key: DescribedKey,
+    /// How many other versions of keys are exposed with it: those that came or left under it, and
+    /// those under these.
+    pub exposed: usize,
+}
+
 impl Work {
     /// Moves a key to another state, if the table has this way, else `KEY_NOT_ACTIVE`. The time
     /// that a compromised key serves can be shortened later, by another such change.
@@ -31,12 +45,16 @@ impl Work {
     /// compromised opens nothing that was closed.
     ///
     /// Its epoch goes up and the key is wrapped anew, so an older row of it does not unwrap; of a
-    /// destroyed key the block is gone. The answer is the key as it is from the commit on.
+    /// destroyed key the block is gone. With a compromised one become so all that it exposes. The
+    /// answer is the key as it is from the commit on.
+    ///
+    /// `FIELD_INVALID` for a key of several versions that is named without one: which of them the
+    /// name means can be another when the call is made than when it was approved.
     pub async fn set_key_state(
         &mut self,
         name: &str,
         change: StateChange,
-    ) -> Result<KeyRecord, Error> {
+    ) -> Result<Changed, Error> {
         let StateChange { state: next, serve_until } = change;
         let mut found = read_key(self.core(), name).await?;
         self.detail("from", found.record.state.as_str());
@@ -45,37 +63,54 @@ impl Work {
             self.detail("serve_until", until.0.to_string());
         }
         self.uses_record(&found);
+        let first = read_version(self.core(), &found.record.name, FIRST_VERSION).await?;
+        let head = first.record.head()?.clone();
+        if head.latest > FIRST_VERSION
+            && KeyName::parse(name).is_none_or(|one| one.version.is_none())
+        {
+            return Err(Error::AttributeInvalid { name: "name" });
+        }
         check_serve_until(&found.record, change, self.now())?;
         if !found.record.state.may_become(next) && !shortens(&found.record, change) {
             return Err(Error::Refused(Reason::KeyNotActive));
         }
-        let (material, kept) = at_rest::open(self.core(), &found.record)?;
-        found.record.epoch += 1;
-        found.record.state = next;
-        found.record.serve_until = serve_until;
-        found.record.updated = self.now();
-        found.record.key_block = match next {
+        let becomes_known = next == KeyState::Compromised && found.record.state != next;
+        self.move_to(&mut found.record, change).await?;
+        self.put(&found)?;
+        let exposed = if becomes_known { self.compromise_carried(&found.record).await? } else { 0 };
+        if exposed > 0 {
+            self.detail("exposed", exposed.to_string());
+        }
+        Ok(Changed { key: found.record.described(head), exposed })
+    }
+
+    /// Moves a key on: in each state it is wrapped anew.
+    async fn move_to(&mut self, record: &mut KeyRecord, change: StateChange) -> Result<(), Error> {
+        let (material, kept) = at_rest::open(self.core(), record)?;
+        record.epoch += 1;
+        record.state = change.state;
+        record.serve_until = change.serve_until;
+        record.updated = self.now();
+        record.key_block = match change.state {
             KeyState::Destroyed => None,
             KeyState::Active
             | KeyState::Compromised
             | KeyState::Deactivated
             | KeyState::PreActive
-            | KeyState::Suspended => {
-                Some(at_rest::wrap(self.core(), &found.record, &material, &kept)?)
-            }
+            | KeyState::Suspended => Some(at_rest::wrap(self.core(), record, &material, &kept)?),
         };
-        if next == KeyState::Destroyed {
-            self.release_key_set(&found.record).await?;
+        if change.state == KeyState::Destroyed {
+            self.release_key_set(record).await?;
+            self.releases_material(record, &material).await?;
         }
-        self.put(&found)?;
-        Ok(found.record)
+        Ok(())
     }
 
     /// Another key may take the key set id of one that is destroyed.
     async fn release_key_set(&mut self, record: &KeyRecord) -> Result<(), Error> {
         let Some(key_set_id) = &record.attributes.key_set_id else { return Ok(()) };
         let set = self.core().read::<KeySet>(key_set_id).await?;
-        if let Some(set) = set.filter(|set| set.record.key == record.name) {
+        if let Some(set) = set.filter(|set| set.record.key == record.version_name()) {
             self.delete(&set);
         }
         Ok(())

@@ -1,15 +1,18 @@
 //! New keys: made here, or brought in a key block.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::at_rest::{self, is_own};
+use super::attributes::completed;
 use super::published::is_published;
-use super::record::{DEVICE_CAP, KeyAttributes, KeyRecord, KeySet, MAC_LENGTH_MIN_BYTES, key_id};
+use super::record::{DescribedKey, KeyAttributes, KeyHead, KeyRecord, KeySet, key_id};
 use super::state::{KeyState, Operation};
 use super::vocabulary::{Exportability, KeyUsage, ModeOfUse, Origin};
-use super::{FIRST_VERSION, WrappingKey, material_of};
+use super::{FIRST_VERSION, WrappingKey, material_of, read_primary, read_version};
 use crate::key::usage::{DataBoth, KeyBlockProtection, Usage};
 use crate::key::{Algorithm, Key};
 use crate::keyblock::{self, Header, OptionalBlock, Unwrapped};
-use crate::mac::MacAlgorithm;
+use crate::vault::clock::UnixMillis;
 use crate::vault::error::Error;
 use crate::vault::reason::Reason;
 use crate::vault::record::Versioned;
@@ -32,6 +35,32 @@ pub struct NewKey {
     pub exportability: Option<Exportability>,
     /// What it may do beyond its usage. Empty lists of formats become the usual ones.
     pub attributes: KeyAttributes,
+    /// What people call it by.
+    pub labels: BTreeMap<String, String>,
+    /// What becomes of it; as its first version it is the primary one, whatever stands here.
+    pub start: Start,
+}
+
+/// What becomes of a new version of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// It is in use by its own name.
+    Active,
+    /// It is not in use, until somebody says so.
+    PreActive,
+    /// It is in use, and what the name of the key means from now on.
+    Primary,
+}
+
+/// The next version of a key, to be made here.
+#[derive(Debug, Clone)]
+pub struct Rotation {
+    /// The key's name, without `keys/`.
+    pub name: String,
+    /// What it has of its own: see [`KeyAttributes::renewed`].
+    pub attributes: KeyAttributes,
+    /// What becomes of it.
+    pub start: Start,
 }
 
 /// A key to be imported.
@@ -43,13 +72,26 @@ pub struct ImportKey<'a> {
     pub key_block: &'a str,
     /// Where it may go: not further than the block says; none for as far.
     pub exportability: Option<Exportability>,
-    /// What it may do beyond its usage.
+    /// What it may do beyond its usage; of a next version what it has of its own.
     pub attributes: KeyAttributes,
+    /// What it is to be.
+    pub brings: Brings,
+    /// What becomes of the version.
+    pub start: Start,
+}
+
+/// What an imported key is to be.
+#[derive(Debug, Clone)]
+pub enum Brings {
+    /// A key of its own, with these labels.
+    Key(BTreeMap<String, String>),
+    /// The next version of a key that there is.
+    NextVersion,
 }
 
 impl Work {
-    /// Makes a random key, active from the commit on.
-    pub async fn create_key(&mut self, new: NewKey) -> Result<KeyRecord, Error> {
+    /// Makes a random key.
+    pub async fn create_key(&mut self, new: NewKey) -> Result<DescribedKey, Error> {
         let description = Description {
             name: new.name,
             usage: new.usage,
@@ -58,24 +100,45 @@ impl Work {
             exportability: new.exportability.unwrap_or(Exportability::NonExportable),
             attributes: new.attributes,
             origin: Origin::Generated,
+            carried_by: BTreeSet::new(),
+            start: new.start,
         };
-        // The type parameter is of no consequence: the key is wrapped in the next lines.
-        let key = Key::<DataBoth>::generate(description.algorithm, &*self.core().rng)
-            .map_err(|_| Error::incident("the random number generator failed", ""))?;
-        self.add_key(description, &key, &[]).await
+        let key = self.generate(description.algorithm)?;
+        self.add_first(description, new.labels, &key, &[]).await
     }
 
-    /// Imports a key from a key block, active from the commit on.
+    /// Makes the next version of a key: random, and else as its primary version is, whatever state
+    /// that is in. The other versions stay as they are.
+    ///
+    /// `FIELD_INVALID` for an attribute that is not a version's own, for a key set id that is
+    /// missing, and for a primary version that begins later.
+    pub async fn rotate_key(&mut self, rotation: Rotation) -> Result<DescribedKey, Error> {
+        let first = read_version(self.core(), &rotation.name, FIRST_VERSION).await?;
+        let primary = read_primary(self.core(), first.clone()).await?;
+        let description = Description {
+            attributes: primary.record.attributes.renewed(rotation.attributes)?,
+            origin: Origin::Generated,
+            carried_by: BTreeSet::new(),
+            start: rotation.start,
+            ..Description::of(&primary.record)
+        };
+        self.expects(&primary);
+        let key = self.generate(description.algorithm)?;
+        self.add_next(first, description, &key, &[]).await
+    }
+
+    /// Imports a key, or the next version of one, from a key block.
     ///
     /// The block must unwrap, be of a known usage with an algorithm and a mode that it has, and
     /// hold no weak TDES key, else `KEY_BLOCK_REJECTED`; a live realm refuses so what was published
     /// too. The wrapping key must be as strong as what it brings, else `WRAPPING_KEY_TOO_WEAK`.
-    /// Attributes that are not of the usage are named and `FIELD_INVALID`.
+    /// Attributes that are not of the usage are named and `FIELD_INVALID`. A next version of
+    /// another usage, algorithm or mode than the key is `KEY_USAGE_MISMATCH`.
     pub async fn import_key(
         &mut self,
         import: ImportKey<'_>,
         wrapping: &WrappingKey,
-    ) -> Result<KeyRecord, Error> {
+    ) -> Result<DescribedKey, Error> {
         wrapping.record().check(Operation::Unwrap, self.now())?;
         self.uses_record(wrapping.versioned());
         let rejected = Error::Refused(Reason::KeyBlockRejected);
@@ -87,7 +150,9 @@ impl Work {
         if unwrapped.algorithm.strength_bits() > wrapping.record().algorithm.strength_bits() {
             return Err(Error::Refused(Reason::WrappingKeyTooWeak));
         }
-        self.add_unwrapped(import, unwrapped).await
+        self.notes_carried().await?;
+        let carried_by = BTreeSet::from([wrapping.record().version_name()]);
+        self.add_unwrapped(import, unwrapped, carried_by).await
     }
 
     /// Imports a key of a development service from a key block under `protection`, a published key
@@ -96,20 +161,21 @@ impl Work {
         &mut self,
         import: ImportKey<'_>,
         protection: &Key<KeyBlockProtection>,
-    ) -> Result<KeyRecord, Error> {
+    ) -> Result<DescribedKey, Error> {
         if self.core().sealer.realm() != Realm::Dev {
             return Err(Error::Refused(Reason::PolicyDenied));
         }
         let unwrapped = keyblock::unwrap(protection, import.key_block)
             .map_err(|_| Error::Refused(Reason::KeyBlockRejected))?;
-        self.add_unwrapped(import, unwrapped).await
+        self.add_unwrapped(import, unwrapped, BTreeSet::new()).await
     }
 
     async fn add_unwrapped(
         &mut self,
         import: ImportKey<'_>,
         unwrapped: Unwrapped,
-    ) -> Result<KeyRecord, Error> {
+        carried_by: BTreeSet<String>,
+    ) -> Result<DescribedKey, Error> {
         let rejected = Error::Refused(Reason::KeyBlockRejected);
         let Unwrapped { header, algorithm, material } = unwrapped;
         let usage = KeyUsage::from_code(header.usage).ok_or(rejected)?;
@@ -135,65 +201,173 @@ impl Work {
             exportability,
             attributes: import.attributes,
             origin: Origin::Imported,
+            carried_by,
+            start: import.start,
         };
         let kept: Vec<OptionalBlock> =
             header.optional().iter().filter(|block| stays(block.id())).cloned().collect();
-        self.add_key(description, &key, &kept).await
+        match import.brings {
+            Brings::Key(labels) => self.add_first(description, labels, &key, &kept).await,
+            Brings::NextVersion => self.add_renewed(description, &key, &kept).await,
+        }
     }
 
-    async fn add_key<U: Usage>(
+    /// Adds what was brought as the next version of a key that is like it.
+    async fn add_renewed<U: Usage>(
         &mut self,
+        brought: Description,
+        key: &Key<U>,
+        kept: &[OptionalBlock],
+    ) -> Result<DescribedKey, Error> {
+        let first = read_version(self.core(), &brought.name, FIRST_VERSION).await?;
+        let primary = read_primary(self.core(), first.clone()).await?;
+        let like = &primary.record;
+        let is_like = (brought.usage, brought.algorithm, brought.mode_of_use)
+            == (like.usage, like.algorithm, like.mode_of_use);
+        if !is_like {
+            return Err(Error::Refused(Reason::KeyUsageMismatch));
+        }
+        // What may not leave does not become free to by a rotation.
+        let exportability = like.exportability.tightened_to(brought.exportability);
+        let exportability = exportability.ok_or(Error::Refused(Reason::PolicyDenied))?;
+        let attributes = like.attributes.renewed(brought.attributes)?;
+        self.expects(&primary);
+        let description = Description { exportability, attributes, ..brought };
+        self.add_next(first, description, key, kept).await
+    }
+
+    async fn add_first<U: Usage>(
+        &mut self,
+        description: Description,
+        labels: BTreeMap<String, String>,
+        key: &Key<U>,
+        kept: &[OptionalBlock],
+    ) -> Result<DescribedKey, Error> {
+        let head = KeyHead { primary: FIRST_VERSION, latest: FIRST_VERSION, labels };
+        let record = description.version(FIRST_VERSION, Some(head.clone()), self.now())?;
+        if self.core().read::<KeyRecord>(&key_id(&record.name, FIRST_VERSION)).await?.is_some() {
+            return Err(Error::Refused(Reason::KeyAlreadyExists));
+        }
+        Ok(self.add_version(record, key, kept).await?.described(head))
+    }
+
+    async fn add_next<U: Usage>(
+        &mut self,
+        mut first: Versioned<KeyRecord>,
         description: Description,
         key: &Key<U>,
         kept: &[OptionalBlock],
-    ) -> Result<KeyRecord, Error> {
-        let Description { attributes, .. } = &description;
-        let attributes = completed(&description, attributes.clone())?;
-        if self.core().read::<KeyRecord>(&key_id(&description.name, FIRST_VERSION)).await?.is_some()
-        {
-            return Err(Error::Refused(Reason::KeyAlreadyExists));
+    ) -> Result<DescribedKey, Error> {
+        let mut head = first.record.head()?.clone();
+        let version = head.latest.checked_add(1);
+        let version = version.ok_or(Error::incident("a key has no more versions", "keys"))?;
+        let becomes_primary = description.start == Start::Primary;
+        let now = self.now();
+        let record = description.version(version, None, now)?;
+        // Nothing could be started with the key until then.
+        if becomes_primary && !record.is_in_originator_period(now) {
+            return Err(Error::AttributeInvalid { name: "not_before" });
         }
-        if let Some(key_set_id) = &attributes.key_set_id {
+        head.latest = version;
+        if becomes_primary {
+            head.primary = version;
+        }
+        first.record.head = Some(head.clone());
+        self.put(&first)?;
+        Ok(self.add_version(record, key, kept).await?.described(head))
+    }
+
+    async fn add_version<U: Usage>(
+        &mut self,
+        mut record: KeyRecord,
+        key: &Key<U>,
+        kept: &[OptionalBlock],
+    ) -> Result<KeyRecord, Error> {
+        if let Some(key_set_id) = &record.attributes.key_set_id {
             if self.core().read::<KeySet>(key_set_id).await?.is_some() {
                 return Err(Error::Refused(Reason::KeyAlreadyExists));
             }
-            let set = KeySet { key_set_id: key_set_id.clone(), key: description.name.clone() };
+            let set = KeySet { key_set_id: key_set_id.clone(), key: record.version_name() };
             self.put(&Versioned::absent(set))?;
         }
-        let now = self.now();
-        let mut record = KeyRecord {
-            name: description.name,
-            version: FIRST_VERSION,
-            epoch: 1,
-            usage: description.usage,
-            algorithm: description.algorithm,
-            mode_of_use: description.mode_of_use,
-            exportability: description.exportability,
-            attributes,
-            state: KeyState::Active,
-            serve_until: None,
-            origin: description.origin,
-            check_value: data_encoding::HEXUPPER.encode(key.check_value().bytes()),
-            created: now,
-            updated: now,
-            key_block: None,
-        };
-        record.key_block = Some(at_rest::wrap(self.core(), &record, &material_of(key), kept)?);
+        let material = material_of(key);
+        record.check_value = data_encoding::HEXUPPER.encode(key.check_value().bytes());
+        self.takes_material(&record, &material).await?;
+        record.key_block = Some(at_rest::wrap(self.core(), &record, &material, kept)?);
         self.put(&Versioned::absent(record.clone()))?;
         self.uses_record(&Versioned::absent(record.clone()));
         Ok(record)
     }
+
+    fn generate(&self, algorithm: Algorithm) -> Result<Key<DataBoth>, Error> {
+        // The type parameter is of no consequence: the key is wrapped before anything is done.
+        Key::<DataBoth>::generate(algorithm, &*self.core().rng)
+            .map_err(|_| Error::incident("the random number generator failed", ""))
+    }
 }
 
-/// What a new key is to be.
-struct Description {
-    name: String,
-    usage: KeyUsage,
-    algorithm: Algorithm,
-    mode_of_use: ModeOfUse,
+/// What a new version is to be.
+pub(super) struct Description {
+    pub(super) name: String,
+    pub(super) usage: KeyUsage,
+    pub(super) algorithm: Algorithm,
+    pub(super) mode_of_use: ModeOfUse,
     exportability: Exportability,
     attributes: KeyAttributes,
     origin: Origin,
+    carried_by: BTreeSet<String>,
+    start: Start,
+}
+
+impl Description {
+    /// What a version is.
+    fn of(record: &KeyRecord) -> Self {
+        Self {
+            name: record.name.clone(),
+            usage: record.usage,
+            algorithm: record.algorithm,
+            mode_of_use: record.mode_of_use,
+            exportability: record.exportability,
+            attributes: record.attributes.clone(),
+            origin: record.origin,
+            carried_by: record.carried_by.clone(),
+            start: Start::Active,
+        }
+    }
+
+    /// The record of such a version, less the key and its check value.
+    fn version(
+        self,
+        version: u32,
+        head: Option<KeyHead>,
+        now: UnixMillis,
+    ) -> Result<KeyRecord, Error> {
+        let attributes = completed(&self, self.attributes.clone())?;
+        let state = match self.start {
+            Start::Active | Start::Primary => KeyState::Active,
+            Start::PreActive => KeyState::PreActive,
+        };
+        Ok(KeyRecord {
+            name: self.name,
+            version,
+            epoch: 1,
+            usage: self.usage,
+            algorithm: self.algorithm,
+            mode_of_use: self.mode_of_use,
+            exportability: self.exportability,
+            attributes,
+            state,
+            serve_until: None,
+            origin: self.origin,
+            check_value: String::new(),
+            created: now,
+            updated: now,
+            head,
+            carried_by: self.carried_by,
+            compromised_through: BTreeSet::new(),
+            key_block: None,
+        })
+    }
 }
 
 /// Checks what stands in a block beside the key itself: the optional blocks that speak of it, and
@@ -217,118 +391,4 @@ const DEV_LABEL: &str = "DEV-ONLY";
 /// those that speak of the block's own wrapping.
 fn stays(id: [u8; 2]) -> bool {
     !is_own(id) && ![*b"KC", *b"KP", *b"HM"].contains(&id)
-}
-
-/// Checks the attributes against usage and algorithm, and fills in the usual ones.
-fn completed(
-    description: &Description,
-    mut attributes: KeyAttributes,
-) -> Result<KeyAttributes, Error> {
-    let Description { name, usage, algorithm, mode_of_use, .. } = description;
-    let is_bdk = *usage == KeyUsage::BaseDerivation;
-    let has_pins = has_pins(*usage);
-    fill_in(&mut attributes, *usage, *algorithm);
-    if let Some(id) = &mut attributes.key_set_id {
-        id.make_ascii_uppercase();
-    }
-    let id_len = if algorithm.is_aes() { 8 } else { 10 };
-    let key_set_id_fits = attributes.key_set_id.as_ref().is_none_or(|id| {
-        is_bdk && id.len() == id_len && id.bytes().all(|octet| octet.is_ascii_hexdigit())
-    });
-    let formats_in = pin_formats(*usage, *algorithm, &[0, 1, 3, 4]);
-    let formats_out = pin_formats(*usage, *algorithm, &[0, 3, 4]);
-    let fits = is_key_name(name)
-        && *usage != KeyUsage::InitialDukpt
-        && usage.permits(*algorithm)
-        && usage.modes().contains(mode_of_use);
-    if !fits {
-        return Err(Error::Refused(Reason::FieldInvalid));
-    }
-    let all = |formats: &[u8], of: &[u8]| formats.iter().all(|one| has_pins && of.contains(one));
-    let mac_fits = mac_length_fits(*usage, *algorithm, attributes.mac_length_min_bytes);
-    let cap = attributes.device_cap;
-    let device_cap_fits = if is_bdk { cap > 0 } else { cap == DEVICE_CAP };
-    let checks = [
-        ("pin_formats_in", all(&attributes.pin_formats_in, &formats_in)),
-        ("pin_formats_out", all(&attributes.pin_formats_out, &formats_out)),
-        ("mac_length_min_bytes", mac_fits),
-        ("mac_message_length_bytes", chains(*usage) || attributes.mac_message_length_bytes == 0),
-        ("key_set_id", key_set_id_fits),
-        ("device_cap", device_cap_fits),
-        ("open", is_bdk || !attributes.open),
-    ];
-    match checks.into_iter().find(|(_, fits)| !fits) {
-        Some((name, _)) => Err(Error::AttributeInvalid { name }),
-        None => Ok(attributes),
-    }
-}
-
-impl KeyAttributes {
-    /// Those of a key of which nothing else is said.
-    #[must_use]
-    pub fn usual(usage: KeyUsage, algorithm: Algorithm) -> Self {
-        let mut attributes = Self::default();
-        fill_in(&mut attributes, usage, algorithm);
-        attributes
-    }
-}
-
-/// Fills in the usual formats where none are named.
-fn fill_in(attributes: &mut KeyAttributes, usage: KeyUsage, algorithm: Algorithm) {
-    if has_pins(usage) && attributes.pin_formats_in.is_empty() {
-        attributes.pin_formats_in = pin_formats(usage, algorithm, &[0, 3, 4]);
-    }
-    if has_pins(usage) && attributes.pin_formats_out.is_empty() {
-        attributes.pin_formats_out = pin_formats(usage, algorithm, &[3, 4]);
-    }
-}
-
-/// Whether PIN blocks come and go under keys of a usage, or under what is derived from them.
-fn has_pins(usage: KeyUsage) -> bool {
-    matches!(usage, KeyUsage::BaseDerivation | KeyUsage::PinEncryption)
-}
-
-/// Whether a key may ask for so long a MAC: no longer than the longest that it makes. Keys that
-/// make none have nothing to ask for.
-fn mac_length_fits(usage: KeyUsage, algorithm: Algorithm, len_bytes: u8) -> bool {
-    let longest = match usage {
-        // AES DUKPT derives keys of every MAC algorithm.
-        KeyUsage::BaseDerivation if algorithm.is_aes() => 64,
-        KeyUsage::BaseDerivation
-        | KeyUsage::MacAlgorithm1
-        | KeyUsage::MacAlgorithm3
-        | KeyUsage::MacCmac
-        | KeyUsage::MacHmac => {
-            let fitting = MacAlgorithm::ALL.into_iter().filter(|one| one.fits(algorithm));
-            fitting.map(MacAlgorithm::len_bytes).max().unwrap_or_default()
-        }
-        KeyUsage::DataEncryption
-        | KeyUsage::InitialDukpt
-        | KeyUsage::KeyBlockProtection
-        | KeyUsage::KeyDerivation
-        | KeyUsage::KeyEncryption
-        | KeyUsage::PinEncryption => return len_bytes == MAC_LENGTH_MIN_BYTES,
-    };
-    (4..=longest).contains(&usize::from(len_bytes))
-}
-
-/// Whether its MACs chain blocks, so that a fixed length of the messages is of use: ISO 9797-1
-/// algorithms 1 and 3, and base derivation keys, from which keys for them are derived.
-const fn chains(usage: KeyUsage) -> bool {
-    matches!(usage, KeyUsage::BaseDerivation | KeyUsage::MacAlgorithm1 | KeyUsage::MacAlgorithm3)
-}
-
-/// Of the given formats those that the algorithm carries: 0, 1 and 3 TDES, 4 AES (ISO 9564-1).
-/// AES DUKPT derives TDES working keys too.
-fn pin_formats(usage: KeyUsage, algorithm: Algorithm, of: &[u8]) -> Vec<u8> {
-    let derives_both = usage == KeyUsage::BaseDerivation && algorithm.is_aes();
-    let carried = |format: &u8| derives_both || (*format == 4) == algorithm.is_aes();
-    of.iter().copied().filter(carried).collect()
-}
-
-fn is_key_name(name: &str) -> bool {
-    let allowed = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-';
-    name.len() <= 63
-        && name.starts_with(|first: char| first.is_ascii_lowercase())
-        && name.bytes().all(allowed)
 }

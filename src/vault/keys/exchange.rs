@@ -46,7 +46,7 @@ impl Work {
         export: ExportKey<'_>,
         wrapping: &WrappingKey,
     ) -> Result<ExportedKey, Error> {
-        let found = read_key(self.core(), export.name).await?;
+        let mut found = read_key(self.core(), export.name).await?;
         let record = &found.record;
         let now = self.now();
         let version = self.check_carries_out(wrapping, record.algorithm)?;
@@ -66,12 +66,17 @@ impl Work {
                 Error::incident("a key block header can not be written", &record.name)
             })?;
         }
-        self.uses_record(&found);
-        Ok(ExportedKey {
+        let exported = ExportedKey {
             key_block: self.wrap_out(&header, &material, wrapping)?,
             dropped_attributes: DROPPED.to_vec(),
             check_value: record.check_value.clone(),
-        })
+        };
+        self.uses_record(&found);
+        if found.record.carried_by.insert(wrapping.record().version_name()) {
+            self.notes_carried().await?;
+            self.put(&found)?;
+        }
+        Ok(exported)
     }
 
     /// Exports the initial key of a device under a key at least as strong, as the header says.
@@ -132,15 +137,17 @@ pub(super) const fn may_carry_out(origin: Origin, realm: Realm) -> bool {
 }
 
 /// What stands in the blocks `88` and `LB` at rest, by the names of the API.
-const DROPPED: [&str; 8] = [
+const DROPPED: [&str; 10] = [
     "device_cap",
     "expire_time",
     "key_set_id",
     "mac_length_min_bytes",
     "mac_message_length_bytes",
+    "not_before",
     "open",
     "pin_formats_in",
     "pin_formats_out",
+    "recipient_end_time",
 ];
 
 fn wrap_failed(error: WrapError, name: &str) -> Error {

@@ -1,23 +1,31 @@
 //! Stored keys: the one place where a key's description becomes its type.
 
 mod at_rest;
+mod attributes;
 mod change;
 mod create;
+mod duplicate;
 mod exchange;
+mod exposure;
+mod name;
 mod published;
 mod record;
 mod state;
 #[cfg(test)]
 mod tests;
+mod versions;
 mod vocabulary;
 
 pub(super) use at_rest::wrapped_anew;
-pub use change::{SERVE_MS_MAX, StateChange};
-pub use create::{ImportKey, NewKey};
+pub use change::{Changed, SERVE_MS_MAX, StateChange};
+pub use create::{Brings, ImportKey, NewKey, Rotation, Start};
 pub use exchange::{ExportKey, ExportedKey};
+pub use name::{KeyName, key_of};
 pub(super) use published::is_published_master_key;
 pub use published::{PUBLISHED_CHECK_VALUES, is_published};
-pub use record::{DEVICE_CAP, KeyAttributes, KeyRecord, MAC_LENGTH_MIN_BYTES};
+pub use record::{
+    DEVICE_CAP, DescribedKey, KeyAttributes, KeyHead, KeyRecord, MAC_LENGTH_MIN_BYTES,
+};
 pub use state::{KeyState, Operation};
 pub use vocabulary::{Exportability, KeyUsage, LedgerPolicy, ModeOfUse, Origin};
 
@@ -85,7 +93,8 @@ impl WrappingKey {
 
 impl Vault {
     /// Opens a stored key for one operation, if its usage is one of `U`'s codes and its mode of
-    /// use, state and expiry allow the operation. `name` comes without `keys/`.
+    /// use, state and dates allow the operation. `name` comes without `keys/`, and may be that of a
+    /// version; see [`KeyName`].
     ///
     /// `KEY_NOT_FOUND`, `KEY_USAGE_MISMATCH` or `KEY_NOT_ACTIVE` otherwise.
     pub async fn key<U: StoredUsage>(
@@ -117,18 +126,21 @@ impl Vault {
         read_key(&self.shared.core, name).await
     }
 
-    /// Lists descriptions of keys in the order of their names, those after the name `after`.
-    pub async fn key_records(
-        &self,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<KeyRecord>, Error> {
-        let after = after.map(|name| key_id(name, u32::MAX));
-        let found = self.list::<KeyRecord>(None, after.as_deref(), limit).await?;
-        Ok(found.into_iter().map(|one| one.record).collect())
+    /// Reads the description of a key with what is said of it as a whole.
+    pub async fn described_key(&self, name: &str) -> Result<DescribedKey, Error> {
+        let record = self.key_record(name).await?.record;
+        let head = self.key_head(&record.name).await?;
+        Ok(record.described(head))
     }
 
-    /// Finds the name of the base derivation key whose KSNs have this key set id.
+    /// Reads what is said of a key as a whole; `name` is without a version.
+    pub async fn key_head(&self, name: &str) -> Result<KeyHead, Error> {
+        let first = read_version(&self.shared.core, name, FIRST_VERSION).await?;
+        first.record.head().cloned()
+    }
+
+    /// Finds the version of a base derivation key whose KSNs have this key set id, by the name that
+    /// [`KeyRecord::version_name`] gives it.
     pub async fn key_of_set(&self, key_set_id: &[u8]) -> Result<Option<String>, Error> {
         let id = data_encoding::HEXUPPER.encode(key_set_id);
         Ok(self.get::<KeySet>(&id).await?.map(|one| one.record.key))
@@ -136,11 +148,31 @@ impl Vault {
 }
 
 async fn read_key(core: &Core, name: &str) -> Result<Versioned<KeyRecord>, Error> {
-    let found = core.read::<KeyRecord>(&key_id(name, FIRST_VERSION)).await?;
+    let name = KeyName::parse(name).ok_or(Error::Refused(Reason::KeyNotFound))?;
+    match name.version {
+        Some(version) => read_version(core, name.key, version).await,
+        None => read_primary(core, read_version(core, name.key, FIRST_VERSION).await?).await,
+    }
+}
+
+async fn read_version(core: &Core, key: &str, version: u32) -> Result<Versioned<KeyRecord>, Error> {
+    let found = core.read::<KeyRecord>(&key_id(key, version)).await?;
     found.ok_or(Error::Refused(Reason::KeyNotFound))
 }
 
-/// The version that a new key has. Rotation, when it comes, adds a record that names the primary.
+/// Reads the primary version of the key that has this first version. Of a key that was never
+/// rotated that is the same.
+async fn read_primary(
+    core: &Core,
+    first: Versioned<KeyRecord>,
+) -> Result<Versioned<KeyRecord>, Error> {
+    match first.record.head()?.primary {
+        FIRST_VERSION => Ok(first),
+        primary => read_version(core, &first.record.name, primary).await,
+    }
+}
+
+/// The first version of a key, which also tells what is said of the key as a whole.
 const FIRST_VERSION: u32 = 1;
 
 /// Here data becomes a type: nowhere else is a `Key<U>` made from a stored one.

@@ -1,11 +1,15 @@
 //! The record of a stored key: its description in clear words, the key itself as a key block.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
+use super::name::version_name;
 use super::state::{KeyState, Operation};
 use super::vocabulary::{Exportability, KeyUsage, LedgerPolicy, ModeOfUse, Origin};
 use crate::key::Algorithm;
 use crate::vault::clock::UnixMillis;
+use crate::vault::error::Error;
 use crate::vault::reason::Reason;
 use crate::vault::record::{Kind, Record};
 
@@ -42,6 +46,15 @@ pub struct KeyRecord {
     pub created: UnixMillis,
     /// When it last changed.
     pub updated: UnixMillis,
+    /// Of the first version: what is said of the key as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<KeyHead>,
+    /// The versions of keys that it came in or left under: who knows one of them may know it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub carried_by: BTreeSet<String>,
+    /// The versions of keys that were told compromised and by which it may be known.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub compromised_through: BTreeSet<String>,
     /// The key, ANSI X9.143 version D; none once it is destroyed.
     pub(super) key_block: Option<BlockAtRest>,
 }
@@ -52,6 +65,29 @@ pub struct KeyRecord {
 pub(super) struct BlockAtRest {
     pub(super) generation: u32,
     pub(super) block: String,
+}
+
+/// What is said of a key as a whole, whatever its versions are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyHead {
+    /// The number of the version that the name alone means.
+    pub primary: u32,
+    /// The number of the newest version.
+    pub latest: u32,
+    /// What people call it by: never anything secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A version of a key, with what is said of the key as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DescribedKey {
+    /// The version.
+    pub record: KeyRecord,
+    /// The key.
+    pub head: KeyHead,
 }
 
 /// What a key may do beyond its usage: bound into its key block at rest, dropped on export.
@@ -83,9 +119,15 @@ pub struct KeyAttributes {
     /// Base derivation keys: serves terminals that are not registered here.
     #[serde(rename = "open")]
     pub open: bool,
-    /// After this moment it starts nothing new.
+    /// Before this moment it starts nothing.
+    #[serde(rename = "begin", default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<UnixMillis>,
+    /// After this moment it starts nothing new: the end of its originator usage period.
     #[serde(rename = "end", default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<UnixMillis>,
+    /// After this moment it does nothing at all: the end of its recipient usage period.
+    #[serde(rename = "over", default, skip_serializing_if = "Option::is_none")]
+    pub recipient_not_after: Option<UnixMillis>,
 }
 
 /// How many initial keys a base derivation key gives out, unless it says otherwise.
@@ -105,7 +147,9 @@ impl Default for KeyAttributes {
             key_set_id: None,
             device_cap: DEVICE_CAP,
             open: false,
+            not_before: None,
             not_after: None,
+            recipient_not_after: None,
         }
     }
 }
@@ -119,20 +163,33 @@ impl Record for KeyRecord {
 }
 
 impl KeyRecord {
+    /// `{key}/versions/{n}`: this version, as calls and other records name it.
+    #[must_use]
+    pub fn version_name(&self) -> String {
+        version_name(&self.name, self.version)
+    }
+
     /// `keys/{key}/versions/{n}`, as events name it.
     #[must_use]
     pub fn resource_name(&self) -> String {
-        format!("keys/{}/versions/{}", self.name, self.version)
+        format!("keys/{}", self.version_name())
+    }
+
+    /// What is said of the key as a whole, by its first version.
+    pub(super) fn head(&self) -> Result<&KeyHead, Error> {
+        let missing = || Error::incident("a first version says nothing of its key", &self.name);
+        self.head.as_ref().ok_or_else(missing)
     }
 
     /// The description alone, without the key block: what may be kept as an answer.
     #[must_use]
-    pub fn described(mut self) -> Self {
+    pub fn described(mut self, head: KeyHead) -> DescribedKey {
         self.key_block = None;
-        self
+        self.head = None;
+        DescribedKey { record: self, head }
     }
 
-    /// Checks whether the key may do this now: by its mode of use, its state and its expiry.
+    /// Checks whether the key may do this now: by its mode of use, its state and its dates.
     pub fn check(&self, operation: Operation, now: UnixMillis) -> Result<(), Reason> {
         if !operation.is_permitted_by(self.mode_of_use) {
             return Err(Reason::KeyUsageMismatch);
@@ -140,34 +197,45 @@ impl KeyRecord {
         let serves_on = self.serve_until.is_some_and(|until| now <= until);
         let allowed =
             self.state.allows(operation) || (serves_on && self.state.allows_for_a_time(operation));
-        if !allowed || (self.has_expired(now) && operation.starts_something()) {
-            return Err(Reason::KeyNotActive);
-        }
-        Ok(())
+        let starts = operation.starts_something();
+        let in_time = !self.is_past(now) && (!starts || self.is_in_originator_period(now));
+        if allowed && in_time { Ok(()) } else { Err(Reason::KeyNotActive) }
     }
 
     /// Whether it will never again start anything: what was given out of it is to be replaced.
     #[must_use]
     pub fn is_over(&self, now: UnixMillis) -> bool {
-        self.state.is_over() || self.has_expired(now)
+        self.state.is_over() || self.is_past(now) || self.has_expired(now)
+    }
+
+    /// Whether it may start something now, as far as its dates say.
+    #[must_use]
+    pub(super) fn is_in_originator_period(&self, now: UnixMillis) -> bool {
+        let has_begun = self.attributes.not_before.is_none_or(|begin| now >= begin);
+        has_begun && !self.has_expired(now) && !self.is_past(now)
     }
 
     fn has_expired(&self, now: UnixMillis) -> bool {
         self.attributes.not_after.is_some_and(|end| now > end)
     }
+
+    fn is_past(&self, now: UnixMillis) -> bool {
+        self.attributes.recipient_not_after.is_some_and(|end| now > end)
+    }
 }
 
-/// The id of a key's version. A name alone means its primary version; there is one so far.
+/// The id of a key's version.
 /// `#` comes before all that a name is made of, so the order of ids is that of names.
 pub(super) fn key_id(name: &str, version: u32) -> String {
     format!("{name}#{version:010}")
 }
 
-/// Which base derivation key a key set id belongs to: to no two at once.
+/// Which version of a base derivation key a key set id belongs to: to no two at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KeySet {
     pub(super) key_set_id: String,
+    /// `{key}/versions/{n}`.
     pub(super) key: String,
 }
 

@@ -1,5 +1,11 @@
 //! Stored keys: from birth to destruction, in and out, and against whoever edits the store.
 
+mod exposure;
+mod versions;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::*;
 use crate::crypto::rng::SystemRng;
 use crate::key::Algorithm;
@@ -9,7 +15,7 @@ use crate::vault::record::Record;
 use crate::vault::seal::Realm;
 use crate::vault::store::{Change, Expected, MemoryStore, Store, Write};
 use crate::vault::testing::{Bench, HandClock, beginning, opening, two_officers};
-use crate::vault::{Action, Opening, Reason};
+use crate::vault::{Action, Opening, Reason, UnixMillis};
 
 fn new_key(name: &str, usage: KeyUsage, algorithm: Algorithm) -> NewKey {
     NewKey {
@@ -19,21 +25,23 @@ fn new_key(name: &str, usage: KeyUsage, algorithm: Algorithm) -> NewKey {
         mode_of_use: None,
         exportability: Some(Exportability::Exportable),
         attributes: KeyAttributes::default(),
+        labels: BTreeMap::new(),
+        start: Start::Primary,
     }
 }
 
 async fn create(bench: &Bench, new: NewKey) -> Result<KeyRecord, Error> {
     let mut work = bench.begin(Action::CreateKey).await;
-    let record = work.create_key(new).await?;
+    let made = work.create_key(new).await?;
     work.commit().await?;
-    Ok(record)
+    Ok(made.record)
 }
 
 async fn set_state(bench: &Bench, name: &str, state: KeyState) -> Result<KeyRecord, Error> {
     let mut work = bench.begin(Action::SetKeyState).await;
-    let record = work.set_key_state(name, StateChange { state, serve_until: None }).await?;
+    let changed = work.set_key_state(name, StateChange { state, serve_until: None }).await?;
     work.commit().await?;
-    Ok(record)
+    Ok(changed.key.record)
 }
 
 fn refused<T>(reason: Reason) -> Result<T, Error> {
@@ -133,14 +141,14 @@ async fn a_key_set_id_belongs_to_one_key() {
     };
     let id = [0xff, 0xff, 0x98, 0x76, 0x54];
     create(&bench, with_set("one")).await.unwrap();
-    assert_eq!(bench.vault.key_of_set(&id).await, Ok(Some("one".into())));
+    assert_eq!(bench.vault.key_of_set(&id).await, Ok(Some("one/versions/1".into())));
     let taken = create(&bench, with_set("two")).await;
     assert_eq!(err(taken), refused(Reason::KeyAlreadyExists));
     set_state(&bench, "one", KeyState::Deactivated).await.unwrap();
     set_state(&bench, "one", KeyState::Destroyed).await.unwrap();
     assert_eq!(bench.vault.key_of_set(&id).await, Ok(None));
     create(&bench, with_set("two")).await.unwrap();
-    assert_eq!(bench.vault.key_of_set(&id).await, Ok(Some("two".into())));
+    assert_eq!(bench.vault.key_of_set(&id).await, Ok(Some("two/versions/1".into())));
 }
 
 #[tokio::test]
@@ -160,8 +168,9 @@ async fn the_state_of_a_key_governs_it() {
     let destroyed = set_state(&bench, "bdk", KeyState::Destroyed).await.unwrap();
     assert_eq!(destroyed.key_block, None);
     assert_eq!(open(Operation::DeriveWorking).await, refused(Reason::KeyNotActive));
-    let stored = bench.vault.key_record("bdk").await.unwrap();
-    assert_eq!(stored.record, destroyed);
+    let stored = bench.vault.key_record("bdk").await.unwrap().record;
+    assert_eq!((stored.key_block.as_ref(), stored.state), (None, KeyState::Destroyed));
+    assert_eq!(bench.vault.described_key("bdk").await.unwrap().record, destroyed);
     let events = bench.vault.events_after(0, 10).await.unwrap();
     let last = events.last().unwrap();
     assert_eq!(
@@ -169,18 +178,6 @@ async fn the_state_of_a_key_governs_it() {
         ("DEACTIVATED", "DESTROYED")
     );
     assert_eq!(last.keys[0].check_value, destroyed.check_value);
-}
-
-#[tokio::test]
-async fn an_expired_key_starts_nothing_new() {
-    let bench = Bench::new().await;
-    let mut new = new_key("bdk", KeyUsage::BaseDerivation, Algorithm::Aes128);
-    new.attributes.not_after = Some(bench.vault.now().plus_ms(1_000));
-    create(&bench, new).await.unwrap();
-    bench.clock.forward(1_001);
-    let open = async |operation| err(bench.vault.key::<BaseDerivation>("bdk", operation).await);
-    assert_eq!(open(Operation::DeriveInitial).await, refused(Reason::KeyNotActive));
-    assert_eq!(open(Operation::DeriveWorking).await, Ok(()));
 }
 
 #[tokio::test]
@@ -211,10 +208,12 @@ async fn import(bench: &Bench, name: &str, block: &str, kek: &str) -> Result<Key
         key_block: block,
         exportability: None,
         attributes: KeyAttributes::default(),
+        brings: Brings::Key(BTreeMap::new()),
+        start: Start::Primary,
     };
-    let record = work.import_key(import, &wrapping).await?;
+    let imported = work.import_key(import, &wrapping).await?;
     work.commit().await?;
-    Ok(record)
+    Ok(imported.record)
 }
 
 #[tokio::test]
@@ -255,7 +254,7 @@ async fn a_key_goes_out_and_comes_back_with_no_more_rights() {
 #[tokio::test]
 async fn nothing_leaves_a_live_realm_under_a_key_that_was_brought_in() {
     for (realm, leaves) in [(Realm::Dev, true), (Realm::Live, false)] {
-        let opening = opening(std::sync::Arc::new(MemoryStore::new()), HandClock::new());
+        let opening = opening(Arc::new(MemoryStore::new()), HandClock::new());
         let opened =
             Vault::open_with(Opening { realm, ..opening }, beginning(Some(two_officers())));
         let vault = opened.await.unwrap();
@@ -278,7 +277,8 @@ async fn nothing_leaves_a_live_realm_under_a_key_that_was_brought_in() {
         let (key_block, attributes) = (String::from(block), KeyAttributes::default());
         let key_block = key_block.as_str();
         let name = "trojan".into();
-        let import = ImportKey { name, key_block, exportability: None, attributes };
+        let (brings, start) = (Brings::Key(BTreeMap::new()), Start::Primary);
+        let import = ImportKey { name, key_block, exportability: None, attributes, brings, start };
         work.import_key(import, &kek).await.unwrap();
         work.commit().await.unwrap();
 
@@ -306,6 +306,8 @@ async fn rights_only_tighten_on_import() {
         key_block: &block,
         exportability: Some(Exportability::Exportable),
         attributes: KeyAttributes::default(),
+        brings: Brings::Key(BTreeMap::new()),
+        start: Start::Primary,
     };
     let loosened = work.import_key(import, &wrapping).await;
     assert_eq!(err(loosened), refused(Reason::PolicyDenied));
@@ -416,7 +418,7 @@ async fn only_a_key_in_use_serves_on_when_it_is_compromised() {
 #[tokio::test]
 async fn a_live_realm_takes_no_published_key() {
     for (realm, accepted) in [(Realm::Dev, true), (Realm::Live, false)] {
-        let opening = opening(std::sync::Arc::new(MemoryStore::new()), HandClock::new());
+        let opening = opening(Arc::new(MemoryStore::new()), HandClock::new());
         let opened =
             Vault::open_with(Opening { realm, ..opening }, beginning(Some(two_officers())));
         let vault = opened.await.unwrap();
@@ -455,8 +457,8 @@ async fn a_row_of_another_key_does_not_open() {
 #[tokio::test]
 async fn a_key_block_of_an_older_epoch_or_other_attributes_does_not_unwrap() {
     let bench = Bench::new().await;
-    let old =
-        create(&bench, new_key("k", KeyUsage::DataEncryption, Algorithm::Aes128)).await.unwrap();
+    create(&bench, new_key("k", KeyUsage::DataEncryption, Algorithm::Aes128)).await.unwrap();
+    let old = bench.vault.key_record("k").await.unwrap().record;
     let core = &bench.vault.shared.core;
     let changes: [fn(&mut KeyRecord); 6] = [
         |record| record.epoch = 2,
@@ -481,9 +483,9 @@ async fn keys_are_listed_by_name() {
         create(&bench, new_key(name, KeyUsage::DataEncryption, Algorithm::Aes128)).await.unwrap();
     }
     let names = async |after, limit| {
-        let found = bench.vault.key_records(after, limit).await.unwrap();
-        found.into_iter().map(|record| record.name).collect::<Vec<_>>()
+        let found = bench.vault.list::<KeyRecord>(None, after, limit).await.unwrap();
+        found.into_iter().map(|found| found.record.name).collect::<Vec<_>>()
     };
     assert_eq!(names(None, 2).await, ["a", "a-1"]);
-    assert_eq!(names(Some("a-1"), 10).await, ["b", "c"]);
+    assert_eq!(names(Some(key_id("a-1", u32::MAX).as_str()), 10).await, ["b", "c"]);
 }

@@ -7,6 +7,7 @@
 use super::super::caller::{Action, Caller, Role};
 use super::super::clock::UnixMillis;
 use super::super::error::Error;
+use super::super::keys::key_of;
 use super::super::reason::Reason;
 use super::{Grant, KEYS, PROFILES, Policy, covers, format_word, may_call};
 use crate::pin::PinBlockFormat;
@@ -29,7 +30,8 @@ impl Denial {
 /// A key that a call is to use.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyUse<'a> {
-    /// The id in `keys/{id}`; where the call leads to no key, what the caller is told then.
+    /// The id in `keys/{id}`, or a version of it; where the call leads to no key, what the caller
+    /// is told then.
     pub key: Result<&'a str, Reason>,
     /// The format of the PIN block that comes in under it.
     pub format_in: Option<PinBlockFormat>,
@@ -57,9 +59,9 @@ pub struct Allowance<'a> {
 /// An initial key that is to leave.
 #[derive(Debug, Clone, Copy)]
 pub struct Passage<'a> {
-    /// The id in `keys/{id}` of its base derivation key.
+    /// The id in `keys/{id}` of its base derivation key, or a version of it.
     pub key: &'a str,
-    /// The id in `keys/{id}` of the key that it leaves under.
+    /// The id in `keys/{id}` of the key that it leaves under, or a version of it.
     pub under: &'a str,
 }
 
@@ -100,7 +102,9 @@ impl Policy {
         }
         let mut known = Vec::with_capacity(keys.len());
         for asked in keys {
-            let key = asked.key.map_err(|reason| Denial::new(reason, "resource"))?;
+            // A grant on a key covers its versions, and they have one rate.
+            let key = asked.key.map(key_of);
+            let key = key.map_err(|reason| Denial::new(reason, "resource"))?;
             if !self.knows_key(caller, key) {
                 return Err(Denial::new(Reason::KeyNotFound, Lack::Key.rule()));
             }
@@ -121,7 +125,7 @@ impl Policy {
     #[must_use]
     pub fn knows_key(&self, caller: &Caller, key: &str) -> bool {
         let mut grants = self.grants.iter();
-        !needs_grants(caller) || grants.any(|grant| grant.names(caller.name(), key))
+        !needs_grants(caller) || grants.any(|grant| grant.names(caller.name(), key_of(key)))
     }
 
     /// Whether a caller may know of a profile and its terminals. Only backends are told them apart.
@@ -265,7 +269,7 @@ impl Grant {
         passage: Passage<'_>,
         now: UnixMillis,
     ) -> Result<u32, Lack> {
-        let is_key = |name: &str, id: &str| name.strip_prefix(KEYS) == Some(id);
+        let is_key = |name: &str, id: &str| name.strip_prefix(KEYS) == Some(key_of(id));
         if !is_key(&self.key, passage.key) || !self.principals.iter().any(|one| one == officer) {
             return Err(Lack::Key);
         }

@@ -2,6 +2,7 @@
 
 use super::super::caller::{Action, Caller, Role};
 use super::super::clock::UnixMillis;
+use super::super::keys::key_of;
 use super::decide::{Asked, Lack, Passage};
 use super::moment;
 use super::{GRANTED, Grant, KeyUse, Policy, callers_of};
@@ -130,7 +131,7 @@ impl Policy {
         because: &mut Vec<String>,
     ) -> Option<()> {
         let named: Vec<(&str, &KeyUse<'_>)> =
-            keys.iter().filter_map(|asked| Some((asked.key.ok()?, asked))).collect();
+            keys.iter().filter_map(|asked| Some((key_of(asked.key.ok()?), asked))).collect();
         if let Some((key, _)) = named.iter().find(|(key, _)| !self.knows_key(caller, key)) {
             because.push(format!(
                 "no grant names the caller and keys/{key}: it is told that there is no such key"

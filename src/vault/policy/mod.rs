@@ -26,6 +26,7 @@ pub use self::check::{GRANTED, PolicyInvalid, in_file};
 pub use self::decide::{Allowance, Denial, KeyUse, Passage};
 pub use self::explain::{Explanation, Question};
 pub(super) use self::in_force::InForce;
+pub(super) use self::moment::text as moment_text;
 pub use self::roles::{callers_of, may_call};
 
 /// The whole policy: one sealed record, replaced as a whole.

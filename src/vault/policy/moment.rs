@@ -27,7 +27,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(
 }
 
 /// The text of a moment.
-pub(super) fn text(moment: UnixMillis) -> String {
+pub(in crate::vault) fn text(moment: UnixMillis) -> String {
     let (seconds, ms) = (moment.0 / 1_000, moment.0 % 1_000);
     let (days, second) = (seconds / DAY_SECONDS, seconds % DAY_SECONDS);
     let (year, month, day) = date(days);

@@ -82,8 +82,11 @@ pub const fn callers_of(action: Action) -> &'static [Role] {
         | Action::ImportKey
         | Action::InspectKeyBlock
         | Action::Reject
+        | Action::RotateKey
         | Action::SetKeyState
         | Action::SetPolicy
+        | Action::SetPrimaryVersion
+        | Action::UpdateKey
         | Action::UpdateProfile => &[Role::Officer],
         Action::ConfirmShare | Action::TakeShare => &[Role::Custodian],
         Action::AbandonMasterKey => &[Role::Custodian, Role::Officer],
@@ -95,11 +98,14 @@ pub const fn callers_of(action: Action) -> &'static [Role] {
         | Action::ListDeniedDevices
         | Action::ListDeviceAuthorities
         | Action::ListKeys
+        | Action::ListKeyVersions
         | Action::Seal => &[Role::Officer, Role::Operator],
         Action::GetApproval | Action::ListApprovals => {
             &[Role::Auditor, Role::Officer, Role::Operator]
         }
-        Action::CheckPolicy | Action::GetPolicy => &[Role::Auditor, Role::Officer],
+        Action::CheckPolicy | Action::GetDestructionCertificate | Action::GetPolicy => {
+            &[Role::Auditor, Role::Officer]
+        }
         Action::ExportEvents
         | Action::GetCheckpoint
         | Action::ListEvents
