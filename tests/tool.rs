@@ -760,3 +760,63 @@ fn key_blocks_and_key_serial_numbers_are_explained_without_keys() {
         assert!(refused.stdout.is_empty());
     }
 }
+
+fn json_of(arguments: &[&str], server: &str) -> Value {
+    let printed = succeed(&[&["--output", "json"], arguments].concat(), server);
+    serde_json::from_str(&printed).expect("JSON")
+}
+
+#[test]
+fn a_key_lives_from_its_making_to_the_certificate_of_its_end() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.path("data"));
+    let url = service.url.as_str();
+    let label = ["--label", "partner=visa"];
+    let create = ["key", "create", "zone", "--usage", "pin_encryption", "--algorithm", "aes128"];
+    let first = json_of(&[&create[..], &label].concat(), url);
+    assert_eq!((&first["state"], &first["labels"]["partner"]), (&"ACTIVE".into(), &"visa".into()));
+    let second = json_of(&["key", "rotate", "zone"], url);
+    assert_eq!((&second["version"], &second["primary_version"]), (&2.into(), &2.into()));
+    json_of(&["key", "primary", "zone/versions/1"], url);
+    let versions = json_of(&["key", "versions", "zone"], url);
+    assert_eq!(versions["keys"].as_array().unwrap().len(), 2);
+    assert_eq!(versions["keys"][1]["primary_version"], 1);
+    let listed = succeed(&[&["key", "list"], &label[..]].concat(), url);
+    assert!(listed.contains("1 primary") && listed.contains("PIN_ENCRYPTION"), "{listed}");
+    json_of(&["key", "label", "zone"], url);
+    let none = json_of(&[&["key", "list"], &label[..]].concat(), url);
+    assert_eq!(none["keys"], Value::Array(Vec::new()));
+    let shown = succeed(&["key", "show", "zone/versions/2"], url);
+    assert!(shown.contains(second["check_value"].as_str().unwrap()), "{shown}");
+
+    // What has no way back names the check value of the very version.
+    let (right, wrong) = (&second["check_value"], &first["check_value"]);
+    let [right, wrong] = [right, wrong].map(|value| value.as_str().unwrap());
+    let state = |state, sure| ["key", "state", "zone/versions/2", state, "--check-value", sure];
+    let refused = firstkey(&state("deactivated", wrong), Some(url));
+    assert_eq!(refused.status.code(), Some(6), "{}", text(&refused.stderr));
+    assert_eq!(json_of(&["key", "show", "zone/versions/2"], url)["state"], "ACTIVE");
+    assert_eq!(json_of(&state("deactivated", right), url)["state"], "DEACTIVATED");
+    let early = firstkey(&["key", "certificate", "zone/versions/2"], Some(url));
+    assert_eq!(early.status.code(), Some(1), "{}", text(&early.stderr));
+    let destroy = ["key", "destroy", "zone/versions/2", "--check-value", right];
+    assert_eq!(json_of(&destroy, url)["state"], "DESTROYED");
+
+    let file = folder.path("certificate");
+    let fetch = ["key", "certificate", "zone/versions/2", "--out", &file];
+    let log_key = json_of(&fetch, url)["key"].as_str().unwrap().to_owned();
+    drop(service);
+    let verify = |output: &str| {
+        let arguments = ["--output", output, "key", "verify-certificate", &file, "--key", &log_key];
+        firstkey(&arguments, None)
+    };
+    let verified = verify("json");
+    assert!(verified.status.success(), "{}", text(&verified.stderr));
+    let told: Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert_eq!((&told["verified"], &told["check_value"]), (&true.into(), &right.into()));
+    assert_eq!(told["key"], "keys/zone/versions/2");
+    assert!(text(&verify("table").stdout).contains("not_reached"));
+    let forged = std::fs::read_to_string(&file).unwrap().replace("versions/2", "versions/1");
+    std::fs::write(&file, forged).unwrap();
+    assert_eq!(verify("table").status.code(), Some(6));
+}

@@ -1,5 +1,7 @@
 //! A unit of work: what one call wants to happen, all of it or nothing.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -21,7 +23,7 @@ use super::ledger::Purpose;
 use super::master::Generation;
 use super::policy::AuditMode;
 use super::reason::Reason;
-use super::record::{Record, Versioned};
+use super::record::{Kind, Record, Versioned};
 use super::reserve::{self, Reservation};
 use super::store::{Change, Write};
 use super::vault::Shared;
@@ -41,7 +43,8 @@ pub struct Work {
     action: Action,
     draft: Draft,
     is_counted: bool,
-    writes: Vec<Write>,
+    /// By row: one call may write thousands.
+    writes: BTreeMap<(Kind, String), Write>,
     /// Whether one record was read in two versions: what was decided on one of them does not hold.
     is_torn: bool,
     claims: Vec<Ticket>,
@@ -65,7 +68,7 @@ impl Work {
             action,
             draft: Draft::new(caller, action, resource, policy),
             is_counted: false,
-            writes: Vec::new(),
+            writes: BTreeMap::new(),
             is_torn: false,
             claims: Vec::new(),
             reservations: Vec::new(),
@@ -155,9 +158,11 @@ impl Work {
         let id = read.record.id();
         let expected = expected(read.version);
         let check = Write { kind: R::KIND, id, expected, change: Change::Check };
-        match self.writes.iter().find(|other| is_same_row(other, &check)) {
-            Some(other) => self.is_torn |= other.expected != check.expected,
-            None => self.writes.push(check),
+        match self.writes.entry(row_of(&check)) {
+            Entry::Occupied(other) => self.is_torn |= other.get().expected != check.expected,
+            Entry::Vacant(place) => {
+                place.insert(check);
+            }
         }
     }
 
@@ -187,10 +192,9 @@ impl Work {
 
     /// Adds a write; it stands in the place of another of the same row.
     pub(super) fn replace(&mut self, write: Write) {
-        let same = self.writes.iter().find(|other| is_same_row(other, &write));
-        self.is_torn |= same.is_some_and(|other| other.expected != write.expected);
-        self.writes.retain(|other| !is_same_row(other, &write));
-        self.writes.push(write);
+        let expected = write.expected;
+        let before = self.writes.insert(row_of(&write), write);
+        self.is_torn |= before.is_some_and(|other| other.expected != expected);
     }
 
     /// Claims a transaction counter: refused with `KSN_REPLAYED` when it is spent, too old, too far
@@ -296,7 +300,7 @@ impl Work {
     /// change anything but a ledger, or have something unusual to tell.
     fn summary_seconds(&self) -> Option<u32> {
         let AuditMode::Summary { seconds } = self.core().policy.policy().audit else { return None };
-        let changes = self.writes.iter().any(|write| write.change != Change::Check);
+        let changes = self.writes.values().any(|write| write.change != Change::Check);
         let is_plain = self.action.is_data_plane() && !changes && !self.has_detail("alarm");
         is_plain.then_some(seconds)
     }
@@ -349,6 +353,7 @@ impl Work {
         }
         let (answer, answered) = oneshot::channel();
         let Self { shared, draft, is_counted, writes, claims, reservations, next, .. } = self;
+        let writes = writes.into_values().collect();
         let unit = Unit { draft, is_counted, writes, claims, reservations, next, answer };
         hand_over(&shared, unit, answered).await
     }
@@ -358,8 +363,8 @@ impl Work {
     }
 }
 
-fn is_same_row(one: &Write, other: &Write) -> bool {
-    (one.kind, &one.id) == (other.kind, &other.id)
+fn row_of(write: &Write) -> (Kind, String) {
+    (write.kind, write.id.clone())
 }
 
 /// Gives a unit to the committer and waits until it is done, for as long as a call waits: what has

@@ -142,6 +142,39 @@ async fn an_officer_looks_compares_the_digest_and_approves() {
 }
 
 #[tokio::test]
+async fn a_key_is_destroyed_by_two_and_the_tool_says_how_the_request_is_made_again() {
+    let service = live(1, Vec::new()).await;
+    let (one, two) = (Machine::of(&service, 1), Machine::of(&service, 2));
+    let made = ["key", "create", "zone", "--usage", "mac_cmac", "--algorithm", "aes128"];
+    let made = one.tool(&[&made[..], &["--pre-active", "--output", "json"]].concat(), "").await;
+    let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
+    let check_value = made["check_value"].as_str().unwrap();
+    // Asked for the check value, it does nothing with another.
+    let destroy = ["key", "destroy", "zone"];
+    let refused = one.tool(&destroy, "0000000000\n").await;
+    assert_eq!(refused.status.code(), Some(6), "{}", text(&refused.stderr));
+    let waits = one.tool(&destroy, &format!("{check_value}\n")).await;
+    assert_eq!(waits.status.code(), Some(7), "{}", text(&waits.stderr));
+    let told = text(&waits.stderr);
+    let after = |word: &str| {
+        let rest = told.split_once(word).unwrap_or_else(|| panic!("{word}: {told}")).1;
+        rest.split_whitespace().next().unwrap().trim_end_matches(['`', ';']).to_owned()
+    };
+    let (name, request_id) = (after("approval approve "), after("--request-id "));
+    let digest = two.json(&["show", &name]).await["request_digest"].as_str().unwrap().to_owned();
+    let approved = two.run(&["approve", &name, "--digest", &digest], "").await;
+    assert_eq!(approved.status.code(), Some(0), "{}", text(&approved.stderr));
+    let again = ["--request-id", &request_id, "--check-value", check_value, "--output", "json"];
+    let done = one.tool(&[&destroy[..], &again].concat(), "").await;
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    let fetched = one.tool(&["key", "certificate", "zone"], "").await;
+    let certificate = text(&fetched.stdout);
+    assert!(certificate.contains("approver: officer-2"), "{certificate}");
+    assert!(certificate.contains("requester: spiffe://"), "{certificate}");
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_policy_whose_approval_ended_is_asked_anew_and_one_that_is_none_is_told_in_its_words() {
     let service = live(1, Vec::new()).await;
     let (one, two) = (Machine::of(&service, 1), Machine::of(&service, 2));

@@ -527,7 +527,7 @@ async fn a_key_goes_out_and_in_again_under_aes_and_under_tdes() {
         let made = exportable(&service, id, KeyUsage::PinEncryption, of).await;
         let exported = keys.export_key(export(id, wrapping)).await.unwrap().into_inner();
         assert_eq!(exported.check_value, made.check_value);
-        assert_eq!(exported.dropped_attributes.len(), 8);
+        assert_eq!(exported.dropped_attributes.len(), 10);
         let (header, _) = Header::parse(&exported.key_block).unwrap();
         assert_eq!((header.usage, header.exportability), (*b"P0", b'N'));
         let bytes = if wrapping == "dev-kek" {

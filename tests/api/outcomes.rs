@@ -269,8 +269,8 @@ async fn life_of_a_key(tally: &mut Tally) {
     };
     client.keys().set_key_state(destroy).await.expect("it never was");
     let ask = proto::GetDestructionCertificateRequest { name: name() };
-    let asked = client.keys().get_destruction_certificate(ask);
-    tally.one("GetDestructionCertificate", asked).await;
+    let mut keys = client.keys();
+    tally.one("GetDestructionCertificate", keys.get_destruction_certificate(ask)).await;
     let rotate = proto::RotateKeyRequest {
         request_id: request_id(),
         name: name(),

@@ -30,7 +30,7 @@ use crate::known::{
 const AES: Suite = Suite::P256Aes128;
 
 /// What needs more than a development service: each is raised where it is tested.
-const RAISED_ELSEWHERE: [Reason; 13] = [
+const RAISED_ELSEWHERE: [Reason; 14] = [
     Reason::ApprovalRequired,
     Reason::ApprovalState,
     Reason::AuditUnavailable,

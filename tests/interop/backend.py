@@ -47,11 +47,16 @@ class Backend:
             request_id=str(uuid.uuid4()), base_derivation_key=base_key,
             wrapping_key=wrapping_key))
 
-    def import_key(self, key_id: str, block: str, wrapping_key: str) -> str:
+    def import_key(self, key_id: str, block: str, wrapping_key: str, **how: bool) -> str:
         """Brings a key in a key block; returns its name."""
         return self._keys.ImportKey(keys.ImportKeyRequest(
             request_id=str(uuid.uuid4()), key_id=key_id, key_block=block,
-            wrapping_key=wrapping_key)).key.name
+            wrapping_key=wrapping_key, **how)).key.name
+
+    def rotate_key(self, name: str) -> Message:
+        """The next version of a key, made by the service."""
+        return self._keys.RotateKey(keys.RotateKeyRequest(
+            request_id=str(uuid.uuid4()), name=name)).key
 
     def register(self, terminal_id: str, serial: str, profile: str, **credential: Any) -> str:
         """Registers a terminal that proves itself by this credential; returns its name."""
@@ -124,6 +129,13 @@ class Backend:
         """Has a terminal's PIN block re-enciphered to the zone key of another institution."""
         return self._pins.TranslatePin(pin.TranslatePinRequest(
             source=_dukpt(ksn), pin_block=pin_block, pan=pan,
+            destination=types.WorkingKey(static_key=zone), **formats)).pin_block
+
+    def translate_static(self, source: str, pin_block: bytes, pan: str, zone: str,
+                         **formats: int) -> bytes:
+        """Has a PIN block re-enciphered from one static key to another."""
+        return self._pins.TranslatePin(pin.TranslatePinRequest(
+            source=types.WorkingKey(static_key=source), pin_block=pin_block, pan=pan,
             destination=types.WorkingKey(static_key=zone), **formats)).pin_block
 
     def verify_and_translate(self, ksn: bytes, message: bytes, tag: bytes, pin_block: bytes,

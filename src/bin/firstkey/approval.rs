@@ -146,12 +146,12 @@ fn is_prefix(typed: &str, digest: &str, digits_min: usize) -> bool {
 }
 
 #[allow(clippy::print_stderr, reason = "a question is no part of what is printed")]
-fn ask(question: &str) -> anyhow::Result<String> {
+pub(crate) fn ask(question: &str) -> anyhow::Result<String> {
     eprint!("{question}");
     io::stderr().flush().context("can not ask")?;
     let mut line = String::new();
     if io::stdin().read_line(&mut line).context("can not read the answer")? == 0 {
-        bail!("nothing was typed; nothing was approved");
+        bail!("nothing was typed; nothing was done");
     }
     Ok(line)
 }

@@ -4,6 +4,7 @@ mod approval;
 pub(crate) mod audit;
 pub(crate) mod ceremony;
 pub(crate) mod inspect;
+pub(crate) mod key;
 mod policy;
 mod seal;
 
@@ -57,6 +58,9 @@ pub(crate) enum Command {
     Dev(Dev),
     /// Explain a key block, a key serial number or a slip, without keys and without a service.
     Inspect(inspect::Inspect),
+    /// Keys and their versions: list, make, rotate, label, take out of use, destroy.
+    #[command(subcommand)]
+    Key(Box<key::Key>),
     /// Read the policy, replace it, ask it why.
     #[command(subcommand)]
     Policy(Policy),

@@ -9,6 +9,7 @@ mod dev;
 mod exit;
 mod hidden;
 mod inspect;
+mod key;
 mod policy;
 mod policy_change;
 mod print;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
                 Command::Ceremony(command) => ceremony::run(command),
                 Command::Dev(dev) => dev::run(dev, output).await,
                 Command::Inspect(arguments) => inspect::run(&arguments, output),
+                Command::Key(command) => key::run(*command, output).await,
                 Command::Policy(command) => policy::run(command, output).await,
                 Command::Seal(command) => seal::run(command, output).await,
                 Command::Status(server) => status::run(server, output).await,

@@ -3,6 +3,7 @@
 mod activate;
 mod backend;
 mod explain;
+mod keys;
 mod line;
 mod policy;
 mod seal;

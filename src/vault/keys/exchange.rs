@@ -66,12 +66,12 @@ impl Work {
                 Error::incident("a key block header can not be written", &record.name)
             })?;
         }
+        self.uses_record(&found);
         let exported = ExportedKey {
             key_block: self.wrap_out(&header, &material, wrapping)?,
             dropped_attributes: DROPPED.to_vec(),
             check_value: record.check_value.clone(),
         };
-        self.uses_record(&found);
         if found.record.carried_by.insert(wrapping.record().version_name()) {
             self.notes_carried().await?;
             self.put(&found)?;

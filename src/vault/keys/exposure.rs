@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::read_key;
 use super::record::KeyRecord;
 use super::state::KeyState;
 use super::vocabulary::KeyUsage;
@@ -61,12 +60,12 @@ impl Work {
         }
         let passages = passages(self.core()).await?;
         self.expects(&passages);
-        let carried = carried(self.core()).await?;
+        let mut carried = Carried::read(self.core()).await?;
         let root_name = root.version_name();
-        let reached = reached(&carried, &root_name);
+        let reached = carried.reached(&root_name);
         let now = self.now();
         for name in &reached {
-            let mut key = read_key(self.core(), name).await?;
+            let Some(mut key) = carried.keys.remove(name) else { continue };
             key.record.compromised_through.insert(root_name.clone());
             if key.record.state.may_become(KeyState::Compromised) {
                 // Its block stays as it is: it is never opened again.
@@ -84,34 +83,47 @@ async fn passages(core: &Core) -> Result<Versioned<Passages>, Error> {
     Ok(found.unwrap_or_else(|| Versioned::absent(Passages { count: 0 })))
 }
 
-/// The versions of keys by those that they were carried by.
-async fn carried(core: &Core) -> Result<BTreeMap<String, Vec<String>>, Error> {
-    let mut carried: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut after = None;
-    loop {
-        let page = core.list::<KeyRecord>(IndexFilter::Any, after.take(), PAGE).await?;
-        for key in &page {
-            for carrier in &key.record.carried_by {
-                carried.entry(carrier.clone()).or_default().push(key.record.version_name());
-            }
-        }
-        after = page.last().map(|last| last.record.id());
-        if page.len() < PAGE {
-            return Ok(carried);
-        }
-    }
+/// The versions of keys that were carried by others.
+#[derive(Default)]
+struct Carried {
+    /// Each as it was read.
+    keys: BTreeMap<String, Versioned<KeyRecord>>,
+    /// Their names by those of their carriers.
+    by: BTreeMap<String, Vec<String>>,
 }
 
-/// Those that are reached from one, without it.
-fn reached<'a>(carried: &'a BTreeMap<String, Vec<String>>, root: &str) -> BTreeSet<&'a str> {
-    let mut reached = BTreeSet::new();
-    let mut next: Vec<&str> = vec![root];
-    while let Some(carrier) = next.pop() {
-        for name in carried.get(carrier).into_iter().flatten() {
-            if name != root && reached.insert(name.as_str()) {
-                next.push(name);
+impl Carried {
+    async fn read(core: &Core) -> Result<Self, Error> {
+        let mut carried = Self::default();
+        let mut after = None;
+        loop {
+            let page = core.list::<KeyRecord>(IndexFilter::Any, after.take(), PAGE).await?;
+            after = page.last().map(|last| last.record.id());
+            let is_last = page.len() < PAGE;
+            for key in page.into_iter().filter(|key| !key.record.carried_by.is_empty()) {
+                let name = key.record.version_name();
+                for carrier in &key.record.carried_by {
+                    carried.by.entry(carrier.clone()).or_default().push(name.clone());
+                }
+                carried.keys.insert(name, key);
+            }
+            if is_last {
+                return Ok(carried);
             }
         }
     }
-    reached
+
+    /// Those that are reached from one, without it.
+    fn reached(&self, root: &str) -> BTreeSet<String> {
+        let mut reached = BTreeSet::new();
+        let mut next = vec![root];
+        while let Some(carrier) = next.pop() {
+            for name in self.by.get(carrier).into_iter().flatten() {
+                if name != root && reached.insert(name.clone()) {
+                    next.push(name);
+                }
+            }
+        }
+        reached
+    }
 }
