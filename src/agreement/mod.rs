@@ -63,7 +63,7 @@ pub mod label {
     pub const UPDATE_TERMINAL: &str = "firstkey/v1/update-terminal";
 
     /// All labels.
-    pub const ALL: [&str; 20] = [
+    pub const ALL: [&str; 21] = [
         ACTIVATION,
         AT_REST_CUSTODY,
         AT_REST_HASH,

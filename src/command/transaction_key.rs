@@ -120,8 +120,8 @@ impl WorkingKey {
 impl DukptKey {
     /// The version of the base derivation key; nothing for a key set that nobody here has.
     ///
-    /// Of a key that is named without a version it is the one whose key set the KSN is of: terminals
-    /// with keys of a former version go on when it is rotated.
+    /// Of a key that is named without a version it is the one whose key set the KSN is of:
+    /// terminals with keys of a former version go on when it is rotated.
     pub(super) async fn behind(&self, vault: &Vault) -> Result<Behind, Error> {
         let version = vault.key_of_set(&self.ksn.key_set_id()).await?;
         let Some(name) = &self.base_derivation_key else {

@@ -18,6 +18,7 @@ use super::clock::UnixMillis;
 use super::core::Core;
 use super::error::Error;
 use super::event::Draft;
+use super::keys::Passage;
 use super::ledger::Ledger;
 use super::master::{Generation, Nonce};
 use super::reason::Reason;
@@ -42,6 +43,8 @@ pub(super) struct Unit {
     pub(super) reservations: Vec<Reservation>,
     /// The master key that comes into force when it is durable.
     pub(super) next: Option<Box<Generation>>,
+    /// Held until it is done.
+    pub(super) passage: Option<Passage>,
     pub(super) answer: oneshot::Sender<Result<Committed, Error>>,
 }
 
@@ -379,9 +382,9 @@ fn doubt(core: &Core, unit: &Unit) {
 }
 
 fn answer(unit: Unit, result: Result<Committed, Error>) {
-    let Unit { answer, claims, reservations, .. } = unit;
+    let Unit { answer, claims, reservations, passage, .. } = unit;
     // Counters and places are free before the caller can come again.
-    drop((claims, reservations));
+    drop((claims, reservations, passage));
     // A caller that went away does not undo what is durable.
     let _ = answer.send(result);
 }

@@ -14,6 +14,7 @@ use super::claim::Claims;
 use super::clock::{Clock, UnixMillis};
 use super::custody::Custody;
 use super::error::Error;
+use super::keys::Passages;
 use super::keys::{self, KeyRecord};
 use super::ledger::Ledger;
 use super::master::{Address, Generation, Nonce, draw_nonce, generation_of};
@@ -57,6 +58,7 @@ pub(super) struct Core {
     /// How much of it was free when it was looked at last; the largest number for no limit.
     free_bytes: AtomicU64,
     pub(super) rates: Rates,
+    pub(super) passages: Passages,
     pub(super) policy: InForce,
     /// How far a rotation of the master key is; none while there is none.
     pub(super) rotation: watch::Sender<Option<RotationProgress>>,
@@ -93,6 +95,7 @@ impl Core {
             reserve_bytes: audit.reserve_bytes,
             free_bytes: AtomicU64::new(u64::MAX),
             rates: Rates::default(),
+            passages: Passages::default(),
             policy: InForce::nobody(),
             rotation: watch::Sender::new(rotation),
             alone: RwLock::default(),

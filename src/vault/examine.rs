@@ -38,6 +38,7 @@ impl Vault {
             claims: Vec::new(),
             reservations: Vec::new(),
             next: None,
+            passage: None,
             answer,
         };
         hand_over(&self.shared, unit, answered).await.map(|_| ())

@@ -52,6 +52,7 @@ impl Counts {
                 claims: Vec::new(),
                 reservations: Vec::new(),
                 next: None,
+                passage: None,
                 answer,
             };
             match hand_over(shared, unit, answered).await {

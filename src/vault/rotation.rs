@@ -271,6 +271,7 @@ async fn commit_anew(shared: &Shared, rows: &[Surveyed]) -> Result<u64, Error> {
             claims: Vec::new(),
             reservations: Vec::new(),
             next: None,
+            passage: None,
             answer,
         };
         hand_over(shared, unit, answered).await?;

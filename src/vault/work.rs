@@ -18,7 +18,7 @@ use super::core::{Core, expected};
 use super::error::Error;
 use super::event::{Draft, EventKey, LEGACY};
 use super::idempotency::{self, RequestId};
-use super::keys::{KeyRecord, StoredKey};
+use super::keys::{KeyRecord, Passage, StoredKey};
 use super::ledger::Purpose;
 use super::master::Generation;
 use super::policy::AuditMode;
@@ -51,6 +51,8 @@ pub struct Work {
     reservations: Vec<Reservation>,
     /// The master key that the commit brings into force. Boxed as well.
     next: Option<Box<Generation>>,
+    /// Held where a key comes or leaves under another, until that is durable.
+    pub(super) passage: Option<Passage>,
 }
 
 impl Work {
@@ -73,6 +75,7 @@ impl Work {
             claims: Vec::new(),
             reservations: Vec::new(),
             next: None,
+            passage: None,
         }
     }
 
@@ -345,6 +348,7 @@ impl Work {
         self.claims.clear();
         self.reservations.clear();
         self.next = None;
+        self.passage = None;
     }
 
     async fn hand_over(self) -> Result<Committed, Error> {
@@ -352,9 +356,10 @@ impl Work {
             return Err(Error::Conflict);
         }
         let (answer, answered) = oneshot::channel();
-        let Self { shared, draft, is_counted, writes, claims, reservations, next, .. } = self;
+        let Self { shared, draft, is_counted, writes, claims, reservations, next, passage, .. } =
+            self;
         let writes = writes.into_values().collect();
-        let unit = Unit { draft, is_counted, writes, claims, reservations, next, answer };
+        let unit = Unit { draft, is_counted, writes, claims, reservations, next, passage, answer };
         hand_over(&shared, unit, answered).await
     }
 

@@ -367,6 +367,40 @@ async fn versions_are_listed_named_and_bounded() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_not_in_use_yet_does_nothing() {
+    let service = Service::start().await;
+    let request = create("soon", KeyUsage::MacCmac, KeyAttributes::default());
+    made(&service, CreateKeyRequest { pre_active: true, ..request }).await;
+    let generate = || proto::GenerateMacRequest {
+        key: stored("soon"),
+        algorithm: proto::MacAlgorithm::AesCmac.into(),
+        message: vec![1],
+        mac_length_bytes: 8,
+        ..proto::GenerateMacRequest::default()
+    };
+    let mut macs = service.client.macs();
+    expect_reason(&status_of(macs.generate_mac(generate()).await), "KEY_NOT_ACTIVE");
+    let verify = proto::VerifyMacRequest {
+        key: stored("soon"),
+        algorithm: proto::MacAlgorithm::AesCmac.into(),
+        message: vec![1],
+        mac: vec![0; 8],
+        ..proto::VerifyMacRequest::default()
+    };
+    expect_reason(&status_of(macs.verify_mac(verify).await), "KEY_NOT_ACTIVE");
+    let leaves = proto::ExportKeyRequest {
+        request_id: request_id(),
+        name: "keys/soon".into(),
+        wrapping_key: "keys/dev-kek".into(),
+        ..proto::ExportKeyRequest::default()
+    };
+    let refused = status_of(service.client.keys().export_key(leaves).await);
+    expect_reason(&refused, "POLICY_DENIED");
+    set_state(&service, "keys/soon", KeyState::Active).await.unwrap();
+    answer(macs.generate_mac(generate()).await);
+}
+
+#[tokio::test]
 async fn a_destroyed_key_has_a_certificate_that_verifies_without_the_service() {
     let service = Service::start().await;
     let key = made(&service, create("d", KeyUsage::MacCmac, KeyAttributes::default())).await;

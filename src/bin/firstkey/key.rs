@@ -298,7 +298,8 @@ fn version_of(key: &proto::Key) -> String {
     format!("{}/versions/{}", key.name.trim_start_matches("keys/"), key.version)
 }
 
-/// The value of an enum by its word, such as `PIN_ENCRYPTION` in any case; unspecified where there is none.
+/// The value of an enum by its word, such as `PIN_ENCRYPTION` in any case; unspecified where there
+/// is none.
 fn value_of<E: Default>(prefix: &str, word: Option<&str>, known: fn(&str) -> Option<E>) -> E {
     let name = word.map(|word| format!("{prefix}_{}", word.to_uppercase()));
     name.and_then(|name| known(&name)).unwrap_or_default()

@@ -1,5 +1,5 @@
-//! Calls upon keys that may have to wait for other officers: a refusal is believed only if what they
-//! are shown is what was sent.
+//! Calls upon keys that may have to wait for other officers: a refusal is believed only if what
+//! they are shown is what was sent.
 
 use prost::Message;
 use tonic::{Response, Status};

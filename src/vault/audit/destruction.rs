@@ -63,8 +63,8 @@ const APART_MS: u64 = 60 * 1_000;
 const PAGE: usize = 500;
 
 /// What no certificate can promise.
-const NOT_REACHED: &str = "backups from before, for whoever has the master key that they are under, \
-                           until that master key is retired";
+const NOT_REACHED: &str = "backups from before, for whoever has the master key that they are \
+                           under, until that master key is retired";
 
 impl Vault {
     /// Writes the certificate of a key that is destroyed; `KEY_NOT_ACTIVE` for any other.

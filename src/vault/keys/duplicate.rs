@@ -1,10 +1,10 @@
 //! One key, one record: outside development a key comes to be here once.
 //!
-//! A second copy of a key, of the same usage, could be used where the first was suspended, destroyed
-//! on one side and kept on the other, and counted twice. Copies are found by a keyed hash of the
-//! key, not by its check value, which two keys may share by chance (of TDES 24 bits) and would then
-//! keep each other out for good. A key that is destroyed makes room for its like; one that is
-//! compromised does not, so that it does not come back under another name.
+//! A second copy of a key, of the same usage, could be used where the first was suspended, and kept
+//! where it was destroyed. Copies are found by a keyed hash of the key, not by its check value,
+//! which two keys may share by chance (of TDES 24 bits) and would then keep each other out for
+//! good. A key that is destroyed makes room for its like; one that is compromised does not, so that
+//! it does not come back under another name.
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;

@@ -9,32 +9,33 @@
 //! derived is not here: it is derived anew in each call, by a key that is then refused.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::time::timeout;
 
 use super::record::KeyRecord;
 use super::state::KeyState;
 use super::vocabulary::KeyUsage;
 use crate::vault::core::Core;
 use crate::vault::error::Error;
-use crate::vault::record::{Kind, Record, Versioned};
+use crate::vault::record::{Record as _, Versioned};
 use crate::vault::store::IndexFilter;
 use crate::vault::work::Work;
 
-/// How often a key came or left under another. A commit that adds one changes it, so what was found
-/// to be exposed is all of it, or the commit that relies on it fails.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Passages {
-    count: u64,
-}
+/// Lets many keys come and leave under others at once, and none while it is found what a
+/// compromised one carried: what is found is all of it. A key that waited meanwhile finds its
+/// carrier compromised.
+#[derive(Debug, Clone, Default)]
+pub(in crate::vault) struct Passages(Arc<RwLock<()>>);
 
-impl Record for Passages {
-    const KIND: Kind = Kind::new("key_passages");
-
-    fn id(&self) -> String {
-        "all".to_owned()
-    }
+/// What a unit of work holds until it is done.
+#[derive(Debug)]
+pub(in crate::vault) enum Passage {
+    /// A key comes or leaves.
+    Open { _held: OwnedRwLockReadGuard<()> },
+    /// None does.
+    Closed { _held: OwnedRwLockWriteGuard<()> },
 }
 
 /// Descriptions of keys that are read at once.
@@ -43,9 +44,11 @@ const PAGE: usize = 500;
 impl Work {
     /// Notes that in this commit a key comes or leaves under another.
     pub(super) async fn notes_carried(&mut self) -> Result<(), Error> {
-        let mut passages = passages(self.core()).await?;
-        passages.record.count = passages.record.count.saturating_add(1);
-        self.put(&passages)
+        let passages = self.core().passages.0.clone();
+        let held = timeout(self.core().patience, passages.read_owned()).await;
+        let _held = held.map_err(|_| Error::Unavailable)?;
+        self.passage = Some(Passage::Open { _held });
+        Ok(())
     }
 
     /// Makes every key compromised that a compromised one exposes, and tells how many versions were
@@ -58,8 +61,10 @@ impl Work {
         if !matches!(root.usage, KeyUsage::KeyEncryption | KeyUsage::KeyBlockProtection) {
             return Ok(0);
         }
-        let passages = passages(self.core()).await?;
-        self.expects(&passages);
+        let passages = self.core().passages.0.clone();
+        let held = timeout(self.core().patience, passages.write_owned()).await;
+        let _held = held.map_err(|_| Error::Unavailable)?;
+        self.passage = Some(Passage::Closed { _held });
         let mut carried = Carried::read(self.core()).await?;
         let root_name = root.version_name();
         let reached = carried.reached(&root_name);
@@ -76,11 +81,6 @@ impl Work {
         }
         Ok(reached.len())
     }
-}
-
-async fn passages(core: &Core) -> Result<Versioned<Passages>, Error> {
-    let found = core.read::<Passages>(&Passages { count: 0 }.id()).await?;
-    Ok(found.unwrap_or_else(|| Versioned::absent(Passages { count: 0 })))
 }
 
 /// The versions of keys that were carried by others.

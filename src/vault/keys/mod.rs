@@ -20,6 +20,7 @@ pub(super) use at_rest::wrapped_anew;
 pub use change::{Changed, SERVE_MS_MAX, StateChange};
 pub use create::{Brings, ImportKey, NewKey, Rotation, Start};
 pub use exchange::{ExportKey, ExportedKey};
+pub(super) use exposure::{Passage, Passages};
 pub use name::{KeyName, key_of};
 pub(super) use published::is_published_master_key;
 pub use published::{PUBLISHED_CHECK_VALUES, is_published};

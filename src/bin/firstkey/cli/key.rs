@@ -58,7 +58,7 @@ versions the version must be named.")]
     #[command(after_help = "Example:
   firstkey key destroy zone/versions/1
 
-Only a key that is deactivated, or was never in use, is destroyed. `key certificate` has the proof.")]
+Only a key that is deactivated, or was never in use, is destroyed: see `key certificate`.")]
     Destroy(DestroyKey),
     /// Fetch the certificate of a key's destruction.
     #[command(after_help = "Example:
