@@ -24,7 +24,7 @@ use firstkey::vault::store::{SqliteStore, Store as _};
 use firstkey::vault::{
     Action, AuditSettings, Caller, ClaimRequest, Clock, Custody, Error, KeyAttributes, KeyUsage,
     Kind, MasterKey, NewKey, OpenError, Opening, Operation, Purpose, Realm, Reason, Record, Seal,
-    UnixMillis, Vault, Versioned,
+    Start, UnixMillis, Vault, Versioned,
 };
 use serde::{Deserialize, Serialize};
 
@@ -295,10 +295,12 @@ async fn call(vault: &Vault, caller: u32) -> Result<(), Error> {
             mode_of_use: None,
             exportability: None,
             attributes: KeyAttributes::default(),
+            labels: BTreeMap::new(),
+            start: Start::Primary,
         })
         .await?;
     work.commit().await?;
-    say(&format!("key {name} {}", made.check_value));
+    say(&format!("key {name} {}", made.record.check_value));
     let key = vault.key::<PinEncryption>(&name, Operation::Encrypt).await?;
     let mut work = begin(vault, Action::TranslatePin).await;
     work.uses(&key);

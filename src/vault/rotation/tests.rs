@@ -8,7 +8,7 @@ use super::super::testing::{Bench, Fault, FaultyStore, HandClock, Note, SHAMIR, 
 use super::super::testing::{master_key, note, opening, two_officers};
 use super::super::{
     AuditSettings, Budget, ClaimRequest, KeyAttributes, KeyRecord, KeyUsage, NewKey, OpenError,
-    Opening, Operation, Purpose, RequestId, StateChange,
+    Opening, Operation, Purpose, RequestId, Start, StateChange,
 };
 use super::*;
 use crate::key::Algorithm;
