@@ -81,7 +81,7 @@ impl Genuine {
 
 /// The key of a terminal that a MAC verified under.
 enum SenderKey {
-    Derived(TransactionKey),
+    Derived(Box<TransactionKey>),
     OfSlot(FoundSlotKey<Mac>),
 }
 
@@ -129,7 +129,7 @@ pub(super) async fn check(
             if side == Side::Terminal {
                 key.claim(work, Purpose::MacResponse, &input).await?;
             }
-            Ok(Some(Genuine { key: Some(SenderKey::Derived(key)), is_second }))
+            Ok(Some(Genuine { key: Some(SenderKey::Derived(Box::new(key))), is_second }))
         }
         MacWorkingKey::Slot(key) => {
             let key = key.find::<Mac>((name, terminal), (vault, caller), work).await?;

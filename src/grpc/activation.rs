@@ -36,7 +36,7 @@ impl ActivationService for ActivationApi {
         let answer = serve("BeginActivation", request, async |vault, caller, body| {
             let payload = convert::bytes("payload", body.payload, 1..=BEGIN_LEN_BYTES_MAX)?;
             let request = proven(payload, "proof", body.proof)?;
-            let answer = begin::begin_activation(&vault, &caller, &request).await?;
+            let answer = Box::pin(begin::begin_activation(&vault, &caller, &request)).await?;
             let (payload, proof) = (answer.payload, answer.proof);
             Ok(proto::BeginActivationResponse { payload, proof })
         })
@@ -54,7 +54,7 @@ impl ActivationService for ActivationApi {
             let payload = payload(body.payload)?;
             let request = proven(payload, "proof", body.proof)?;
             let of = (name.terminal_id(), name.number());
-            let answer = deliver::deliver_keys(&vault, &caller, of, &request).await?;
+            let answer = Box::pin(deliver::deliver_keys(&vault, &caller, of, &request)).await?;
             let (payload, proof) = (answer.payload, answer.proof);
             Ok(proto::DeliverKeysResponse { payload, proof })
         })
@@ -145,7 +145,7 @@ impl ActivationService for ActivationApi {
             if matches!(request.ksn, Ksn::Tdes(_)) {
                 return Err(Error::ksn("ksn"));
             }
-            let answer = update::update_keys(&vault, &caller, &request).await?;
+            let answer = Box::pin(update::update_keys(&vault, &caller, &request)).await?;
             Ok(proto::UpdateKeysResponse { payload: answer.payload, mac: answer.proof })
         })
         .await;

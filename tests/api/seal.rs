@@ -247,7 +247,7 @@ async fn a_sealed_service_answers_its_seal_and_health_alone() {
         for path in every_path() {
             let is_of_seal = path.starts_with(&format!("/{SEAL_SERVICE}/"));
             let answer = call(&channel, &path, Vec::new()).await;
-            let reason = answer.map_err(|status| ClientError::from(status));
+            let reason = answer.map_err(ClientError::from);
             let reason = reason.err().and_then(|error| error.reason().map(str::to_owned));
             match (is_of_seal, plane) {
                 (false, _) => assert_eq!(reason.as_deref(), Some("VAULT_SEALED"), "{path}"),
@@ -397,9 +397,9 @@ async fn who_gave_shares_is_judged_by_the_policy_that_they_open() {
         assert_eq!(refused(last.unwrap()).0, "POLICY_DENIED", "{givers:?}");
         let status = service.status().await;
         assert_eq!(status.state().as_str_name(), SealState::Sealed.as_str_name());
-        let list = service.client("officer-1").await;
-        let list = list.keys().list_keys(ListKeysRequest::default()).await;
-        assert_eq!(refused(list.map_err(ClientError::from)).0, "VAULT_SEALED");
+        let officer = service.client("officer-1").await;
+        let keys = officer.keys().list_keys(ListKeysRequest::default()).await;
+        assert_eq!(refused(keys.map_err(ClientError::from)).0, "VAULT_SEALED");
     }
     assert_eq!(service.open_by(&shares, &[1, 2, 3]).await, SealState::Open.as_str_name());
     let events = service.events().await;

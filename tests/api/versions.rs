@@ -226,12 +226,13 @@ async fn terminals_stay_with_the_version_that_their_keys_come_from() {
     assert!(service.get("old").await.rekey_due && !service.get("new").await.rekey_due);
 }
 
+fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
 #[tokio::test]
 async fn keys_are_found_by_what_they_are_and_by_their_labels() {
     let service = Service::start().await;
-    let labels = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    };
     let none = KeyAttributes::default;
     let bdk = KeyAttributes { key_set_id: vec![0xC1; 4], ..none() };
     made(&service, create("l-bdk", KeyUsage::BaseDerivation, bdk)).await;

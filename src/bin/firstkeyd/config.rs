@@ -42,7 +42,7 @@ pub(crate) struct Config {
 #[derive(Debug)]
 pub(crate) enum Mode {
     Development(Development),
-    Live(Live),
+    Live(Box<Live>),
 }
 
 /// A development service.
@@ -192,7 +192,7 @@ impl Config {
         let mode = if flags.dev.or(file.dev).unwrap_or(false) {
             Mode::Development(Development::join(flags, file)?)
         } else {
-            Mode::Live(Live::join(&flags, file)?)
+            Mode::Live(Box::new(Live::join(&flags, file)?))
         };
         let Some(data) = data else {
             bail!("name the folder of the store: --data DIR or FIRSTKEY_DATA");

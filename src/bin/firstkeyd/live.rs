@@ -46,19 +46,16 @@ pub(crate) async fn open_gate(
         .with_context(|| format!("can not open the store below {}", data.display()))?;
     let store: Arc<dyn Store> = Arc::new(store);
     let custody = Custody::read(&*store).await.context("can not open the store")?;
-    match custody.as_ref().map(|custody| &custody.seal) {
-        Some(seal) => ensure!(
+    if let Some(Custody { seal, .. }) = &custody {
+        ensure!(
             seal.as_str() == word(live.seal.kind),
             "the store's master key is kept by {}, and [seal] says kind = \"{}\": set it right",
             seal.as_str(),
             word(live.seal.kind)
-        ),
-        None => {
-            ensure!(first_policy.is_some(), "{}: policy = FILE", OpenError::NoPolicy);
-            tracing::warn!(
-                "the store is empty: an officer makes its master key, firstkey seal init"
-            );
-        }
+        );
+    } else {
+        ensure!(first_policy.is_some(), "{}: policy = FILE", OpenError::NoPolicy);
+        tracing::warn!("the store is empty: an officer makes its master key, firstkey seal init");
     }
     Ok(Gate::sealed(Opener {
         store,

@@ -37,7 +37,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!("self-tests passed");
     let (mut settings, gate) = match mode {
         Mode::Development(dev) => for_development(&data, &dev, audit, drain).await?,
-        Mode::Live(live) => in_earnest(&data, live, audit, drain).await?,
+        Mode::Live(live) => in_earnest(&data, *live, audit, drain).await?,
     };
     settings.limits = limits;
     settings.operations = operations.open().await?;

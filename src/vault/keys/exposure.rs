@@ -33,9 +33,9 @@ pub(in crate::vault) struct Passages(Arc<RwLock<()>>);
 #[derive(Debug)]
 pub(in crate::vault) enum Passage {
     /// A key comes or leaves.
-    Open { _held: OwnedRwLockReadGuard<()> },
+    Open(#[expect(dead_code, reason = "held, and asked for nothing")] OwnedRwLockReadGuard<()>),
     /// None does.
-    Closed { _held: OwnedRwLockWriteGuard<()> },
+    Closed(#[expect(dead_code, reason = "held, and asked for nothing")] OwnedRwLockWriteGuard<()>),
 }
 
 /// Descriptions of keys that are read at once.
@@ -46,8 +46,7 @@ impl Work {
     pub(super) async fn notes_carried(&mut self) -> Result<(), Error> {
         let passages = self.core().passages.0.clone();
         let held = timeout(self.core().patience, passages.read_owned()).await;
-        let _held = held.map_err(|_| Error::Unavailable)?;
-        self.passage = Some(Passage::Open { _held });
+        self.passage = Some(Passage::Open(held.map_err(|_| Error::Unavailable)?));
         Ok(())
     }
 
@@ -63,8 +62,7 @@ impl Work {
         }
         let passages = self.core().passages.0.clone();
         let held = timeout(self.core().patience, passages.write_owned()).await;
-        let _held = held.map_err(|_| Error::Unavailable)?;
-        self.passage = Some(Passage::Closed { _held });
+        self.passage = Some(Passage::Closed(held.map_err(|_| Error::Unavailable)?));
         let mut carried = Carried::read(self.core()).await?;
         let root_name = root.version_name();
         let reached = carried.reached(&root_name);

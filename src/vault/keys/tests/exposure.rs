@@ -60,7 +60,7 @@ async fn a_compromised_key_closes_ten_thousand_at_once_and_they_stay_closed() {
         let name = format!("kek-{carrier}");
         for key in 0..100 {
             let second = (key == 0).then(|| "apart".to_owned());
-            let carriers = Vec::from_iter([name.clone()].into_iter().chain(second));
+            let carriers: Vec<_> = [name.clone()].into_iter().chain(second).collect();
             keys.push((format!("key-{carrier}-{key}"), KeyUsage::PinEncryption, carriers));
         }
         keys.push((name, KeyUsage::KeyEncryption, vec!["root".to_owned()]));
