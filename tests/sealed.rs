@@ -51,7 +51,7 @@ impl Service {
 
     fn wait(&mut self) {
         loop {
-            let line = self.log.recv_timeout(Duration::from_secs(60)).expect("it serves");
+            let line = self.log.recv_timeout(Duration::from_mins(1)).expect("it serves");
             let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
             if entry["message"] == "serving" {
                 self.url = format!("https://{}", entry["address"].as_str().unwrap());

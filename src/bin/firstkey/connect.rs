@@ -20,7 +20,10 @@ pub(crate) fn credentials(server: &Server) -> anyhow::Result<Credentials> {
     Ok(Credentials { authority: read(ca)?, identity: identity(server)? })
 }
 
-fn identity(server: &Server) -> anyhow::Result<Option<(Vec<u8>, Zeroizing<Vec<u8>>)>> {
+/// A certificate and its private key, both in PEM form.
+type Identity = (Vec<u8>, Zeroizing<Vec<u8>>);
+
+fn identity(server: &Server) -> anyhow::Result<Option<Identity>> {
     Ok(match (&server.cert, &server.key) {
         (Some(certificate), Some(key)) => Some((read(certificate)?, Zeroizing::new(read(key)?))),
         _ => None,
@@ -32,10 +35,7 @@ pub(crate) async fn connect_as_terminal(server: &Server) -> anyhow::Result<Clien
     connect_with(server, None).await
 }
 
-async fn connect_with(
-    server: &Server,
-    identity: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
-) -> anyhow::Result<Client> {
+async fn connect_with(server: &Server, identity: Option<Identity>) -> anyhow::Result<Client> {
     let url = &server.server;
     match (&server.ca, url.starts_with("https://")) {
         (Some(ca), true) => {

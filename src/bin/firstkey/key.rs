@@ -193,15 +193,14 @@ async fn set_state(
 /// Whether one who moves a key to where there is no way back means this very key.
 fn is_meant(key: &proto::Key, state: KeyState, sure: Sure, output: Output) -> anyhow::Result<bool> {
     let shown = check_value(key);
-    let typed = match sure.check_value {
-        Some(typed) => typed,
-        None => {
-            ensure!(output == Output::Table, "a program names the check value: --check-value");
-            print_key(key, output);
-            let word = word("KEY_STATE_", state.as_str_name());
-            let name = version_of(key);
-            approval::ask(&format!("To make {name} {word}, for good, type its check value: "))?
-        }
+    let typed = if let Some(typed) = sure.check_value {
+        typed
+    } else {
+        ensure!(output == Output::Table, "a program names the check value: --check-value");
+        print_key(key, output);
+        let word = word("KEY_STATE_", state.as_str_name());
+        let name = version_of(key);
+        approval::ask(&format!("To make {name} {word}, for good, type its check value: "))?
     };
     let typed: String = typed.split_whitespace().collect();
     Ok(typed.eq_ignore_ascii_case(&shown))
@@ -258,7 +257,7 @@ fn verify(arguments: &VerifyCertificate, output: Output) -> anyhow::Result<ExitC
         }
         (Err(error), Output::Table) => print::line(&format!("NOT VERIFIED: {error}")),
         (Err(error), Output::Json) => {
-            print::line(&json!({ "verified": false, "message": error.to_string() }).to_string())
+            print::line(&json!({ "verified": false, "message": error.to_string() }).to_string());
         }
     }
     Ok(code)

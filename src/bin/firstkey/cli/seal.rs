@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use super::Server;
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::enum_variant_names, reason = "the verb is the noun's own: firstkey seal seal")]
 pub(crate) enum Seal {
     /// Tell how the seal stands, and what is waited for. Exit code 3 where the vault is not open.
     #[command(
