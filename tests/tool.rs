@@ -205,7 +205,7 @@ fn a_terminal_with_a_master_key_is_played_from_the_development_keys() {
         let shown = succeed(&["--output", "json", "terminal", "show", id], url);
         let shown: Value = serde_json::from_str(&shown).unwrap();
         assert_eq!(shown["kind"], "MASTER_KEY");
-        assert_eq!(shown["master_key"], format!("keys/{id}"));
+        assert_eq!(shown["master_key"], format!("keys/{id}/versions/1"));
         assert_eq!(shown["forward_secrecy"], false);
     }
     // A certificate's profile is for no master key, and each master key is of one device.
@@ -301,7 +301,7 @@ fn static_keys_are_shown_with_the_check_values_that_the_device_told() {
             "slot": slot,
             "usage": usage,
             "algorithm": algorithm,
-            "derivation_key": "keys/derive",
+            "derivation_key": "keys/derive/versions/1",
             "check_value": check_value(slot),
         })
     });

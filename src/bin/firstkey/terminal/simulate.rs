@@ -13,7 +13,7 @@ use firstkey::grpc::client::{Client, ClientError, Driver, Told};
 use firstkey::grpc::proto;
 use firstkey::server::simulation;
 use firstkey::terminal::Terminal;
-use firstkey::vault::Clock as _;
+use firstkey::vault::{Clock as _, key_of};
 use serde_json::{Value, json};
 
 use crate::cli::{Device, Output, Simulate};
@@ -83,8 +83,8 @@ async fn device(client: &Client, state: &Path, making: &Making<'_>) -> anyhow::R
     }
     let serial = making.serial.context("a new device needs --serial SERIAL")?;
     let (suite, master_key) = registered(client, serial).await?;
-    let device = if let Some(id) = master_key.strip_prefix("keys/") {
-        let key = development::read_keys(making.keys)?.terminal_master_key(id)?;
+    let device = if let Some(version) = master_key.strip_prefix("keys/") {
+        let key = development::read_keys(making.keys)?.terminal_master_key(key_of(version))?;
         simulation::simulated_device_with(key, serial)?
     } else {
         let pki = making.pki.context("a new device with a certificate needs --pki DIR")?;
