@@ -31,6 +31,8 @@ pub mod label {
     pub const AT_REST_RECORD: &str = "firstkey/v1/at-rest/record";
     /// Before a component that a custodian commits to, where it is hashed.
     pub const CEREMONY_COMMITMENT: &str = "firstkey/v1/ceremony/commitment";
+    /// Before a ceremony's key for envelopes, where the service signs it.
+    pub const CEREMONY_KEY: &str = "firstkey/v1/ceremony/key";
     /// Before the plan of a ceremony, where it is digested.
     pub const CEREMONY_PLAN: &str = "firstkey/v1/ceremony/plan";
     /// Before the hash of a transcript, where it is signed.
@@ -41,6 +43,10 @@ pub mod label {
     pub const CONFIRM_SERVICE: &str = "firstkey/v1/confirm-service";
     /// The key by which the terminal confirms the agreed keys.
     pub const CONFIRM_TERMINAL: &str = "firstkey/v1/confirm-terminal";
+    /// Before what an envelope belongs to, where it is sealed.
+    pub const ENVELOPE_INFO: &str = "firstkey/v1/envelope/info";
+    /// Before what an envelope belongs to, where it is signed.
+    pub const ENVELOPE_SIGNATURE: &str = "firstkey/v1/envelope/signature";
     /// The agreed key block protection key.
     pub const KBPK: &str = "firstkey/v1/kbpk";
     /// The key by which a terminal with a master key proves itself before a session has keys.
@@ -51,10 +57,6 @@ pub mod label {
     pub const MASTER_SERVICE: &str = "firstkey/v1/master-service";
     /// The key by which the terminal proves itself in a session under a master key.
     pub const MASTER_TERMINAL: &str = "firstkey/v1/master-terminal";
-    /// What binds the envelope of a share to what it is for.
-    pub const SHARE_ENVELOPE: &str = "firstkey/v1/share-envelope";
-    /// Before what the sender of a share signs.
-    pub const SHARE_SIGNATURE: &str = "firstkey/v1/share-signature";
     /// The static keys of a terminal.
     pub const TERMINAL_KEY: &str = "firstkey/v1/terminal-key";
     /// The key by which the service confirms keys that came under an update key.
@@ -63,25 +65,26 @@ pub mod label {
     pub const UPDATE_TERMINAL: &str = "firstkey/v1/update-terminal";
 
     /// All labels.
-    pub const ALL: [&str; 21] = [
+    pub const ALL: &[&str] = &[
         ACTIVATION,
         AT_REST_CUSTODY,
         AT_REST_HASH,
         AT_REST_KEY_BLOCK,
         AT_REST_RECORD,
         CEREMONY_COMMITMENT,
+        CEREMONY_KEY,
         CEREMONY_PLAN,
         CEREMONY_TRANSCRIPT,
         CERTIFICATE_OF_DESTRUCTION,
         CONFIRM_SERVICE,
         CONFIRM_TERMINAL,
+        ENVELOPE_INFO,
+        ENVELOPE_SIGNATURE,
         KBPK,
         MASTER_DEVICE,
         MASTER_KBPK,
         MASTER_SERVICE,
         MASTER_TERMINAL,
-        SHARE_ENVELOPE,
-        SHARE_SIGNATURE,
         TERMINAL_KEY,
         UPDATE_SERVICE,
         UPDATE_TERMINAL,

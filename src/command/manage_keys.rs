@@ -331,7 +331,7 @@ async fn check_leaves(vault: &Vault, work: &Work, export: &Export) -> Result<(),
     Ok(())
 }
 
-async fn wrap(
+pub(super) async fn wrap(
     vault: &Vault,
     work: &mut Work,
     export: &Export,
@@ -349,7 +349,7 @@ async fn wrap(
 }
 
 /// Names the field of a new key that does not go with the others.
-fn check_new(new: &NewKey) -> Result<(), Error> {
+pub(super) fn check_new(new: &NewKey) -> Result<(), Error> {
     if new.usage == KeyUsage::InitialDukpt {
         return Err(Error::field("usage", "is never stored: it goes to a terminal"));
     }

@@ -4,6 +4,7 @@ pub mod activation;
 pub mod approvals;
 pub mod census;
 pub mod ceremony;
+pub mod envelope;
 mod error;
 pub mod export_initial_key;
 pub mod generate_mac;

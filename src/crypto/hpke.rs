@@ -152,6 +152,32 @@ impl RecipientKey {
         })
     }
 
+    /// The private key, for a record that is sealed (RFC 9180, 7.1.2).
+    #[must_use]
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        with_wiped_stack(|| match &self.private {
+            Private::P256(key) => Zeroizing::new(key.to_bytes().to_vec()),
+            Private::P521(key) => Zeroizing::new(key.to_bytes().to_vec()),
+        })
+    }
+
+    /// Takes a private key out of its record, and computes its public key anew.
+    pub fn from_bytes(kem: Kem, octets: &[u8]) -> Result<Self, EnvelopeRefused> {
+        with_wiped_stack(|| {
+            let (private, public) = match kem {
+                Kem::P256 => {
+                    let (key, public) = parse_with::<DhP256HkdfSha256>(octets)?;
+                    (Private::P256(key), public)
+                }
+                Kem::P521 => {
+                    let (key, public) = parse_with::<DhP521HkdfSha512>(octets)?;
+                    (Private::P521(key), public)
+                }
+            };
+            Ok(Self { private, public })
+        })
+    }
+
     /// The mechanism that the key is for.
     #[must_use]
     pub const fn kem(&self) -> Kem {
@@ -187,6 +213,14 @@ impl RecipientKey {
         });
         opened.map(Zeroizing::new).map_err(|_| EnvelopeRefused)
     }
+}
+
+fn parse_with<K: ::hpke::Kem>(
+    octets: &[u8],
+) -> Result<(Box<K::PrivateKey>, Vec<u8>), EnvelopeRefused> {
+    let key = K::PrivateKey::from_bytes(octets).map_err(|_| EnvelopeRefused)?;
+    let public = K::sk_to_pk(&key).to_bytes().to_vec();
+    Ok((Box::new(key), public))
 }
 
 fn generate_with<K: ::hpke::Kem>(

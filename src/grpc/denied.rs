@@ -115,6 +115,7 @@ mod tests {
             name: name.to_owned(),
             fingerprint: fingerprint.to_owned(),
             not_after: 0,
+            certificate: Vec::new(),
             key: None,
             twins: vec!["ef".repeat(32)],
             planes: BTreeMap::new(),

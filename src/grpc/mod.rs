@@ -6,6 +6,7 @@ mod approval;
 mod audit;
 mod believed;
 mod bounds;
+mod ceremony;
 pub mod client;
 mod convert;
 mod denied;
@@ -64,10 +65,11 @@ const POLICY_PATH: &str = "/firstkey.v1.PolicyService/SetPolicy";
 pub const SEAL_SERVICE: &str = "firstkey.v1.SealService";
 
 /// The services by name, for health.
-pub const SERVICE_NAMES: [&str; 11] = [
+pub const SERVICE_NAMES: [&str; 12] = [
     "firstkey.v1.ActivationService",
     "firstkey.v1.ApprovalService",
     "firstkey.v1.AuditService",
+    "firstkey.v1.CeremonyService",
     "firstkey.v1.KeyService",
     "firstkey.v1.MacService",
     "firstkey.v1.PinService",
@@ -111,6 +113,7 @@ pub fn services(parts: Parts) -> Routes {
     );
     add!(approval_service_server, ApprovalServiceServer, approval::ApprovalApi);
     add!(audit_service_server, AuditServiceServer, audit::AuditApi);
+    add!(ceremony_service_server, CeremonyServiceServer, ceremony::CeremonyApi);
     add!(key_service_server, KeyServiceServer, key::KeyApi);
     add!(policy_service_server, PolicyServiceServer, policy::PolicyApi);
     add!(mac_service_server, MacServiceServer, mac::MacApi { metrics: Arc::clone(&metrics) });

@@ -43,8 +43,8 @@ impl Plane {
     pub fn of_service(service: &str) -> Option<Self> {
         Some(match service {
             "ActivationService" => Self::Activation,
-            "ApprovalService" | "AuditService" | "KeyService" | "PolicyService" | "SealService"
-            | "StatusService" | "TrustService" => Self::Admin,
+            "ApprovalService" | "AuditService" | "CeremonyService" | "KeyService"
+            | "PolicyService" | "SealService" | "StatusService" | "TrustService" => Self::Admin,
             "MacService" | "PinService" => Self::Data,
             "TerminalService" => Self::Terminals,
             _ => return None,
@@ -77,7 +77,9 @@ pub struct Identity {
     pub twins: Vec<String>,
     /// The last second of its validity, in Unix time.
     pub not_after: u64,
-    /// Its public key, where that is one of P-256.
+    /// The certificate in DER.
+    pub certificate: Vec<u8>,
+    /// Its public key, where that is one of P-256: with no other anybody signs here.
     pub key: Option<Point>,
     /// The planes whose authority certified it, with the SHA-256 of that authority's key.
     pub planes: BTreeMap<Plane, [u8; 32]>,

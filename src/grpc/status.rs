@@ -82,7 +82,10 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::ActivationState
         | Reason::ApprovalRequired
         | Reason::ApprovalState
+        | Reason::CeremonyAborted
+        | Reason::CeremonyState
         | Reason::CodeRefused
+        | Reason::ComponentRejected
         | Reason::KeyBlockRejected
         | Reason::KeyNotActive
         | Reason::KeyUsageMismatch
@@ -128,7 +131,10 @@ const fn message(reason: Reason) -> &'static str {
         Reason::AuditUnavailable => "the audit log can not be written; nothing was done",
         Reason::BudgetSpent => "too many failures; wait before the next try",
         Reason::CallerUnknown => "the caller is not known",
+        Reason::CeremonyAborted => "the ceremony is aborted; nothing has happened",
+        Reason::CeremonyState => "this is not the ceremony's next step, or not this caller's",
         Reason::CodeRefused => "the activation code is wrong, used or expired",
+        Reason::ComponentRejected => "the component was rejected",
         Reason::DeviceNotTrusted => "the device's certificate is not trusted for this terminal",
         Reason::FieldInvalid => "a field of the request is missing or invalid",
         Reason::Internal => "an internal error; report the incident id",

@@ -107,6 +107,7 @@ pub(super) fn to_state(path: &str, value: i32) -> Result<KeyState, Error> {
 
 pub(super) const fn from_origin(origin: Origin) -> proto::KeyOrigin {
     match origin {
+        Origin::Ceremony => proto::KeyOrigin::Ceremony,
         Origin::Generated => proto::KeyOrigin::Generated,
         Origin::Imported => proto::KeyOrigin::Imported,
     }
@@ -116,6 +117,7 @@ pub(super) const fn from_origin(origin: Origin) -> proto::KeyOrigin {
 pub(super) fn to_origin(path: &str, value: i32) -> Result<Option<Origin>, Error> {
     Ok(match optional(path, value)? {
         None | Some(proto::KeyOrigin::Unspecified) => None,
+        Some(proto::KeyOrigin::Ceremony) => Some(Origin::Ceremony),
         Some(proto::KeyOrigin::Generated) => Some(Origin::Generated),
         Some(proto::KeyOrigin::Imported) => Some(Origin::Imported),
     })

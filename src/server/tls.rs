@@ -294,6 +294,7 @@ impl Authorities {
                         fingerprint: in_hexadecimals(&client.fingerprint),
                         twins: client.twins.iter().map(in_hexadecimals).collect(),
                         not_after: client.not_after,
+                        certificate: client.certificate,
                         key: client.key,
                         planes: BTreeMap::new(),
                         believed: self.believed.clone(),

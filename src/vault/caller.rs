@@ -187,6 +187,10 @@ impl Action {
 actions! {
     /// The distribution of a master key is ended.
     AbandonMasterKey,
+    /// A ceremony ends before anything happened.
+    AbortCeremony,
+    /// A ceremony in which nothing was done for too long ends.
+    AbortIdleCeremony,
     /// A denied device is allowed again.
     AllowDevice,
     /// An officer approves what another asked for.
@@ -197,10 +201,14 @@ actions! {
     CancelActivation,
     /// The policy is asked what it would say.
     CheckPolicy,
+    /// Somebody at a ceremony has compared the check value.
+    ConfirmCeremony,
     /// A terminal confirms its keys.
     ConfirmKeys,
     /// A custodian confirms a share of a master key.
     ConfirmShare,
+    /// A ceremony is created from its plan.
+    CreateCeremony,
     /// A request for the certificate of the identity key is made.
     CreateCertificateRequest,
     /// A device authority becomes trusted.
@@ -221,6 +229,8 @@ actions! {
     DenyDevice,
     /// A terminal is enabled.
     EnableTerminal,
+    /// A custodian commits to a component.
+    EnterComponent,
     /// The audit log leaves whole.
     ExportEvents,
     /// The initial key of a terminal leaves for a facility.
@@ -231,6 +241,8 @@ actions! {
     GenerateMac,
     /// An approval is read.
     GetApproval,
+    /// A ceremony is read.
+    GetCeremony,
     /// The audit log is signed.
     GetCheckpoint,
     /// The certificate of a key's destruction is read.
@@ -263,8 +275,12 @@ actions! {
     InspectKeyBlock,
     /// An activation code is issued.
     IssueActivationCode,
+    /// Somebody comes to a ceremony.
+    JoinCeremony,
     /// Approvals are listed.
     ListApprovals,
+    /// Ceremonies are listed.
+    ListCeremonies,
     /// The denied devices are listed.
     ListDeniedDevices,
     /// The device authorities are listed.
@@ -291,6 +307,8 @@ actions! {
     ProveInclusion,
     /// The service deletes what has expired.
     PurgeExpired,
+    /// A custodian reads a slip back.
+    ReadBackComponent,
     /// An activation code is issued anew.
     ReissueActivationCode,
     /// An approval is rejected.
@@ -301,12 +319,16 @@ actions! {
     ReloadSettings,
     /// A terminal reports a step or a fault.
     ReportStep,
+    /// Commitments are taken back, and components entered anew.
+    RestartEntry,
     /// A suspended terminal resumes.
     ResumeTerminal,
     /// The service retires a master key under which nothing is any more.
     RetireMasterKey,
     /// A terminal's key set ends.
     RetireTerminal,
+    /// A custodian hands over a component.
+    RevealComponent,
     /// The next version of a key is generated.
     RotateKey,
     /// The service computes its known answers.
@@ -325,6 +347,8 @@ actions! {
     SetPrimaryVersion,
     /// The digest of a settlement account is set.
     SetSettlementDigest,
+    /// Somebody signs the transcript of a ceremony.
+    SignCeremony,
     /// The service starts.
     StartService,
     /// A terminal's keys are to be renewed.
@@ -335,6 +359,8 @@ actions! {
     SuspendTerminal,
     /// A custodian takes a share of a master key.
     TakeShare,
+    /// A custodian gets a component.
+    TakeComponent,
     /// A PIN block is translated.
     TranslatePin,
     /// A share is given to open the vault, or the token is tried.

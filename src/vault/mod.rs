@@ -34,6 +34,7 @@ mod install;
 mod keys;
 mod ledger;
 mod master;
+mod moment;
 mod open;
 mod opener;
 mod paging;
@@ -58,8 +59,8 @@ mod work;
 pub use approval::{Approval, ApprovalState, Asked, Ending, NotTaken, Quorum, Vote};
 pub use audit::{
     AuditSettings, ChainReport, Checkpoint, DestructionCertificate, ExportFault, ExportReport,
-    NoteError, SignedCheckpoint, VERIFIED_AT_OPEN_MAX, VerifierKey, Witness, WitnessFailed,
-    verify_export,
+    LogSigner, NoteError, SignedCheckpoint, VERIFIED_AT_OPEN_MAX, VerifierKey, Witness,
+    WitnessFailed, verify_export,
 };
 pub use begin::Beginning;
 pub use budget::Budget;

@@ -17,8 +17,14 @@ pub enum Reason {
     BudgetSpent,
     /// The caller is nobody that the policy knows.
     CallerUnknown,
+    /// The ceremony ended: nothing happened, nothing is kept.
+    CeremonyAborted,
+    /// This is not the next step of the ceremony, or not the caller's.
+    CeremonyState,
     /// The activation code was refused.
     CodeRefused,
+    /// The component is not the one that was given out, or no component.
+    ComponentRejected,
     /// The device certificate does not chain to a trusted authority, or the device is denied.
     DeviceNotTrusted,
     /// A field of the request is malformed or out of bounds.
@@ -105,7 +111,10 @@ impl Reason {
         Self::AuditUnavailable,
         Self::BudgetSpent,
         Self::CallerUnknown,
+        Self::CeremonyAborted,
+        Self::CeremonyState,
         Self::CodeRefused,
+        Self::ComponentRejected,
         Self::DeviceNotTrusted,
         Self::FieldInvalid,
         Self::Internal,
@@ -156,7 +165,10 @@ impl Reason {
             Self::AuditUnavailable => "AUDIT_UNAVAILABLE",
             Self::BudgetSpent => "BUDGET_SPENT",
             Self::CallerUnknown => "CALLER_UNKNOWN",
+            Self::CeremonyAborted => "CEREMONY_ABORTED",
+            Self::CeremonyState => "CEREMONY_STATE",
             Self::CodeRefused => "CODE_REFUSED",
+            Self::ComponentRejected => "COMPONENT_REJECTED",
             Self::DeviceNotTrusted => "DEVICE_NOT_TRUSTED",
             Self::FieldInvalid => "FIELD_INVALID",
             Self::Internal => "INTERNAL",

@@ -8,6 +8,7 @@ mod approvals;
 mod audit;
 mod backend;
 mod batch;
+mod ceremony;
 mod codes;
 mod compromise;
 mod facility;

@@ -30,11 +30,14 @@ use crate::known::{
 const AES: Suite = Suite::P256Aes128;
 
 /// What needs more than a development service: each is raised where it is tested.
-const RAISED_ELSEWHERE: [Reason; 14] = [
+const RAISED_ELSEWHERE: [Reason; 17] = [
     Reason::ApprovalRequired,
     Reason::ApprovalState,
     Reason::AuditUnavailable,
     Reason::CallerUnknown,
+    Reason::CeremonyAborted,
+    Reason::CeremonyState,
+    Reason::ComponentRejected,
     Reason::KeyDuplicate,
     Reason::MessageInvalid,
     Reason::RateLimited,
@@ -71,6 +74,9 @@ async fn raised(reason: Reason) -> Status {
         | Reason::ApprovalState
         | Reason::AuditUnavailable
         | Reason::CallerUnknown
+        | Reason::CeremonyAborted
+        | Reason::CeremonyState
+        | Reason::ComponentRejected
         | Reason::KeyDuplicate
         | Reason::MessageInvalid
         | Reason::RateLimited

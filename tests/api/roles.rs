@@ -32,6 +32,11 @@ const TABLE: &str = "
     ExportEvents A                GetCheckpoint A               ListEvents A
     ProveConsistency A            ProveInclusion A
 
+    AbortCeremony OCA             ConfirmCeremony CA            CreateCeremony O
+    EnterComponent C              GetCeremony OCA               JoinCeremony CA
+    ListCeremonies OCA            ReadBackComponent C           RestartEntry C
+    RevealComponent C             SignCeremony CA               TakeComponent C
+
     CreateKey O                   ExportInitialKey O            ExportKey O
     GetDestructionCertificate OA  GetKey OP                     ImportKey O
     InspectKeyBlock O

@@ -42,8 +42,9 @@ pub enum When {
 }
 
 /// Every mark.
-pub const MARKS: [Mark; 19] = [
+pub const MARKS: [Mark; 20] = [
     mark(Action::AllowDevice, When::Always, "a device that was denied is trusted again"),
+    mark(Action::CreateCeremony, When::Always, "it makes, brings, hands out or ends a key"),
     mark(Action::CreateDeviceAuthority, When::Always, "whoever it certifies is given keys"),
     mark(Action::CreateIdentityKey, When::Always, "terminals will know the service by it"),
     mark(Action::CreateKey, When::SetsPinFormats, "formats decide what a PIN block can become"),

@@ -1,5 +1,11 @@
 //! Ceremonies: people at a table, who make, bring, hand out or end a key, and none of whom has it.
 
+pub mod conduct;
+pub mod custodian;
+mod effect;
 pub mod plan;
+pub mod record;
 pub mod step;
+#[cfg(test)]
+mod tests;
 pub mod transcript;

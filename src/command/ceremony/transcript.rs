@@ -17,6 +17,7 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use crate::crypto::digest::sha256;
+use crate::vault::UnixMillis;
 
 /// The hash of a line.
 pub type Link = [u8; 32];
@@ -27,7 +28,7 @@ pub type Link = [u8; 32];
 pub struct Line {
     /// Its number, from 1.
     pub n: u32,
-    /// When it was written: RFC 3339, UTC, to the second.
+    /// When it was written: RFC 3339, UTC, to the millisecond.
     pub time: String,
     /// What happened: a stable word.
     pub what: String,
@@ -78,10 +79,10 @@ impl Transcript {
     }
 
     /// Adds a line.
-    pub fn push(&mut self, time: String, what: &str, who: &str, values: &[(&str, String)]) {
+    pub fn push(&mut self, now: UnixMillis, what: &str, who: &str, values: &[(&str, String)]) {
         let line = Line {
             n: u32::try_from(self.0.len()).unwrap_or(u32::MAX).saturating_add(1),
-            time,
+            time: now.to_string(),
             what: what.to_owned(),
             who: who.to_owned(),
             values: values
@@ -96,7 +97,14 @@ impl Transcript {
     /// The hash of the last line; zeros before the first.
     #[must_use]
     pub fn link(&self) -> Link {
-        self.0.last().map_or([0; 32], |line| sha256(&[line.as_bytes()]))
+        self.link_before(0)
+    }
+
+    /// The hash of the last line but so many.
+    #[must_use]
+    pub fn link_before(&self, lines: usize) -> Link {
+        let before = self.0.len().saturating_sub(lines);
+        self.0[..before].last().map_or([0; 32], |line| sha256(&[line.as_bytes()]))
     }
 
     /// The lines as they are written.
@@ -116,9 +124,9 @@ mod tests {
 
     fn transcript() -> Transcript {
         let mut transcript = Transcript::default();
-        for (second, what) in ["created", "joined", "aborted"].into_iter().enumerate() {
-            let time = format!("2026-11-23T18:30:0{second}Z");
-            transcript.push(time, what, "service", &[("digest", "00ff".to_owned())]);
+        for (second, what) in (0..).zip(["created", "joined", "aborted"]) {
+            let now = UnixMillis(1_795_458_600_000 + second * 1_000);
+            transcript.push(now, what, "service", &[("digest", "00ff".to_owned())]);
         }
         transcript
     }

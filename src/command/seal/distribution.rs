@@ -3,7 +3,8 @@
 
 use zeroize::Zeroizing;
 
-use super::envelope::{Context, ID_LEN_BYTES, KEM, Purpose};
+use super::{ID_LEN_BYTES, KEM};
+use crate::command::envelope::{Context, Purpose};
 use super::giver::{Giver, Sent, not_taken};
 use super::{PATIENCE_MS, ShareSet};
 use crate::command::Error;
@@ -76,7 +77,7 @@ impl Distribution {
     ) -> Result<Vec<u8>, Error> {
         let Self { id, keepers, expires, .. } = self;
         let keeping = keeping(keepers, giver)?;
-        let context = Context { id, purpose: Purpose::Take, holder: &giver.key };
+        let context = Context { kem: KEM, id, purpose: Purpose::Take, holder: &giver.key };
         let is_theirs = context.verify(key, signature);
         is_theirs.map_err(|_| not_taken("the key is not signed by the certificate's"))?;
         if keeping.taken {
@@ -104,7 +105,7 @@ impl Distribution {
     ) -> Result<bool, Error> {
         let Self { id, key, keepers, expires, .. } = self;
         let keeping = keeping(keepers, giver)?;
-        let context = Context { id, purpose: Purpose::Confirm, holder: &giver.key };
+        let context = Context { kem: KEM, id, purpose: Purpose::Confirm, holder: &giver.key };
         let read_back = sent.open(&context, key)?;
         if !keeping.taken {
             return Err(not_taken("it was not taken yet"));

@@ -1,6 +1,6 @@
 //! Who sends a share, and what is sent.
 
-use super::envelope::Context;
+use crate::command::envelope::Context;
 use crate::command::Error;
 use crate::component::Share;
 use crate::crypto::ec::Point;

@@ -12,7 +12,6 @@
 mod attempt;
 mod create;
 mod distribution;
-pub mod envelope;
 mod giver;
 mod opening;
 mod status;
@@ -29,6 +28,7 @@ use self::distribution::Distribution;
 use super::Error;
 use super::run::Run;
 use crate::component::Share;
+use crate::crypto::hpke::Kem;
 use crate::vault::{self, Action, Caller, Custody, Gate, OpenError, Opener, Phase, Vault};
 
 pub use self::create::Keepers;
@@ -39,6 +39,12 @@ pub use self::token::{PinSource, TokenAccess, TokenTrouble};
 
 /// How long an attempt or a distribution stays while nothing happens, in milliseconds.
 const PATIENCE_MS: u64 = 15 * 60 * 1_000;
+
+/// A master key is 256 bits strong, so is what its shares cross under.
+pub const KEM: Kem = Kem::P521;
+
+/// Octets of the id of an attempt or a distribution.
+pub const ID_LEN_BYTES: usize = 16;
 
 /// Octets of a share in its envelope: its heading and its value.
 pub const SHARE_LEN_BYTES: usize = Share::LEN_BYTES;

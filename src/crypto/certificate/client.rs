@@ -26,6 +26,8 @@ pub struct Client {
     pub authority: [u8; 32],
     /// The last second of its validity, in Unix time.
     pub not_after: u64,
+    /// The certificate in DER.
+    pub certificate: Vec<u8>,
     /// Its public key, where that is one of P-256.
     pub key: Option<Point>,
 }
@@ -53,6 +55,7 @@ pub fn verify_client(
         twins: twins.iter().map(|twin| sha256(&[twin])).collect(),
         authority: verified.authority,
         not_after: not_after(&certificate)?,
+        certificate: verified.leaf.to_vec(),
         key: point_from_spki(certificate.public_key().raw).ok(),
     })
 }

@@ -2,6 +2,7 @@
 
 mod activate;
 mod backend;
+mod ceremony;
 mod explain;
 mod keys;
 mod line;
@@ -29,6 +30,7 @@ use crate::terminal::TerminalError;
 
 pub use self::activate::{Driver, Told};
 pub use self::backend::{ImportCall, InspectedHeader, KeyCall, MacCall, PinCall};
+pub use self::ceremony::{CeremonyView, Committed};
 pub use self::explain::{Explained, explain_request, request_digest};
 pub use self::line::{Line, Message, Reply, Replying, lost};
 pub use self::seal::{ShareHolder, create_master_key};

@@ -4,7 +4,8 @@ use prost::Message as _;
 use tonic::transport::Channel;
 
 use super::{Client, ClientError, Credentials, Refusal};
-use crate::command::seal::envelope::{Context, KEM, Purpose};
+use crate::command::envelope::{Context, Purpose};
+use crate::command::seal::KEM;
 use crate::component::Share;
 use crate::crypto::certificate::key_from_pem;
 use crate::crypto::ec::SigningKey;
@@ -64,7 +65,7 @@ impl<'a> ShareHolder<'a> {
         let id = id_of(&one.id)?;
         let key = RecipientKey::generate(KEM, self.rng).map_err(|_| NO_RANDOMNESS)?;
         let holder = self.key.public();
-        let context = Context { id: &id, purpose: Purpose::Take, holder: &holder };
+        let context = Context { kem: KEM, id: &id, purpose: Purpose::Take, holder: &holder };
         let signature = context.sign(&self.key, key.public()).map_err(|_| NO_RANDOMNESS)?;
         let request = proto::TakeShareRequest {
             distribution: one.id,
@@ -98,7 +99,7 @@ impl<'a> ShareHolder<'a> {
         share: &Share,
     ) -> Result<proto::ShareEnvelope, ClientError> {
         let (id, holder) = (id_of(id)?, self.key.public());
-        let context = Context { id: &id, purpose, holder: &holder };
+        let context = Context { kem: KEM, id: &id, purpose, holder: &holder };
         // For the service alone, which holds the key of the envelope.
         let share = share.to_material();
         let sealed = context.seal(to, share.expose_bytes(), self.rng);

@@ -74,6 +74,11 @@ impl LogKey {
         Ok(Self { log: HEXLOWER.encode(&log), seed })
     }
 
+    /// The key itself.
+    pub(super) fn key(&self) -> Ed25519Key {
+        Ed25519Key::from_seed(&self.seed)
+    }
+
     /// Reads the key; there is one in every store that was begun.
     pub(in crate::vault) async fn read(core: &Core) -> Result<Option<Self>, Error> {
         Ok(core.read::<Self>(LOG_KEY).await?.map(|found| found.record))

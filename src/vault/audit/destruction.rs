@@ -19,7 +19,6 @@ use super::super::core::Core;
 use super::super::error::Error;
 use super::super::event::Event;
 use super::super::keys::{KeyRecord, KeyState};
-use super::super::policy::moment_text;
 use super::super::reason::Reason;
 use super::super::vault::Vault;
 use super::chain::{events_after, read_head};
@@ -97,8 +96,8 @@ fn text_of(log: &str, record: &KeyRecord, event: &Event) -> String {
         ("usage", record.usage.as_str().to_owned()),
         ("algorithm", format!("{letter}, {} bits", record.algorithm.len_bytes() * 8)),
         ("check_value", record.check_value.clone()),
-        ("created", moment_text(record.created)),
-        ("destroyed", moment_text(event.time)),
+        ("created", record.created.to_string()),
+        ("destroyed", event.time.to_string()),
         ("requester", event.caller.clone()),
     ];
     lines.extend(event.approvers.iter().map(|person| ("approver", person.clone())));
@@ -143,10 +142,13 @@ async fn event_of(core: &Core, record: &KeyRecord) -> Result<Event, Error> {
     }
 }
 
+/// The calls with which a key is destroyed.
+const DESTROYERS: [Action; 2] = [Action::ConfirmCeremony, Action::SetKeyState];
+
 fn destroys(event: &Event, record: &KeyRecord) -> bool {
     let to = event.detail.get("to").map(String::as_str);
     event.is_done()
-        && event.action == Action::SetKeyState.as_str()
+        && DESTROYERS.iter().any(|action| event.action == action.as_str())
         && to == Some(KeyState::Destroyed.as_str())
         && event.keys.iter().any(|key| key.name == record.resource_name())
 }
@@ -212,7 +214,7 @@ mod tests {
         };
         assert_eq!(line("key"), "keys/zone/versions/1");
         assert_eq!((line("usage"), line("algorithm")), ("P0".into(), "A, 128 bits".into()));
-        assert_eq!(line("destroyed"), moment_text(time));
+        assert_eq!(line("destroyed"), time.to_string());
         assert_eq!(line("requester"), "dev");
         assert_eq!(line("event"), sequence.to_string());
         let event = bench.vault.events_after(sequence - 1, 1).await.unwrap().pop().unwrap();

@@ -16,6 +16,7 @@ mod destruction;
 mod export;
 mod note;
 mod read;
+mod signer;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub(super) use self::checkpoints::{Checkpoints, LogKey, STEP, keep_signing};
 pub use self::destruction::DestructionCertificate;
 pub use self::export::{ExportFault, ExportReport, verify_export};
 pub use self::note::{Checkpoint, NoteError, VerifierKey};
+pub use self::signer::LogSigner;
 pub(super) use self::summary::{Place as SummaryPlace, Summaries, Summary};
 pub use self::witness::{Witness, WitnessFailed};
 

@@ -66,6 +66,11 @@ impl VerifierKey {
         &self.name
     }
 
+    /// Verifies what the key signed besides checkpoints: see [`super::LogSigner`].
+    pub fn verify(&self, message: &[u8], signature: &[u8; 64]) -> Result<(), NoteError> {
+        ed25519::verify(&self.public, message, signature).map_err(|_| NoteError::SignatureInvalid)
+    }
+
     fn id(&self) -> [u8; 4] {
         let hash = sha256(&[self.name.as_bytes(), b"\n", &[ED25519], &self.public]);
         *hash.first_chunk().expect("4 of 32 octets")

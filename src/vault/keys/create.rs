@@ -92,6 +92,33 @@ pub enum Brings {
 impl Work {
     /// Makes a random key.
     pub async fn create_key(&mut self, new: NewKey) -> Result<DescribedKey, Error> {
+        let key = self.generate(new.algorithm)?;
+        self.add_new(new, Origin::Generated, &key).await
+    }
+
+    /// Makes the key that the components of a ceremony combine to.
+    ///
+    /// A key that was published is `KEY_BLOCK_REJECTED` in a live realm, as it is in a block.
+    pub async fn create_key_of_components<U: Usage>(
+        &mut self,
+        new: NewKey,
+        key: &Key<U>,
+    ) -> Result<DescribedKey, Error> {
+        let rejected = Error::Refused(Reason::KeyBlockRejected);
+        key.refuse_weak().map_err(|_| rejected)?;
+        let shown = data_encoding::HEXUPPER.encode(key.check_value().bytes());
+        if self.core().sealer.realm() == Realm::Live && is_published(&shown) {
+            return Err(rejected);
+        }
+        self.add_new(new, Origin::Ceremony, key).await
+    }
+
+    async fn add_new<U: Usage>(
+        &mut self,
+        new: NewKey,
+        origin: Origin,
+        key: &Key<U>,
+    ) -> Result<DescribedKey, Error> {
         let description = Description {
             name: new.name,
             usage: new.usage,
@@ -99,12 +126,11 @@ impl Work {
             mode_of_use: new.mode_of_use.unwrap_or(new.usage.modes()[0]),
             exportability: new.exportability.unwrap_or(Exportability::NonExportable),
             attributes: new.attributes,
-            origin: Origin::Generated,
+            origin,
             carried_by: BTreeSet::new(),
             start: new.start,
         };
-        let key = self.generate(description.algorithm)?;
-        self.add_first(description, new.labels, &key, &[]).await
+        self.add_first(description, new.labels, key, &[]).await
     }
 
     /// Makes the next version of a key: random, and else as its primary version is, whatever state

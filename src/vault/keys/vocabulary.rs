@@ -97,6 +97,8 @@ words! {
 words! {
     /// Where a key came from.
     Origin;
+    /// Out of components, in a ceremony.
+    Ceremony = "CEREMONY",
     /// Made here.
     Generated = "GENERATED",
     /// In a key block.

@@ -4,7 +4,6 @@ use super::super::caller::{Action, Caller, Role};
 use super::super::clock::UnixMillis;
 use super::super::keys::key_of;
 use super::decide::{Asked, Lack, Passage};
-use super::moment;
 use super::{GRANTED, Grant, KeyUse, Policy, callers_of};
 
 /// What the policy is asked.
@@ -169,8 +168,8 @@ fn lacks(grant: &Grant, lack: Lack) -> String {
         Lack::Key => "names another caller or key".to_owned(),
         Lack::Call => format!("is for {} alone", grant.calls.join(", ")),
         Lack::Time => {
-            let from = grant.not_before.map(|from| format!(" from {}", moment::text(from)));
-            let to = grant.not_after.map(|to| format!(" until {}", moment::text(to)));
+            let from = grant.not_before.map(|from| format!(" from {from}"));
+            let to = grant.not_after.map(|to| format!(" until {to}"));
             format!("holds{}{} alone", from.unwrap_or_default(), to.unwrap_or_default())
         }
         Lack::Format => {

@@ -9,7 +9,6 @@ mod check;
 mod decide;
 mod explain;
 mod in_force;
-mod moment;
 mod roles;
 #[cfg(test)]
 mod tests;
@@ -26,7 +25,6 @@ pub use self::check::{GRANTED, PolicyInvalid, in_file};
 pub use self::decide::{Allowance, Denial, KeyUse, Passage};
 pub use self::explain::{Explanation, Question};
 pub(super) use self::in_force::InForce;
-pub(super) use self::moment::text as moment_text;
 pub use self::roles::{callers_of, may_call};
 
 /// The whole policy: one sealed record, replaced as a whole.
@@ -102,10 +100,10 @@ pub struct Grant {
     #[serde(default)]
     pub calls_per_minute_max: u32,
     /// Not before this moment.
-    #[serde(default, with = "moment", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "super::moment", skip_serializing_if = "Option::is_none")]
     pub not_before: Option<UnixMillis>,
     /// Not after this moment.
-    #[serde(default, with = "moment", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "super::moment", skip_serializing_if = "Option::is_none")]
     pub not_after: Option<UnixMillis>,
 }
 

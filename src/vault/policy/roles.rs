@@ -70,6 +70,7 @@ pub const fn callers_of(action: Action) -> &'static [Role] {
         }
         Action::AllowDevice
         | Action::Approve
+        | Action::CreateCeremony
         | Action::CreateCertificateRequest
         | Action::CreateDeviceAuthority
         | Action::CreateIdentityKey
@@ -106,6 +107,17 @@ pub const fn callers_of(action: Action) -> &'static [Role] {
         Action::CheckPolicy | Action::GetDestructionCertificate | Action::GetPolicy => {
             &[Role::Auditor, Role::Officer]
         }
+        Action::EnterComponent
+        | Action::ReadBackComponent
+        | Action::RestartEntry
+        | Action::RevealComponent
+        | Action::TakeComponent => &[Role::Custodian],
+        Action::ConfirmCeremony | Action::JoinCeremony | Action::SignCeremony => {
+            &[Role::Auditor, Role::Custodian]
+        }
+        Action::AbortCeremony | Action::GetCeremony | Action::ListCeremonies => {
+            &[Role::Auditor, Role::Custodian, Role::Officer]
+        }
         Action::ExportEvents
         | Action::GetCheckpoint
         | Action::ListEvents
@@ -114,7 +126,8 @@ pub const fn callers_of(action: Action) -> &'static [Role] {
         Action::GetSealStatus | Action::GetStatus => {
             &[Role::Auditor, Role::Custodian, Role::Officer, Role::Operator]
         }
-        Action::OpenVault
+        Action::AbortIdleCeremony
+        | Action::OpenVault
         | Action::PurgeExpired
         | Action::ReloadSettings
         | Action::RetireMasterKey

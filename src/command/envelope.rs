@@ -1,14 +1,15 @@
-//! What a share of the master key crosses in: sealed to a key of the service's or of a custodian's,
-//! signed by the key of the sender's certificate.
+//! What a share or a component crosses in: sealed to a key of the service's, or of a custodian's,
+//! and signed by the key of the sender's certificate.
 //!
 //! ```text
 //! info      = part(label) || part(id) || part(purpose) || part(public key of the certificate)
-//! sealed    = HPKE, base mode, P-521 (RFC 9180)
-//! signature = ECDSA P-256 over part(label) || part(id) || part(purpose) || part(sealed)
+//! sealed    = HPKE, base mode (RFC 9180)
+//! signature = ECDSA P-256 over part(label) || part(id) || part(purpose) || part(what is sent)
 //! ```
 //!
 //! `part` puts four octets of length, big endian, before its octets. So nothing that was made for
-//! one attempt, one purpose or one person opens in another.
+//! one occasion, one purpose or one person opens in another. Base mode does not say who sealed;
+//! without the signature, whoever comes between could put in a secret that is known.
 
 use zeroize::Zeroizing;
 
@@ -17,18 +18,16 @@ use crate::crypto::ec::{self, Point, SigningKey};
 use crate::crypto::hpke::{self, Kem, RecipientKey, SealError};
 use crate::crypto::rng::{Rng, RngFailed};
 
-/// A master key is 256 bits strong, so is what its shares cross under.
-pub const KEM: Kem = Kem::P521;
-
-/// Octets of the id of an attempt or a distribution.
-pub const ID_LEN_BYTES: usize = 16;
-
-/// What an envelope is for.
+/// What an envelope, or what is signed like one, is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A share is read back.
+    /// A custodian commits to a component.
+    Commit,
+    /// What stands on a slip is read back.
     Confirm,
-    /// A share goes to its custodian.
+    /// A component is handed over.
+    Reveal,
+    /// A share or component goes to its custodian.
     Take,
     /// A share is given to open the vault.
     Unseal,
@@ -37,7 +36,9 @@ pub enum Purpose {
 impl Purpose {
     const fn as_str(self) -> &'static str {
         match self {
+            Self::Commit => "commit",
             Self::Confirm => "confirm",
+            Self::Reveal => "reveal",
             Self::Take => "take",
             Self::Unseal => "unseal",
         }
@@ -47,11 +48,13 @@ impl Purpose {
 /// What an envelope belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The attempt or the distribution.
-    pub id: &'a [u8; ID_LEN_BYTES],
+    /// How it is sealed: as strong as what is in it.
+    pub kem: Kem,
+    /// The occasion: it never comes again.
+    pub id: &'a [u8],
     /// What it is for.
     pub purpose: Purpose,
-    /// The public key of the certificate of whoever sends, or is sent, a share.
+    /// The public key of the certificate of whoever sends, or is sent, what is in it.
     pub holder: &'a Point,
 }
 
@@ -61,9 +64,9 @@ pub struct Context<'a> {
 pub struct EnvelopeRefused;
 
 impl Context<'_> {
-    /// Seals a share to a key.
-    pub fn seal(&self, to: &[u8], share: &[u8], rng: &dyn Rng) -> Result<Vec<u8>, SealError> {
-        hpke::seal(KEM, to, &self.info(), &[], share, rng)
+    /// Seals to a key.
+    pub fn seal(&self, to: &[u8], plain: &[u8], rng: &dyn Rng) -> Result<Vec<u8>, SealError> {
+        hpke::seal(self.kem, to, &self.info(), &[], plain, rng)
     }
 
     /// Opens what was sealed to this key.
@@ -75,7 +78,7 @@ impl Context<'_> {
         key.open(&self.info(), &[], sealed).map_err(|_| EnvelopeRefused)
     }
 
-    /// Signs what was sealed, or a key to be sealed to.
+    /// Signs what is sent: what was sealed, a key to be sealed to, or a commitment.
     pub fn sign(&self, key: &SigningKey, sent: &[u8]) -> Result<[u8; 64], RngFailed> {
         key.sign(&self.signed(sent))
     }
@@ -86,21 +89,27 @@ impl Context<'_> {
     }
 
     fn info(&self) -> Vec<u8> {
-        self.parts(label::SHARE_ENVELOPE, self.holder.bytes())
+        self.parts(label::ENVELOPE_INFO, self.holder.bytes())
     }
 
     fn signed(&self, sent: &[u8]) -> Vec<u8> {
-        self.parts(label::SHARE_SIGNATURE, sent)
+        self.parts(label::ENVELOPE_SIGNATURE, sent)
     }
 
     fn parts(&self, label: &str, last: &[u8]) -> Vec<u8> {
-        let parts = [label.as_bytes(), self.id, self.purpose.as_str().as_bytes(), last];
-        let part = |part: &[u8]| {
-            let len = u32::try_from(part.len()).expect("no part comes near 4 GiB");
-            [&len.to_be_bytes(), part].concat()
-        };
-        parts.into_iter().flat_map(part).collect()
+        parts(&[label.as_bytes(), self.id, self.purpose.as_str().as_bytes(), last])
     }
+}
+
+/// Each part behind its length as four octets, big endian.
+pub(super) fn parts(parts: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for part in parts {
+        let len = u32::try_from(part.len()).expect("no part comes near 4 GiB");
+        out.extend_from_slice(&len.to_be_bytes());
+        out.extend_from_slice(part);
+    }
+    out
 }
 
 #[cfg(test)]
@@ -111,10 +120,10 @@ mod tests {
     #[test]
     fn an_envelope_opens_only_as_what_it_was_made_for() {
         let (rng, key) =
-            (SystemRng::new(), RecipientKey::generate(KEM, &SystemRng::new()).unwrap());
+            (SystemRng::new(), RecipientKey::generate(Kem::P256, &SystemRng::new()).unwrap());
         let (anna, ben) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
         let (holder, other) = (anna.public(), ben.public());
-        let context = Context { id: &[7; 16], purpose: Purpose::Unseal, holder: &holder };
+        let context = Context { kem: Kem::P256, id: &[7; 16], purpose: Purpose::Unseal, holder: &holder };
         let sealed = context.seal(key.public(), b"share", &rng).unwrap();
         let signature = context.sign(&anna, &sealed).unwrap();
         assert_eq!(**context.open(&key, &sealed).unwrap(), *b"share");

@@ -1,9 +1,11 @@
-//! Moments in a policy, as text: RFC 3339 in UTC, to the millisecond.
+//! Moments as text: RFC 3339 in UTC, to the millisecond.
+
+use std::fmt;
 
 use serde::de::Error as _;
 use serde::{Deserialize as _, Deserializer, Serializer};
 
-use super::super::clock::UnixMillis;
+use super::clock::UnixMillis;
 
 /// Writes a moment; for `#[serde(with)]`.
 #[allow(clippy::ref_option, reason = "serde hands the field over as it stands")]
@@ -26,8 +28,14 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     parse(&text).map(Some).ok_or_else(refused)
 }
 
+impl fmt::Display for UnixMillis {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&text(*self))
+    }
+}
+
 /// The text of a moment.
-pub(in crate::vault) fn text(moment: UnixMillis) -> String {
+fn text(moment: UnixMillis) -> String {
     let (seconds, ms) = (moment.0 / 1_000, moment.0 % 1_000);
     let (days, second) = (seconds / DAY_SECONDS, seconds % DAY_SECONDS);
     let (year, month, day) = date(days);
