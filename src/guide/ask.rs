@@ -6,11 +6,11 @@ use super::screen::Screen;
 use super::table::{Interrupted, Key, Table};
 
 /// How often a value may be typed wrong.
-pub const TRIES_MAX: u8 = 3;
+pub(super) const TRIES_MAX: u8 = 3;
 /// The longest line that is typed: a path.
 const LINE_LEN_MAX: usize = 255;
 /// How often a screen is drawn anew while nobody types: its clock goes on.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 
 /// Why a question has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,24 +34,23 @@ impl From<Interrupted> for Stopped {
 
 /// A question whose answer everybody may see.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
+pub(super) struct Ask<'a> {
     /// What stands before the answer.
-    pub question: &'a str,
+    pub(super) question: &'a str,
     /// What Enter alone answers; empty: nothing.
-    pub usual: &'a str,
+    pub(super) usual: &'a str,
     /// How often the answer may be wrong; none: as often as it takes.
-    pub tries: Option<u8>,
+    pub(super) tries: Option<u8>,
 }
 
 impl<'a> Ask<'a> {
     /// A value that is right or wrong: three tries.
-    #[must_use]
-    pub const fn value(question: &'a str) -> Self {
+    pub(super) const fn value(question: &'a str) -> Self {
         Self { question, usual: "", tries: Some(TRIES_MAX) }
     }
 
     /// Asks until `check` takes the answer; it tells what is wrong with one that it does not take.
-    pub fn on<T>(
+    pub(super) fn on<T>(
         self,
         table: &mut dyn Table,
         mut screen: Screen,
@@ -111,7 +110,7 @@ impl<'a> Ask<'a> {
 const SHOWN_MAX: usize = 68;
 
 /// Waits until somebody presses Enter.
-pub fn go_on(table: &mut dyn Table, mut screen: Screen) -> Result<(), Interrupted> {
+pub(super) fn go_on(table: &mut dyn Table, mut screen: Screen) -> Result<(), Interrupted> {
     "Enter: go on   Ctrl-C: stop".clone_into(&mut screen.keys);
     table.discard();
     loop {

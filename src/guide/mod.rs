@@ -4,17 +4,22 @@
 //! Pure: the terminal, the files and the clock are behind [`Table`].
 
 mod ask;
+mod components;
+mod flow;
+mod hidden;
 mod screen;
 mod script;
+mod seat;
+mod slip;
 mod table;
 #[cfg(test)]
 mod testing;
 mod words;
 
-pub use self::ask::{Ask, Stopped, TRIES_MAX, go_on};
+pub use self::ask::Stopped;
+pub use self::flow::{Fault, Setting, Sitting};
 pub use self::screen::{
     COLUMNS_MIN, Frame, Happened, LINES_MIN, Screen, TooSmall, digest_groups, in_groups,
 };
 pub use self::script::script;
 pub use self::table::{Interrupted, Key, Table};
-pub use self::words::expected;

@@ -8,6 +8,8 @@
 //!      the last what happened, the newest first; the keys that do something
 //! ```
 
+use crate::vault::UnixMillis;
+
 /// The least that a screen fits into.
 pub const COLUMNS_MIN: usize = 80;
 /// The least that a screen fits into.
@@ -169,8 +171,7 @@ pub fn in_groups(digits: &str) -> String {
 
 /// A moment in Unix seconds as RFC 3339 has it, in UTC.
 fn time(seconds: u64) -> String {
-    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    prost_types::Timestamp { seconds, nanos: 0 }.to_string()
+    UnixMillis(seconds.saturating_mul(1_000)).to_string()
 }
 
 fn labelled(label: &str, value: &str) -> String {

@@ -32,10 +32,7 @@ pub(super) fn task_of(planned: &Planned) -> String {
 }
 
 fn key_of(key: &KeyPlan) -> String {
-    // Serde knows the words of algorithms; anything else would be a second list of them.
-    let algorithm = serde_json::to_value(key.algorithm).unwrap_or_default();
-    let algorithm = algorithm.as_str().unwrap_or_default();
-    format!("keys/{}, usage {}, {algorithm},", key.id, key.usage.as_str())
+    format!("keys/{}, usage {}, {},", key.id, key.usage.as_str(), key.algorithm)
 }
 
 /// Who somebody is at the table.
@@ -76,9 +73,21 @@ pub(super) fn brief(planned: &Planned, step: Step) -> String {
     }
 }
 
+/// What somebody has done in a step, in the words of what happened.
+pub(super) const fn done(step: Step) -> &'static str {
+    match step.act {
+        Act::Confirm => "confirmed",
+        Act::Enter => "typed it, and is bound to it",
+        Act::Join => "is here, with the right plan",
+        Act::ReadBack => "read the slip back",
+        Act::Reveal => "handed it over",
+        Act::Sign => "signed",
+        Act::Take => "has the slip",
+    }
+}
+
 /// What is expected in a step, a paragraph each.
-#[must_use]
-pub fn expected(planned: &Planned, step: Step) -> Vec<String> {
+pub(super) fn expected(planned: &Planned, step: Step) -> Vec<String> {
     let part = part_of(planned);
     match step.act {
         Act::Confirm => vec![confirmation(planned).to_owned()],

@@ -28,6 +28,14 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     parse(&text).map(Some).ok_or_else(refused)
 }
 
+impl UnixMillis {
+    /// Reads a moment as it is displayed; from 1970 to 9999.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        parse(text)
+    }
+}
+
 impl fmt::Display for UnixMillis {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&text(*self))

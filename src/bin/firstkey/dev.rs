@@ -197,13 +197,13 @@ The certificates of every role lie in {clients}: one opens one plane.
 }
 
 /// Where the store is; a temporary folder goes with the demonstration.
-enum Data {
+pub(crate) enum Data {
     Kept(PathBuf),
     Temporary(PathBuf),
 }
 
 impl Data {
-    fn at(path: Option<PathBuf>) -> anyhow::Result<Self> {
+    pub(crate) fn at(path: Option<PathBuf>) -> anyhow::Result<Self> {
         if let Some(path) = path {
             return Ok(Self::Kept(path));
         }
@@ -213,7 +213,7 @@ impl Data {
         Ok(Self::Temporary(path))
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Kept(path) | Self::Temporary(path) => path,
         }

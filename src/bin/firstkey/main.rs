@@ -39,7 +39,7 @@ fn main() -> ExitCode {
             match cli.command {
                 Command::Approval(approval) => approval::run(approval, output).await,
                 Command::Audit(audit) => audit::run(audit, output).await,
-                Command::Ceremony(command) => ceremony::run(command),
+                Command::Ceremony(command) => ceremony::run(command, output).await,
                 Command::Dev(dev) => dev::run(dev, output).await,
                 Command::Inspect(arguments) => inspect::run(&arguments, output),
                 Command::Key(command) => key::run(*command, output).await,

@@ -59,6 +59,15 @@ pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 
     })
 }
 
+/// Ends with SIGHUP: the terminal has gone.
+#[allow(dead_code, reason = "to the service it means something else")]
+pub(crate) fn hangup_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut hangup = signal(SignalKind::hangup()).context("can not wait for SIGHUP")?;
+    Ok(async move {
+        hangup.recv().await;
+    })
+}
+
 /// Says on standard error what went wrong.
 #[allow(clippy::print_stderr, reason = "a tool says on standard error why it failed")]
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {

@@ -9,3 +9,4 @@ pub mod step;
 #[cfg(test)]
 mod tests;
 pub mod transcript;
+pub mod verify;

@@ -60,6 +60,12 @@ pub fn verify_client(
     })
 }
 
+/// Whom a certificate in DER is for, by its one URI name; whether anybody is believed by it is for
+/// [`verify_client`] to say.
+pub fn client_name(der: &[u8]) -> Result<String, CertificateInvalid> {
+    uri_name(&parse(der)?)
+}
+
 /// Whether a text can be the name of a caller: a URI (RFC 3986) of at most 255 octets, with a
 /// scheme, of letters, digits and `-._~:/@+` alone.
 ///
@@ -114,6 +120,7 @@ mod tests {
         let anchors = [root.root_der().to_vec()];
         let client = verify_client(&chain, &anchors, NOON).unwrap();
         assert_eq!(client.name, NAME);
+        assert_eq!(client_name(&der).unwrap(), NAME);
         assert_eq!(client.fingerprint, sha256(&[&der]));
         assert_eq!(client.not_after, DAY.not_after);
         let seen = super::super::inspect_authority(root.root_der()).unwrap();

@@ -17,7 +17,7 @@ use x509_parser::x509::X509Name;
 
 use super::digest::sha256;
 use super::ec::{Point, point_from_spki};
-pub use client::{Client, is_uri_name, verify_client};
+pub use client::{Client, client_name, is_uri_name, verify_client};
 pub use pem::{PemInvalid, certificate_to_pem, certificates_from_pem, key_from_pem, key_to_pem};
 pub use request::{RequestFailed, signing_request};
 

@@ -276,15 +276,17 @@ impl Refusal {
     }
 }
 
-/// A request id made of what is asked (RFC 9562, 5.8).
-fn request_id_of(asked: &[&[u8]]) -> String {
-    let digest = digest::sha256(asked);
-    let (bytes, _) = digest.split_first_chunk().expect("32 bytes begin with 16");
-    uuid::Builder::from_custom_bytes(*bytes).into_uuid().as_hyphenated().to_string()
-}
-
 /// A fresh request id.
 #[must_use]
 pub fn request_id() -> String {
     Uuid::new_v4().as_hyphenated().to_string()
+}
+
+/// The request id that what is asked always has (RFC 9562, 5.8): where others have to approve it,
+/// the same is asked again afterwards, and is done.
+#[must_use]
+pub fn request_id_of(asked: &[&[u8]]) -> String {
+    let digest = digest::sha256(asked);
+    let (bytes, _) = digest.split_first_chunk().expect("32 bytes begin with 16");
+    uuid::Builder::from_custom_bytes(*bytes).into_uuid().as_hyphenated().to_string()
 }

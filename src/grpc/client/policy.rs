@@ -3,7 +3,7 @@
 use prost::Message as _;
 use tonic::transport::Channel;
 
-use super::{Client, ClientError, Refusal};
+use super::{Client, ClientError, Refusal, request_id_of};
 use crate::grpc::policy::{from_policy, to_policy};
 use crate::grpc::proto;
 use crate::grpc::proto::policy_service_client::PolicyServiceClient;
@@ -45,7 +45,8 @@ impl Client {
     pub async fn set_document(&self, policy: &Policy, anew: bool) -> Result<Policy, ClientError> {
         let mut ended = String::new();
         loop {
-            let set = self.set_policy(request_id_of(policy, &ended), policy).await;
+            let id = request_id_of(&[policy.digest().as_bytes(), ended.as_bytes()]);
+            let set = self.set_policy(id, policy).await;
             match set {
                 Err(ClientError::Refused(refusal)) if anew && refusal.has_ended() => {
                     refusal.told("approval").unwrap_or_default().clone_into(&mut ended);
@@ -54,10 +55,6 @@ impl Client {
             }
         }
     }
-}
-
-fn request_id_of(policy: &Policy, ended: &str) -> String {
-    super::request_id_of(&[policy.digest().as_bytes(), ended.as_bytes()])
 }
 
 fn document(policy: Option<proto::Policy>) -> Result<Policy, ClientError> {

@@ -42,7 +42,7 @@ pub struct VerifierKey {
 
 impl VerifierKey {
     /// The key of a log.
-    pub(super) fn new(name: String, key: &Ed25519Key) -> Self {
+    pub(crate) fn new(name: String, key: &Ed25519Key) -> Self {
         Self { name, public: key.public() }
     }
 

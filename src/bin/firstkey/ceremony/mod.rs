@@ -1,13 +1,25 @@
 //! `firstkey ceremony`: people at a table.
 
+mod hold;
+mod keys;
 mod plan;
+mod printer;
+mod rehearse;
+mod terminal;
+mod verify;
 
 use std::process::ExitCode;
 
+use crate::cli::Output;
 use crate::cli::ceremony::Ceremony;
 
-pub(crate) fn run(command: Ceremony) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(command: Ceremony, output: Output) -> anyhow::Result<ExitCode> {
     match command {
+        Ceremony::Abort(arguments) => hold::abort(&arguments).await,
         Ceremony::Plan(arguments) => plan::run(&arguments),
+        Ceremony::Rehearse(arguments) => rehearse::run(arguments).await,
+        Ceremony::Resume(arguments) => hold::resume(&arguments).await,
+        Ceremony::Run(arguments) => hold::run(&arguments).await,
+        Ceremony::Verify(arguments) => verify::run(&arguments, output),
     }
 }
