@@ -8,11 +8,15 @@
 mod people;
 #[path = "ceremony/pty.rs"]
 mod pty;
+#[path = "ceremony/service.rs"]
+mod service;
 
 use firstkey::command::ceremony::transcript::Transcript;
 use firstkey::key::Algorithm;
 
-use crate::people::{Import, Rehearsal, check_value_of_sum, digits_in};
+use crate::people::{Import, Rehearsal, check_value_of_sum, digits_in, slip_digits};
+use crate::pty::Terminal;
+use crate::service::Service;
 
 #[test]
 fn three_custodians_and_a_witness_make_a_base_derivation_key() {
@@ -174,4 +178,138 @@ fn without_a_terminal_nothing_begins() {
     let output = command.stdin(std::process::Stdio::null()).output().unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8(output.stderr).unwrap().contains("a ceremony is held at a terminal"));
+}
+
+#[test]
+fn a_slip_that_is_read_back_wrongly_three_times_ends_the_ceremony() {
+    let mut table = Rehearsal::begin("misread", None);
+    table.everybody_joins();
+    table.takes(1);
+    for misread in 1..=3 {
+        table.terminal.sees(&["Step 6 of 18", "row 1 of 2    ____"]);
+        // Well-formed rows of another component.
+        table.terminal.types(&slip_digits(Algorithm::Aes128));
+        if misread < 3 {
+            table.terminal.sees(&["this is not the component that was given out"]);
+        }
+    }
+    assert_eq!(table.terminal.ends().code(), Some(1));
+    assert!(table.terminal.screen().contains("was aborted, and what it held is wiped"));
+    assert!(table.transcript().contains("a slip was read back wrongly too often"));
+}
+
+/// A plan for the people that a development service knows.
+const GENERATED: &str = "title = \"a zone's key\"
+custodians = [\"spiffe://dev.firstkey.internal/custodian/custodian-1\", \
+    \"spiffe://dev.firstkey.internal/custodian/custodian-2\"]
+witness = \"spiffe://dev.firstkey.internal/auditor/auditor-1\"
+[generate]
+id = \"zone-2027\"
+usage = \"K0\"
+algorithm = \"AES128\"
+";
+
+/// The first 16 digits of a plan's digest, as its script has them.
+fn digest_of(plan: &str) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_firstkey"));
+    let script = command.args(["ceremony", "plan", plan]).output().unwrap().stdout;
+    let script = String::from_utf8(script).unwrap();
+    let (_, digest) = script.split_once("read aloud and typed: ").unwrap();
+    digest[..19].to_owned()
+}
+
+#[test]
+fn a_ceremony_is_approved_held_taken_up_again_and_verified() {
+    let service = Service::start();
+    let (plan, slips) = (service.path("plan.toml"), service.path("slips"));
+    std::fs::write(&plan, GENERATED).unwrap();
+    std::fs::create_dir(&slips).unwrap();
+    let script = service.runs("officer-1", &["ceremony", "plan", &plan]);
+    assert_eq!(script.status.code(), Some(2), "a plan takes no service");
+    let transcript = service.path("transcript.jsonl");
+    let table = ["--print-to", &slips, "--force-file", "--transcript", &transcript];
+    let start = |name, verb: &[&str], holder: &str| {
+        let flags = service.flags(holder);
+        let flags = flags.iter().map(String::as_str);
+        let arguments: Vec<&str> = ["ceremony"]
+            .into_iter()
+            .chain(verb.iter().copied())
+            .chain(table)
+            .chain(flags)
+            .collect();
+        Terminal::start(name, &arguments)
+    };
+
+    // One officer asks, another approves, and the same command goes on.
+    let mut asks = start("run-asks", &["run", &plan], "officer-1");
+    assert_eq!(asks.ends().code(), Some(7));
+    let told = String::from_utf8(asks.octets()).unwrap();
+    let word = |name: &str| {
+        let (_, rest) = told.split_once(name).unwrap();
+        rest.split(|letter: char| letter == ';' || letter.is_whitespace())
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    let (approval, digest) = (word("approval: "), word("request_digest: "));
+    let voted = ["approval", "approve", &approval, "--digest", &digest];
+    let voted = service.runs("officer-2", &voted);
+    assert!(voted.status.success(), "{}", String::from_utf8_lossy(&voted.stderr));
+
+    let mut run = start("run", &["run", &plan], "officer-1");
+    run.sees(&["Everybody has the script on paper", "13 steps"]);
+    let name = run.word_behind("  ceremonies/");
+    run.sends(b"\r");
+    run.sees(&["Step 1 of 13", "Path of your certificate"]);
+    run.answers(&service.papers("custodian-1"));
+    run.sees(&["Step 1 of 13", "The first 16 digits"]);
+    run.sends(b"\x03");
+    assert_eq!(run.ends().code(), Some(1));
+    assert!(run.screen().contains("Nothing happened: ceremonies/"));
+    assert!(run.screen().contains("It waits for step 1 of 13: join"));
+
+    // The same people, later; a witness may open it too.
+    let name = format!("ceremonies/{name}");
+    let resumed = start("resume", &["resume", &name], "auditor-1");
+    let digest = digest_of(&plan);
+    let mut table = Rehearsal::taken_up(resumed, &digest, &service.folder);
+    table.everybody_logs_in_and_joins(&["custodian-1", "custodian-2", "auditor-1"], &service);
+    for custodian in 1..=2 {
+        table.takes_and_reads_back(custodian);
+    }
+    let value = table.check_value_on_screen();
+    table.everybody_confirms(&value);
+    table.everybody_signs();
+    table.terminal.sees(&["The ceremony is complete"]);
+    assert!(!table.terminal.screen().contains("TEST"));
+    table.terminal.sends(b"\r");
+    assert!(table.terminal.ends().success());
+
+    // Once more: it is complete, and nothing else happens.
+    let mut again = start("run-again", &["run", &plan], "officer-1");
+    assert!(again.ends().success());
+    assert!(again.screen().contains("It is complete: ceremonies/"));
+    let aborted = service.runs("officer-1", &["ceremony", "abort", &name, "--cause", "too late"]);
+    assert!(!aborted.status.success());
+
+    // The transcript stands by itself, and nothing in it can be another.
+    let checkpoint = service.runs("auditor-1", &["audit", "checkpoint"]).stdout;
+    let checkpoint = String::from_utf8(checkpoint).unwrap();
+    let key = checkpoint.lines().find_map(|line| line.strip_prefix("key ")).unwrap();
+    let ca = service.path("data/dev-tls/authorities/admin.crt");
+    let verify = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_firstkey"));
+        command.args(["ceremony", "verify", &transcript, "--log-key", key, "--ca", &ca]);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, told) = verify();
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("signed by everybody and the service") && told.contains("complete"));
+    let text = std::fs::read_to_string(&transcript).unwrap();
+    assert!(text.contains(&value));
+    std::fs::write(&transcript, text.replace(&value, "0011AABBCC")).unwrap();
+    let (code, told) = verify();
+    assert_eq!(code, Some(6));
+    assert!(told.starts_with("NOT VERIFIED: "), "{told}");
 }

@@ -1,13 +1,14 @@
 //! Those who sit at the table of a rehearsal, and what they bring.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use firstkey::component::Component;
 use firstkey::crypto::rng::SystemRng;
 use firstkey::key::Algorithm;
 
 use crate::pty::Terminal;
+use crate::service::Service;
 
 /// A rehearsal in a terminal.
 pub(crate) struct Rehearsal {
@@ -74,20 +75,34 @@ impl Rehearsal {
         }
     }
 
+    /// A ceremony that is taken up again, with two custodians and from its first step.
+    pub(crate) fn taken_up(mut terminal: Terminal, digest: &str, folder: &Path) -> Self {
+        terminal.sees(&["Everybody has the script on paper"]);
+        terminal.sends(b"\r");
+        let folder = folder.to_owned();
+        Self { terminal, digest: digest.to_owned(), folder, custodians: 2, step: 1, steps: 13 }
+    }
+
+    pub(crate) fn everybody_logs_in_and_joins(&mut self, holders: &[&str], service: &Service) {
+        for holder in holders {
+            let step = self.next();
+            self.terminal.sees(&[&step, "Path of your certificate"]);
+            self.terminal.answers(&service.papers(holder));
+            self.terminal.sees(&[&step, "The first 16 digits"]);
+            let digest = self.digest.clone();
+            self.terminal.answers(&digest);
+        }
+    }
+
     /// Gets a slip and types it back; gives its digits.
     pub(crate) fn takes_and_reads_back(&mut self, custodian: usize) -> String {
-        let step = self.next();
-        if custodian == 1 {
-            self.terminal.sees(&[&step, "First the script is printed"]);
-            self.terminal.sends(b"\r");
-        }
-        self.terminal.sees(&[&step, "is printed now, once"]);
-        self.terminal.sends(b"\r");
+        self.takes(custodian);
         let step = self.next();
         self.terminal.sees(&[&step, "row 1 of 2    ____"]);
         let slip = self.folder.join(format!("slips/slip-{custodian}.txt"));
         let slip = fs::read_to_string(slip).unwrap();
-        assert!(slip.starts_with("*** TEST ***"), "{slip}");
+        let is_test = self.terminal.screen().contains("*** TEST ***");
+        assert_eq!(slip.starts_with("*** TEST ***"), is_test, "{slip}");
         let rows: Vec<&str> = slip
             .lines()
             .filter_map(|line| line.strip_prefix("    row "))
@@ -96,6 +111,16 @@ impl Rehearsal {
         let typed = rows.concat().replace(' ', "");
         self.terminal.types(&typed);
         rows.iter().map(|row| row[..19].replace(' ', "")).collect()
+    }
+
+    pub(crate) fn takes(&mut self, custodian: usize) {
+        let step = self.next();
+        if custodian == 1 {
+            self.terminal.sees(&[&step, "First the script is printed"]);
+            self.terminal.sends(b"\r");
+        }
+        self.terminal.sees(&[&step, "is printed now, once"]);
+        self.terminal.sends(b"\r");
     }
 
     /// Types a component that was brought, as its slip has it.
@@ -166,6 +191,12 @@ pub(crate) fn digits_in(octets: &[u8], digits: &str) -> bool {
         .map(u8::to_ascii_uppercase)
         .collect();
     squeezed.windows(digits.len()).any(|window| window == digits.as_bytes())
+}
+
+/// The digits on the slip of a component that nobody was given.
+pub(crate) fn slip_digits(algorithm: Algorithm) -> String {
+    let component = Component::generate(algorithm, &SystemRng::new()).unwrap();
+    component.write().lines().map(|row| row.text.replace(' ', "")).collect()
 }
 
 /// The check value of the key that components make; parity says nothing in it.

@@ -101,6 +101,16 @@ impl Terminal {
         self.seen.lock().unwrap().parser.screen().contents()
     }
 
+    /// The word on the screen that follows a text.
+    pub(crate) fn word_behind(&self, text: &str) -> String {
+        let screen = self.screen();
+        let (_, rest) = screen.split_once(text).unwrap();
+        rest.split(|letter: char| letter == ',' || letter.is_whitespace())
+            .next()
+            .unwrap()
+            .to_owned()
+    }
+
     /// Whether the tool has the screen without the history, pastes are marked and no cursor shows.
     pub(crate) fn is_taken(&self) -> bool {
         let seen = self.seen.lock().unwrap();
