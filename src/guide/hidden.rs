@@ -15,7 +15,7 @@ pub(super) fn type_hidden(
     entry: &mut Entry,
     silence: u16,
 ) -> Result<(), Stopped> {
-    "Hidden: only 0-9 and A-F   Backspace: take back   Ctrl-C: stop".clone_into(&mut screen.keys);
+    "Hidden, 0-9 and A-F   Backspace   Ctrl-C: stop".clone_into(&mut screen.keys);
     entry.clear();
     table.discard();
     let typed = type_all(table, &mut screen, entry, silence);
