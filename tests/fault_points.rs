@@ -4,9 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
-use std::fs::{self, File};
+#[path = "setup/memory.rs"]
+mod memory;
+
+use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -26,6 +28,8 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+
+use crate::memory::Memory;
 
 /// What the exit code of a failed self-test is.
 const SELF_TEST_FAILED: i32 = 3;
@@ -110,26 +114,8 @@ impl Process {
         serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
     }
 
-    /// Whether the memory that the process writes to holds some octets.
-    fn holds(&self, wanted: &[u8]) -> bool {
-        let folder = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let memory = File::open(folder.join("mem")).unwrap();
-        let maps = fs::read_to_string(folder.join("maps")).unwrap();
-        maps.lines().filter(|line| line.contains(" rw")).any(|line| {
-            let (from, to) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
-            let from = u64::from_str_radix(from, 16).unwrap();
-            let len = u64::from_str_radix(to, 16).unwrap() - from;
-            let mut bytes = vec![0; usize::try_from(len).unwrap()];
-            // What can not be read, such as a secret page, is nobody's to find.
-            memory.read_exact_at(&mut bytes, from).is_ok()
-                && bytes.windows(wanted.len()).any(|window| window == wanted)
-        })
-    }
-
-    /// The lines of its map that name secret memory.
-    fn secret_pages(&self) -> usize {
-        let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id())).unwrap();
-        maps.lines().filter(|line| line.contains("secretmem")).count()
+    fn memory(&self) -> Memory {
+        Memory(self.child.id())
     }
 }
 
@@ -176,7 +162,7 @@ async fn a_failure_while_it_serves_latches_and_wipes_the_master_key() {
         use_keys(&client).await;
         tokio::time::sleep(Duration::from_millis(1_200)).await;
         client.macs().generate_mac(mac_request()).await.expect("and after a run without a fault");
-        let secret_pages = process.secret_pages();
+        let secret_pages = process.memory().secret_pages();
         process.signal(Signal::USR1);
         expect_latched(&mut process, name, secret_pages).await;
     }
@@ -190,7 +176,7 @@ async fn a_new_key_pair_that_is_none_latches_at_once() {
     let client = Client::connect(&url).await.unwrap();
     tool(&url, &["terminal", "register", "till", "--serial", "SN-1", "--profile", "dev-aes"]);
     let code = tool(&url, &["terminal", "code", "till"]);
-    let secret_pages = process.secret_pages();
+    let secret_pages = process.memory().secret_pages();
     process.signal(Signal::USR1);
     tokio::time::sleep(Duration::from_millis(200)).await;
     // The tests of today are over; it is the delivery of this terminal's keys that finds it.
@@ -214,7 +200,7 @@ async fn a_run_that_ends_or_panics_leaves_no_secret_behind() {
         let process = Process::start(&["--hold", "--panic-on-signal"]);
         let client = Client::connect(&process.url().await).await.unwrap();
         use_keys(&client).await;
-        let secret_pages = process.secret_pages();
+        let secret_pages = process.memory().secret_pages();
         process.signal(signal);
         process.told("held at its end").await;
         let panicked = process.log.lock().unwrap().iter().any(|line| line.contains("panicked"));
@@ -265,17 +251,17 @@ async fn expect_latched(process: &mut Process, name: &str, secret_pages: usize) 
 /// No secret is left in the memory of a process that has used them.
 fn expect_wiped(process: &Process, how: &str, secret_pages: usize) {
     if secret_pages > 0 {
-        assert_eq!(process.secret_pages(), 0, "{how}: the page of the master key is gone");
+        assert_eq!(process.memory().secret_pages(), 0, "{how}: the page of the master key is gone");
     }
     let (key, digits) = master_key();
-    assert!(!process.holds(&key), "{how}: the master key is still there");
-    assert!(!process.holds(digits.as_bytes()), "{how}: the master key is still there");
+    assert!(!process.memory().holds(&key), "{how}: the master key is still there");
+    assert!(!process.memory().holds(digits.as_bytes()), "{how}: the master key is still there");
     for (secret, digits) in SECRETS {
         let octets = data_encoding::HEXUPPER.decode(digits.as_bytes()).unwrap();
-        assert!(!process.holds(&octets), "{how}: the {secret} is still there");
+        assert!(!process.memory().holds(&octets), "{how}: the {secret} is still there");
     }
     // The control: the search finds what is there, such as the folder of the store.
-    assert!(process.holds(process.folder.join("data").as_os_str().as_encoded_bytes()));
+    assert!(process.memory().holds(process.folder.join("data").as_os_str().as_encoded_bytes()));
 }
 
 /// What [`use_keys`] lets the service compute with: ANSI X9.24-3:2017, supplement.

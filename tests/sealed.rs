@@ -4,10 +4,11 @@
 
 #[path = "setup/custody.rs"]
 mod custody;
+#[path = "setup/memory.rs"]
+mod memory;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -18,6 +19,8 @@ use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::client::{Client, ShareHolder, create_master_key};
 use firstkey::grpc::proto::create_master_key_request::Keepers;
 use firstkey::grpc::proto::{SealRequest, SealState, ShareKeepers};
+
+use crate::memory::Memory;
 
 /// A service that `firstkeyd init` set up; killed, and its folder gone, when the test ends.
 struct Service {
@@ -83,26 +86,8 @@ impl Service {
             .unwrap()
     }
 
-    /// Whether the memory that the process writes to holds some octets.
-    fn holds(&self, wanted: &[u8]) -> bool {
-        let folder = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let memory = File::open(folder.join("mem")).unwrap();
-        let maps = fs::read_to_string(folder.join("maps")).unwrap();
-        maps.lines().filter(|line| line.contains(" rw")).any(|line| {
-            let (from, to) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
-            let from = u64::from_str_radix(from, 16).unwrap();
-            let len = u64::from_str_radix(to, 16).unwrap() - from;
-            let mut bytes = vec![0; usize::try_from(len).unwrap()];
-            // What can not be read, such as a secret page, is nobody's to find.
-            memory.read_exact_at(&mut bytes, from).is_ok()
-                && bytes.windows(wanted.len()).any(|window| window == wanted)
-        })
-    }
-
-    /// The lines of its map that name secret memory.
-    fn secret_pages(&self) -> usize {
-        let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id())).unwrap();
-        maps.lines().filter(|line| line.contains("secretmem")).count()
+    fn memory(&self) -> Memory {
+        Memory(self.child.id())
     }
 }
 
@@ -137,7 +122,7 @@ async fn sealing_wipes_the_master_key_and_every_share() {
     let service = Service::new();
     let mut shares = Vec::new();
     custody::open(&service.url, &service.folder, &mut shares).await;
-    let open_pages = service.secret_pages();
+    let open_pages = service.memory().secret_pages();
     let master = Share::combine(&shares.iter().collect::<Vec<_>>()).unwrap();
     let master = master.with_bytes(|octets| octets.to_vec());
     let mut secrets = vec![master];
@@ -151,22 +136,28 @@ async fn sealing_wipes_the_master_key_and_every_share() {
         secrets.push(data_encoding::HEXUPPER.decode(digits.as_bytes()).unwrap());
     }
     if open_pages == 0 {
-        assert!(service.holds(&secrets[0]), "the control: where there are no secret pages");
+        assert!(
+            service.memory().holds(&secrets[0]),
+            "the control: where there are no secret pages"
+        );
     }
     let officer = service.client("officer-1").await;
     officer.seals().seal(SealRequest {}).await.unwrap();
-    assert_eq!(service.secret_pages(), 0, "the page of the master key is gone");
+    assert_eq!(service.memory().secret_pages(), 0, "the page of the master key is gone");
     for (place, secret) in secrets.iter().enumerate() {
-        assert!(!service.holds(secret), "secret {place} is still there");
+        assert!(!service.memory().holds(secret), "secret {place} is still there");
         let digits = data_encoding::HEXUPPER.encode(secret);
-        assert!(!service.holds(digits.as_bytes()), "secret {place} is still there, in digits");
+        assert!(
+            !service.memory().holds(digits.as_bytes()),
+            "secret {place} is still there, in digits"
+        );
     }
     // The control: the search finds what is there.
-    assert!(service.holds(service.folder.as_os_str().as_encoded_bytes()));
+    assert!(service.memory().holds(service.folder.as_os_str().as_encoded_bytes()));
     // Given and wrong, given and right: neither leaves anything behind.
     custody::open(&service.url, &service.folder, &mut shares).await;
     officer.seals().seal(SealRequest {}).await.unwrap();
-    assert!(secrets.iter().all(|secret| !service.holds(secret)));
+    assert!(secrets.iter().all(|secret| !service.memory().holds(secret)));
 }
 
 #[tokio::test]
