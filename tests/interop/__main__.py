@@ -1,4 +1,4 @@
-"""Runs the terminal that nobody here wrote: `python tests/interop`, after `cargo build`.
+"""Runs what nobody here wrote, terminal, custodians and auditor: `python tests/interop`, after `cargo build`.
 
 Ends with one line of the form that Rust's test programs end with, so that the counts add up.
 """

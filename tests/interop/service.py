@@ -3,6 +3,7 @@
 import atexit
 import functools
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -27,21 +28,17 @@ class Authority(NamedTuple):
     key: EllipticCurvePrivateKey
 
 
-class Service:
-    """`firstkeyd serve --dev` on a free port of loopback, with a fresh store."""
+class Program:
+    """`firstkeyd serve`, until the end of this run."""
 
-    def __init__(self) -> None:
-        self._data = Path(tempfile.mkdtemp(prefix="firstkey-interop-"))
-        atexit.register(shutil.rmtree, self._data, ignore_errors=True)
-        command = [BUILD / "debug" / "firstkeyd", "serve", "--dev", "--listen",
-                   "127.0.0.1:0"]
-        self._process = subprocess.Popen([*command, "--data", self._data], cwd=ROOT,
-                                         stderr=subprocess.PIPE, text=True)
-        atexit.register(self._stop)
+    def __init__(self, *flags: str | Path, environment: dict[str, str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            [BUILD / "debug" / "firstkeyd", "serve", *flags], cwd=ROOT, stderr=subprocess.PIPE,
+            text=True, env={**os.environ, **(environment or {})})
+        atexit.register(self.stop)
         log = self._process.stderr
         self.address = self._address(log)
         threading.Thread(target=self._drain, args=[log], daemon=True).start()
-        self.channel = grpc.insecure_channel(self.address)
 
     @staticmethod
     def _address(log: TextIO) -> str:
@@ -59,9 +56,19 @@ class Service:
         for _ in log:
             pass
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Ends it as systemd does."""
         self._process.terminate()
         self._process.wait(timeout=30)
+
+
+class Service(Program):
+    """A development service on a free port of loopback, with a fresh store."""
+
+    def __init__(self) -> None:
+        self._data = fresh_folder()
+        super().__init__("--dev", "--listen", "127.0.0.1:0", "--data", self._data)
+        self.channel = grpc.insecure_channel(self.address)
 
     def authority(self, name: str) -> Authority:
         """The authority of `dev-pki/` with this name: `vendor` or `acquirer`."""
@@ -69,6 +76,13 @@ class Service:
         certificate = x509.load_der_x509_certificate((folder / f"{name}.crt").read_bytes())
         key = load_der_private_key((folder / f"{name}.key").read_bytes(), password=None)
         return Authority(certificate, key)
+
+
+def fresh_folder() -> Path:
+    """A folder that is gone at the end of this run."""
+    folder = Path(tempfile.mkdtemp(prefix="firstkey-interop-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @functools.cache
