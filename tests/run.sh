@@ -73,7 +73,7 @@ log=$target/test.log
 status=0
 cargo test --locked --no-fail-fast 2>&1 | tee "$log" || status=$?
 
-say "a terminal that nobody here wrote: Python, from the comments of the proto files alone"
+say "a terminal and custodians that nobody here wrote: Python, from the comments of the proto files"
 if ! python3 -c 'import ensurepip' 2>/dev/null && command -v apt-get >/dev/null; then
   (apt-get update -qq && apt-get install -y -qq python3-venv) || true
 fi

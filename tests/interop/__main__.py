@@ -1,4 +1,5 @@
-"""Runs what nobody here wrote, terminal, custodians and auditor: `python tests/interop`, after `cargo build`.
+"""Runs the programs that nobody here wrote, a terminal, custodians, an auditor: after `cargo build`,
+`python tests/interop`.
 
 Ends with one line of the form that Rust's test programs end with, so that the counts add up.
 """

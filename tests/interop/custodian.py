@@ -1,8 +1,11 @@
-"""What a custodian's own tool does at a ceremony: from the comments of `ceremony_service.proto`."""
+"""What a custodian's own tool does with a component or a share: from the comments of
+`ceremony_service.proto` and `seal_service.proto`."""
 
 import hashlib
 import os
 from typing import NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 import hpke
 from hpke import Kem
@@ -20,29 +23,39 @@ class Signed(NamedTuple):
     signature: bytes
 
 
-class Custodian:
-    """A custodian of one component, in one ceremony."""
+class Keeper:
+    """Somebody who keeps something secret, on one occasion."""
 
-    def __init__(self, person: Person, ceremony: str, digest: bytes, number: int,
-                 algorithm: str) -> None:
-        self.person = person
-        self._ceremony, self._number, self._algorithm = ceremony, number, algorithm
-        self._occasion = hashlib.sha256(
-            parts(ceremony.encode(), digest, bytes([number]))).digest()
-        self.kem: Kem = KEMS[algorithm]
+    def __init__(self, person: Person, occasion: bytes, kem: Kem) -> None:
+        self.person, self.kem = person, kem
+        self._occasion = occasion
 
     def signed(self, purpose: str, sent: bytes) -> Signed:
         """Signs what is sent, with the key of the certificate."""
         covered = parts(b"firstkey/v1/envelope/signature", self._occasion, purpose.encode(), sent)
         return Signed(sent, self.person.sign(covered))
 
-    def open(self, key: hpke.ec.EllipticCurvePrivateKey, envelope: bytes) -> bytes:
-        """Opens the component that was given out."""
+    def open(self, key: EllipticCurvePrivateKey, envelope: bytes) -> bytes:
+        """Opens what was given out."""
         return hpke.open_sealed(self.kem, key, self._info("take"), envelope)
 
     def sealed(self, purpose: str, to: bytes, plain: bytes) -> Signed:
-        """Seals to the ceremony's key."""
+        """Seals to a key of the service."""
         return self.signed(purpose, hpke.seal(self.kem, to, self._info(purpose), plain))
+
+    def _info(self, purpose: str) -> bytes:
+        return parts(b"firstkey/v1/envelope/info", self._occasion, purpose.encode(),
+                     self.person.public)
+
+
+class Custodian(Keeper):
+    """A custodian of one component, in one ceremony."""
+
+    def __init__(self, person: Person, ceremony: str, digest: bytes, number: int,
+                 algorithm: str) -> None:
+        self._ceremony, self._number, self._algorithm = ceremony, number, algorithm
+        occasion = hashlib.sha256(parts(ceremony.encode(), digest, bytes([number]))).digest()
+        super().__init__(person, occasion, KEMS[algorithm])
 
     def commit(self, to: bytes, component: bytes) -> tuple[Signed, Signed]:
         """The commitment to a component, and the envelope that is sent after all have committed."""
@@ -52,10 +65,6 @@ class Custodian:
             component)
         commitment = hashlib.sha256(covered).digest()
         return self.signed("commit", commitment), self.sealed("reveal", to, salt + component)
-
-    def _info(self, purpose: str) -> bytes:
-        return parts(b"firstkey/v1/envelope/info", self._occasion, purpose.encode(),
-                     self.person.public)
 
 
 def parts(*each: bytes) -> bytes:
