@@ -218,6 +218,22 @@ fn digest_of(plan: &str) -> String {
     digest[..19].to_owned()
 }
 
+/// Approves what a refused command left behind, by what it tells.
+fn another_officer_approves(service: &Service, asks: &mut Terminal) {
+    let told = String::from_utf8(asks.octets()).unwrap();
+    let word = |name: &str| {
+        let (_, rest) = told.split_once(name).unwrap();
+        rest.split(|letter: char| letter == ';' || letter.is_whitespace())
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    let (approval, digest) = (word("approval: "), word("request_digest: "));
+    let voted = ["approval", "approve", &approval, "--digest", &digest];
+    let voted = service.runs("officer-2", &voted);
+    assert!(voted.status.success(), "{}", String::from_utf8_lossy(&voted.stderr));
+}
+
 #[test]
 fn a_ceremony_is_approved_held_taken_up_again_and_verified() {
     let service = Service::start();
@@ -243,18 +259,7 @@ fn a_ceremony_is_approved_held_taken_up_again_and_verified() {
     // One officer asks, another approves, and the same command goes on.
     let mut asks = start("run-asks", &["run", &plan], "officer-1");
     assert_eq!(asks.ends().code(), Some(7));
-    let told = String::from_utf8(asks.octets()).unwrap();
-    let word = |name: &str| {
-        let (_, rest) = told.split_once(name).unwrap();
-        rest.split(|letter: char| letter == ';' || letter.is_whitespace())
-            .next()
-            .unwrap()
-            .to_owned()
-    };
-    let (approval, digest) = (word("approval: "), word("request_digest: "));
-    let voted = ["approval", "approve", &approval, "--digest", &digest];
-    let voted = service.runs("officer-2", &voted);
-    assert!(voted.status.success(), "{}", String::from_utf8_lossy(&voted.stderr));
+    another_officer_approves(&service, &mut asks);
 
     let mut run = start("run", &["run", &plan], "officer-1");
     run.sees(&["Everybody has the script on paper", "13 steps"]);
@@ -292,23 +297,27 @@ fn a_ceremony_is_approved_held_taken_up_again_and_verified() {
     let aborted = service.runs("officer-1", &["ceremony", "abort", &name, "--cause", "too late"]);
     assert!(!aborted.status.success());
 
-    // The transcript stands by itself, and nothing in it can be another.
+    the_transcript_stands_by_itself(&service, &transcript, &value);
+}
+
+/// Nothing in it can be another, and nobody is asked.
+fn the_transcript_stands_by_itself(service: &Service, transcript: &str, value: &str) {
     let checkpoint = service.runs("auditor-1", &["audit", "checkpoint"]).stdout;
     let checkpoint = String::from_utf8(checkpoint).unwrap();
     let key = checkpoint.lines().find_map(|line| line.strip_prefix("key ")).unwrap();
     let ca = service.path("data/dev-tls/authorities/admin.crt");
     let verify = || {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_firstkey"));
-        command.args(["ceremony", "verify", &transcript, "--log-key", key, "--ca", &ca]);
+        command.args(["ceremony", "verify", transcript, "--log-key", key, "--ca", &ca]);
         let output = command.output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
     let (code, told) = verify();
     assert_eq!(code, Some(0), "{told}");
     assert!(told.contains("signed by everybody and the service") && told.contains("complete"));
-    let text = std::fs::read_to_string(&transcript).unwrap();
-    assert!(text.contains(&value));
-    std::fs::write(&transcript, text.replace(&value, "0011AABBCC")).unwrap();
+    let text = std::fs::read_to_string(transcript).unwrap();
+    assert!(text.contains(value));
+    std::fs::write(transcript, text.replace(value, "0011AABBCC")).unwrap();
     let (code, told) = verify();
     assert_eq!(code, Some(6));
     assert!(told.starts_with("NOT VERIFIED: "), "{told}");

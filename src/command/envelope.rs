@@ -123,7 +123,8 @@ mod tests {
             (SystemRng::new(), RecipientKey::generate(Kem::P256, &SystemRng::new()).unwrap());
         let (anna, ben) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
         let (holder, other) = (anna.public(), ben.public());
-        let context = Context { kem: Kem::P256, id: &[7; 16], purpose: Purpose::Unseal, holder: &holder };
+        let context =
+            Context { kem: Kem::P256, id: &[7; 16], purpose: Purpose::Unseal, holder: &holder };
         let sealed = context.seal(key.public(), b"share", &rng).unwrap();
         let signature = context.sign(&anna, &sealed).unwrap();
         assert_eq!(**context.open(&key, &sealed).unwrap(), *b"share");

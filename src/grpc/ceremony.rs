@@ -28,13 +28,16 @@ pub(super) struct CeremonyApi;
 
 /// Serves one step: `$done` gives the command's answer with `$by` and `$id`.
 macro_rules! step {
-    ($method:literal, $request:ident, $answer:ident, $by:ident, $id:ident, $body:ident, $vault:ident => $done:expr) => {{
+    (
+        $method:literal, $request:ident, $answer:ident,
+        $by:ident, $id:ident, $body:ident, $vault:ident => $done:expr
+    ) => {{
         let certificate = certificate(&$request);
         serve($method, $request, async |$vault, caller, $body| {
             let $id = resource("name", "ceremonies", &$body.name)?;
             let $by = By { caller: &caller, certificate: certificate.as_ref() };
             let ceremony = $done?;
-            Ok(proto::$answer { ceremony: Some(from_ceremony(&ceremony)?) })
+            Ok(proto::$answer { ceremony: Some(from_ceremony(&ceremony)) })
         })
         .await
     }};
@@ -50,7 +53,7 @@ impl CeremonyService for CeremonyApi {
             let request = convert::request_id("CreateCeremony", &body.request_id, &body)?;
             let plan = to_plan(&body.plan)?;
             let made = conduct::create(&vault, &caller, Some(&request), &plan).await?;
-            Ok(proto::CreateCeremonyResponse { ceremony: Some(from_ceremony(&made)?) })
+            Ok(proto::CreateCeremonyResponse { ceremony: Some(from_ceremony(&made)) })
         })
         .await
     }
@@ -62,7 +65,7 @@ impl CeremonyService for CeremonyApi {
         serve("GetCeremony", request, async |vault, caller, body| {
             let id = resource("name", "ceremonies", &body.name)?;
             let found = conduct::get(&vault, &caller, &id).await?;
-            Ok(proto::GetCeremonyResponse { ceremony: Some(from_ceremony(&found)?) })
+            Ok(proto::GetCeremonyResponse { ceremony: Some(from_ceremony(&found)) })
         })
         .await
     }
@@ -77,7 +80,7 @@ impl CeremonyService for CeremonyApi {
             let after = pages.after(&body.page_token)?;
             let page = conduct::list(&vault, &caller, after.as_deref(), limit).await?;
             let short = |one: &Ceremony| {
-                let whole = from_ceremony(one)?;
+                let whole = from_ceremony(one);
                 Ok(proto::Ceremony {
                     plan: Vec::new(),
                     steps: Vec::new(),
@@ -116,7 +119,7 @@ impl CeremonyService for CeremonyApi {
             let key = convert::bytes("recipient_key", body.recipient_key, 65..=133)?;
             let taken = conduct::take(&vault, by, &id, (&key, &signature)).await?;
             let (ceremony, envelope) = taken;
-            let ceremony = Some(from_ceremony(&ceremony)?);
+            let ceremony = Some(from_ceremony(&ceremony));
             Ok(proto::TakeComponentResponse { ceremony, envelope })
         })
         .await
@@ -192,7 +195,7 @@ impl CeremonyService for CeremonyApi {
             let id = resource("name", "ceremonies", &body.name)?;
             let cause = convert::text("cause", &body.cause, 1..=CAUSE_LEN_MAX)?;
             let ended = conduct::abort(&vault, &caller, &id, &cause).await?;
-            Ok(proto::AbortCeremonyResponse { ceremony: Some(from_ceremony(&ended)?) })
+            Ok(proto::AbortCeremonyResponse { ceremony: Some(from_ceremony(&ended)) })
         })
         .await
     }
@@ -215,7 +218,7 @@ fn to_envelope(envelope: Vec<u8>) -> Result<Vec<u8>, Error> {
     convert::bytes("envelope", envelope, 1..=ENVELOPE_LEN_BYTES_MAX)
 }
 
-fn from_ceremony(ceremony: &Ceremony) -> Result<proto::Ceremony, Error> {
+fn from_ceremony(ceremony: &Ceremony) -> proto::Ceremony {
     let planned = ceremony.planned();
     let hex = |text: &str| HEXLOWER.decode(text.to_lowercase().as_bytes()).unwrap_or_default();
     let key = ceremony.envelope_key.as_ref().filter(|_| ceremony.state == CeremonyState::Open);
@@ -227,7 +230,7 @@ fn from_ceremony(ceremony: &Ceremony) -> Result<proto::Ceremony, Error> {
         let name = planned.name_of(actor).unwrap_or_default().to_owned();
         proto::CeremonyStep { act: from_act(step.act).into(), custodian, name }
     };
-    Ok(proto::Ceremony {
+    proto::Ceremony {
         name: ceremony.name(),
         state: from_state(ceremony.state).into(),
         plan: planned.canonical(),
@@ -240,7 +243,7 @@ fn from_ceremony(ceremony: &Ceremony) -> Result<proto::Ceremony, Error> {
         transcript: ceremony.transcript.lines().to_vec(),
         expire_time: ceremony.expires().map(|time| timestamp(time.0)),
         product: ceremony.product.clone().unwrap_or_default(),
-    })
+    }
 }
 
 const fn from_state(state: CeremonyState) -> proto::CeremonyState {

@@ -137,11 +137,11 @@ mod tests {
 
     fn page(algorithm: Algorithm, test: bool, name: &str) -> (Component, String) {
         let component = Component::generate(algorithm, &SystemRng::new()).unwrap();
-        let text = format!(
+        let plan = format!(
             "title = \"A key\"\ncustodians = [\"a:/{name}\", \"b:/{name}\"]\nwitness = \"w:/{name}\"
             [generate]\nid = \"k\"\nusage = \"B0\"\nalgorithm = \"AES256\"\n"
         );
-        let planned = toml::from_str::<Plan>(&text).unwrap().check().unwrap();
+        let planned = toml::from_str::<Plan>(&plan).unwrap().check().unwrap();
         let check = component.check_value().to_string();
         let rows = component.write();
         let slip = Slip {

@@ -20,7 +20,7 @@ const FIRSTKEY: &str = env!("CARGO_BIN_EXE_firstkey");
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// How long something may take to appear: the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 const LINES: u16 = 24;
 const COLUMNS: u16 = 80;
 

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use data_encoding::HEXLOWER;
 
+use super::act::{Cause, Participant, StepRefused};
 use super::effect;
 use super::plan::{Plan, Planned};
-use super::record::{Cause, Ceremony, Participant, StepRefused};
+use super::record::Ceremony;
 use super::step::Actor;
 use crate::command::{
     Error, Page, RequestId, approvals, audited, give_up, recall, refuse, remember, repeated,
@@ -100,7 +101,7 @@ pub async fn list(
     limit: usize,
 ) -> Result<Page<Ceremony>, Error> {
     let page = Page::read(vault, None, after, limit);
-    audited(vault, caller, Action::ListCeremonies, "ceremonies", async { Ok(page.await?) }).await
+    audited(vault, caller, Action::ListCeremonies, "ceremonies", page).await
 }
 
 /// Somebody comes to the table.
@@ -366,8 +367,8 @@ impl Turn<'_> {
     }
 }
 
-/// Tells whether the policy knows those of a plan as what they are there: custodians and an auditor,
-/// each another person.
+/// Tells whether the policy knows those of a plan as what they are there: custodians and an
+/// auditor, each another person.
 fn people_of(policy: &Policy, plan: &Plan) -> Result<(), &'static str> {
     let mut persons = BTreeSet::new();
     let custodians = plan.custodians.iter().map(|name| (name, Role::Custodian));

@@ -2,7 +2,8 @@
 
 use zeroize::Zeroizing;
 
-use super::record::{kem_of, occasion, transcript_signed};
+use super::material::kem_of;
+use super::record::{occasion, transcript_signed};
 use crate::command::envelope::{Context, Purpose};
 use crate::component::Component;
 use crate::crypto::ec::{Point, SigningKey};

@@ -1,7 +1,9 @@
 //! What a ceremony is for: done in the commit of its last confirmation, or not at all.
 
+use super::act::is_same_value;
+use super::material::Combined;
 use super::plan::{Destroy, KeyPlan, Planned, Task};
-use super::record::{Ceremony, Combined, is_same_value};
+use super::record::Ceremony;
 use crate::command::Error;
 use crate::command::manage_keys::{self, Export};
 use crate::vault::{

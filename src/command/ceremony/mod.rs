@@ -1,8 +1,10 @@
 //! Ceremonies: people at a table, who make, bring, hand out or end a key, and none of whom has it.
 
+pub mod act;
 pub mod conduct;
 pub mod custodian;
 mod effect;
+mod material;
 pub mod plan;
 pub mod record;
 pub mod step;

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 
 use data_encoding::HEXLOWER;
 
+use super::act::{Cause, Participant, StepRefused};
 use super::custodian::{Custodian, Signed, sign_transcript};
 use super::plan::{Plan, Planned};
-use super::record::{Cause, Ceremony, CeremonyState, Participant, StepRefused, transcript_signed};
+use super::record::{Ceremony, CeremonyState, transcript_signed};
 use super::transcript::Transcript;
 use crate::component::Component;
 use crate::crypto::ec::{Point, SigningKey};
@@ -33,8 +34,9 @@ impl Table {
         let plan: Plan = toml::from_str(&format!("title = \"T\"\n{people}{table}")).unwrap();
         let planned = plan.check().unwrap();
         let log = Ed25519Key::from_seed(&[7; 32]);
-        let sources = (&SystemRng::new() as _, &(|message: &[u8]| log.sign(message)) as _);
-        let ceremony = Ceremony::begin("1".into(), &planned, &[], UnixMillis(0), sources).unwrap();
+        let (rng, sign) = (SystemRng::new(), |message: &[u8]| log.sign(message));
+        let begun = Ceremony::begin("1".into(), &planned, &[], UnixMillis(0), (&rng, &sign));
+        let ceremony = begun.unwrap();
         let keys = NAMES.map(|_| SigningKey::generate().unwrap());
         let keys = keys.into_iter().map(|key| (key.public(), key)).map(|(p, k)| (k, p)).collect();
         Self { planned, keys, ceremony, log, minute: RefCell::default() }
@@ -46,7 +48,7 @@ impl Table {
     }
 
     fn importing(algorithm: Algorithm, components: &[Component], check_value: &str) -> Self {
-        let values: Vec<String> = components.iter().map(|one| shown(&one.check_value())).collect();
+        let values: Vec<String> = components.iter().map(|one| shown(one.check_value())).collect();
         let algorithm = serde_json::to_string(&algorithm).unwrap();
         Self::new(&format!(
             "[import]\ncheck_value = \"{check_value}\"\ncomponent_check_values = {values:?}\n\
@@ -145,7 +147,7 @@ impl Table {
     }
 }
 
-fn shown(check_value: &CheckValue) -> String {
+fn shown(check_value: CheckValue) -> String {
     data_encoding::HEXUPPER.encode(check_value.bytes())
 }
 
@@ -158,7 +160,7 @@ fn sum(algorithm: Algorithm, components: &[Component]) -> String {
     for one in components {
         octets.iter_mut().zip(one.expose_bytes()).for_each(|(sum, octet)| *sum ^= octet);
     }
-    shown(&CheckValue::of(algorithm, &Material::copied_from(&octets)))
+    shown(CheckValue::of(algorithm, &Material::copied_from(&octets)))
 }
 
 #[test]
@@ -176,7 +178,7 @@ fn a_key_is_made_given_out_read_back_confirmed_and_signed() {
         assert_eq!(check_value, sum(algorithm, &slips));
         table.confirm_all();
         let key = table.ceremony.combined().unwrap();
-        assert_eq!(shown(&key.check_value()), check_value);
+        assert_eq!(shown(key.check_value()), check_value);
         let now = table.now();
         table.ceremony.complete(now, &[("key", "keys/k/versions/1".into())], None);
         assert_eq!(table.ceremony.state, CeremonyState::Done);
@@ -231,7 +233,7 @@ fn a_step_is_done_by_its_actor_in_its_turn_or_not_at_all() {
             table.step(who, |one, by, now| one.enter(by, (&[0; 32], &signature), now)),
             table.step(who, |one, by, now| one.reveal(by, (b"", &signature), now)),
             table.step(who, |one, by, now| one.read_back(by, (b"", &signature), now)),
-            table.step(who, |one, by, now| one.restart_entry(by, now)),
+            table.step(who, Ceremony::restart_entry),
             table.step(who, |one, by, now| one.sign(by, &signature, now, &|_| [0; 64])),
         ];
         assert!(refused.iter().all(|one| *one == Err(StepRefused::NotNext)), "{refused:?}");
@@ -316,7 +318,7 @@ fn a_key_comes_in_components_that_nobody_can_steer() {
     }
     table.confirm_all();
     let key = table.ceremony.combined().unwrap();
-    assert_eq!(shown(&key.check_value()), check_value);
+    assert_eq!(shown(key.check_value()), check_value);
     // The last one has seen what others brought, and brings something else than was said.
     let mut table = begin(&check_value);
     let sealed: Vec<Signed> =
@@ -365,15 +367,12 @@ fn an_envelope_that_was_lost_means_that_all_enter_again() {
     for (who, one) in (0..).zip(bring()) {
         table.enter(who, one).unwrap();
     }
-    assert_eq!(
-        table.step(WITNESS, |one, by, now| one.restart_entry(by, now)),
-        Err(StepRefused::NotNext)
-    );
-    table.step(1, |one, by, now| one.restart_entry(by, now)).unwrap();
+    assert_eq!(table.step(WITNESS, Ceremony::restart_entry), Err(StepRefused::NotNext));
+    table.step(1, Ceremony::restart_entry).unwrap();
     let sealed: Vec<Signed> =
         (0..).zip(bring()).map(|(who, one)| table.enter(who, one).unwrap()).collect();
     table.reveal(0, &sealed[0]).unwrap();
-    let late = table.step(1, |one, by, now| one.restart_entry(by, now));
+    let late = table.step(1, Ceremony::restart_entry);
     assert_eq!(late, Err(StepRefused::NotNext), "one has revealed");
 }
 

@@ -226,8 +226,9 @@ fn hash(line: &Line) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::ceremony::act::Participant;
     use crate::command::ceremony::custodian::sign_transcript;
-    use crate::command::ceremony::record::{Ceremony, Participant};
+    use crate::command::ceremony::record::Ceremony;
     use crate::command::ceremony::step::Actor;
     use crate::crypto::certificate::authority::{Authority, Validity};
     use crate::crypto::ec::{Point, SigningKey};

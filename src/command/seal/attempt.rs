@@ -3,11 +3,11 @@
 //! Before that, what is told of a share is what anybody can see of it: its heading, and whether its
 //! envelope opens. Then one word is told of all of them.
 
-use super::{ID_LEN_BYTES, KEM};
-use crate::command::envelope::{Context, Purpose};
 use super::giver::{Giver, Sent, not_taken};
+use super::{ID_LEN_BYTES, KEM};
 use super::{PATIENCE_MS, ShareSet};
 use crate::command::Error;
+use crate::command::envelope::{Context, Purpose};
 use crate::component::Share;
 use crate::crypto::hpke::RecipientKey;
 use crate::crypto::rng::{Rng, RngFailed};
@@ -47,7 +47,8 @@ impl Attempt {
         sent: &Sent,
         now: UnixMillis,
     ) -> Result<bool, Error> {
-        let context = Context { kem: KEM, id: &self.id, purpose: Purpose::Unseal, holder: &giver.key };
+        let context =
+            Context { kem: KEM, id: &self.id, purpose: Purpose::Unseal, holder: &giver.key };
         let share = sent.open(&context, &self.key)?;
         if ShareSet::of(&share) != self.set {
             return Err(not_taken("it is of another set"));

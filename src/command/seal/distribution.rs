@@ -3,11 +3,11 @@
 
 use zeroize::Zeroizing;
 
-use super::{ID_LEN_BYTES, KEM};
-use crate::command::envelope::{Context, Purpose};
 use super::giver::{Giver, Sent, not_taken};
+use super::{ID_LEN_BYTES, KEM};
 use super::{PATIENCE_MS, ShareSet};
 use crate::command::Error;
+use crate::command::envelope::{Context, Purpose};
 use crate::component::Share;
 use crate::crypto::hpke::{RecipientKey, SealError};
 use crate::crypto::rng::Rng;

@@ -1,7 +1,7 @@
 //! Who sends a share, and what is sent.
 
-use crate::command::envelope::Context;
 use crate::command::Error;
+use crate::command::envelope::Context;
 use crate::component::Share;
 use crate::crypto::ec::Point;
 use crate::crypto::hpke::RecipientKey;

@@ -89,7 +89,6 @@ pub const fn callers_of(action: Action) -> &'static [Role] {
         | Action::SetPrimaryVersion
         | Action::UpdateKey
         | Action::UpdateProfile => &[Role::Officer],
-        Action::ConfirmShare | Action::TakeShare => &[Role::Custodian],
         Action::AbandonMasterKey => &[Role::Custodian, Role::Officer],
         Action::Unseal => &[Role::Custodian, Role::Operator],
         Action::DenyDevice
@@ -107,11 +106,13 @@ pub const fn callers_of(action: Action) -> &'static [Role] {
         Action::CheckPolicy | Action::GetDestructionCertificate | Action::GetPolicy => {
             &[Role::Auditor, Role::Officer]
         }
-        Action::EnterComponent
+        Action::ConfirmShare
+        | Action::EnterComponent
         | Action::ReadBackComponent
         | Action::RestartEntry
         | Action::RevealComponent
-        | Action::TakeComponent => &[Role::Custodian],
+        | Action::TakeComponent
+        | Action::TakeShare => &[Role::Custodian],
         Action::ConfirmCeremony | Action::JoinCeremony | Action::SignCeremony => {
             &[Role::Auditor, Role::Custodian]
         }

@@ -111,9 +111,9 @@ pub(super) async fn hold(
     let (outcome, last) = {
         // The terminal is as it was when this block ends.
         let mut terminal = Terminal::take(stop, printer)?;
-        let mut sitting = Sitting::new(&mut terminal, setting, view);
-        let outcome = sitting.hold().await;
-        (outcome, sitting.view().clone())
+        let mut held = Sitting::new(&mut terminal, setting, view);
+        let outcome = held.hold().await;
+        (outcome, held.view().clone())
     };
     if let Err(fault) = &outcome {
         print::line(&format!("Stopped: {fault}."));
