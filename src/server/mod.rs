@@ -2,6 +2,7 @@
 
 pub mod access;
 mod census;
+mod ceremonies;
 mod crowd;
 pub mod demonstration;
 pub mod dev;
@@ -154,6 +155,7 @@ pub async fn serve(
     });
     let beside = [
         spawn(census::repeat(Arc::clone(&gate), Arc::clone(&metrics))),
+        spawn(ceremonies::watch(Arc::clone(&gate))),
         spawn(sealing::watch(keeper, operations.sealed)),
         spawn(self_test::repeat(Arc::clone(&gate), operations.self_test_period)),
     ];

@@ -16,6 +16,7 @@ use super::core::Core;
 use super::error::Error;
 use super::housekeeping::Counts;
 use super::idempotency::{self, RequestId};
+use super::keys::is_published;
 use super::master::MasterKey;
 use super::policy::{Allowance, Denial, KeyUse, Policy};
 use super::rate::Rates;
@@ -75,6 +76,13 @@ impl Vault {
     #[must_use]
     pub fn realm(&self) -> Realm {
         self.shared.core.sealer.realm()
+    }
+
+    /// Whether a key or component of this check value, in upper-case hexadecimals, is refused
+    /// because it was published: in a live realm.
+    #[must_use]
+    pub fn refuses_published(&self, check_value: &str) -> bool {
+        self.realm() == Realm::Live && is_published(check_value)
     }
 
     /// The time now; never less than that of the newest event.

@@ -22,8 +22,8 @@ use crate::approvals::{approve, done, live, officer};
 use crate::harness::{TlsService, answer};
 
 /// Somebody at the table, with the connection and the key of one certificate.
-struct Person {
-    client: Client,
+pub(crate) struct Person {
+    pub(crate) client: Client,
     signer: SigningKey,
 }
 
@@ -38,16 +38,16 @@ impl Person {
 }
 
 /// Two custodians and a witness.
-struct Table {
-    service: TlsService,
-    people: Vec<Person>,
-    view: CeremonyView,
+pub(crate) struct Table {
+    pub(crate) service: TlsService,
+    pub(crate) people: Vec<Person>,
+    pub(crate) view: CeremonyView,
 }
 
 const CUSTODIANS: usize = 2;
 const WITNESS: usize = 2;
 
-fn plan(table: &str) -> Planned {
+pub(crate) fn plan(table: &str) -> Planned {
     let name = |role: &str, name: &str| format!("spiffe://{}/{role}/{name}", dev::TRUST_DOMAIN);
     let custodians = [name("custodian", "custodian-1"), name("custodian", "custodian-2")];
     let witness = name("auditor", "auditor-1");
@@ -56,11 +56,11 @@ fn plan(table: &str) -> Planned {
     plan.check().unwrap()
 }
 
-const GENERATE: &str = "[generate]\nid = \"bdk\"\nusage = \"B0\"\nalgorithm = \"AES256\"\n\
+pub(crate) const GENERATE: &str = "[generate]\nid = \"bdk\"\nusage = \"B0\"\nalgorithm = \"AES256\"\n\
     key_set_id = \"12345678\"\n";
 
 impl Table {
-    async fn set(table: &str) -> Self {
+    pub(crate) async fn set(table: &str) -> Self {
         let service = live(1, Vec::new()).await;
         let view = Self::create(&service, table).await;
         let mut people = Vec::new();
@@ -70,7 +70,7 @@ impl Table {
         Self { service, people, view }
     }
 
-    async fn create(service: &TlsService, table: &str) -> CeremonyView {
+    pub(crate) async fn create(service: &TlsService, table: &str) -> CeremonyView {
         let (planned, id) = (plan(table), request_id());
         let (one, two) = (officer(service, 1).await, officer(service, 2).await);
         let asked = refused(one.create_ceremony(id.clone(), &planned).await);
@@ -82,14 +82,14 @@ impl Table {
         made
     }
 
-    async fn join(&mut self) {
+    pub(crate) async fn join(&mut self) {
         for who in 0..=WITNESS {
             let joined = self.people[who].client.join_ceremony(&self.view).await;
             self.view = joined.unwrap();
         }
     }
 
-    async fn take(&mut self, who: usize) -> Component {
+    pub(crate) async fn take(&mut self, who: usize) -> Component {
         let Person { client, signer } = &self.people[who];
         let by = (u8::try_from(who + 1).unwrap(), signer);
         let (view, component) =
@@ -98,7 +98,11 @@ impl Table {
         component
     }
 
-    async fn read_back(&mut self, who: usize, slip: &Component) -> Result<(), ClientError> {
+    pub(crate) async fn read_back(
+        &mut self,
+        who: usize,
+        slip: &Component,
+    ) -> Result<(), ClientError> {
         let Person { client, signer } = &self.people[who];
         let by = (u8::try_from(who + 1).unwrap(), signer);
         let rng = SystemRng::new();
@@ -106,7 +110,7 @@ impl Table {
         Ok(())
     }
 
-    async fn enter(&mut self, who: usize, component: Component) -> Committed {
+    pub(crate) async fn enter(&mut self, who: usize, component: Component) -> Committed {
         let Person { client, signer } = &self.people[who];
         let by = (u8::try_from(who + 1).unwrap(), signer);
         let rng = SystemRng::new();
@@ -116,12 +120,16 @@ impl Table {
         committed
     }
 
-    async fn reveal(&mut self, who: usize, sealed: &Committed) -> Result<(), ClientError> {
+    pub(crate) async fn reveal(
+        &mut self,
+        who: usize,
+        sealed: &Committed,
+    ) -> Result<(), ClientError> {
         self.view = self.people[who].client.reveal_component(&self.view, sealed).await?;
         Ok(())
     }
 
-    async fn confirm(&mut self) -> Result<(), ClientError> {
+    pub(crate) async fn confirm(&mut self) -> Result<(), ClientError> {
         for who in 0..=WITNESS {
             let value = self.view.check_value.clone();
             self.view = self.people[who].client.confirm_ceremony(&self.view, &value).await?;
@@ -129,7 +137,7 @@ impl Table {
         Ok(())
     }
 
-    async fn sign(&mut self) {
+    pub(crate) async fn sign(&mut self) {
         for who in 0..=WITNESS {
             let Person { client, signer } = &self.people[who];
             self.view = client.sign_ceremony(&self.view, signer).await.unwrap();
@@ -185,7 +193,7 @@ pub(crate) async fn events_of_every_call() -> Vec<Event> {
 }
 
 #[track_caller]
-fn refused<T>(result: Result<T, ClientError>) -> Refusal {
+pub(crate) fn refused<T>(result: Result<T, ClientError>) -> Refusal {
     match result {
         Err(ClientError::Refused(refusal)) => refusal,
         Err(other) => panic!("{other}"),
@@ -193,7 +201,7 @@ fn refused<T>(result: Result<T, ClientError>) -> Refusal {
     }
 }
 
-async fn key(service: &TlsService, id: &str) -> Option<Key> {
+pub(crate) async fn key(service: &TlsService, id: &str) -> Option<Key> {
     let request = GetKeyRequest { name: format!("keys/{id}") };
     let officer = officer(service, 1).await;
     officer.keys().get_key(request).await.ok().and_then(|found| found.into_inner().key)

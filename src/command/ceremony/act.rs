@@ -61,6 +61,8 @@ pub enum Cause {
     KeyRejected,
     /// No step was done for too long.
     Idle,
+    /// A component, or the key, is one that was published.
+    Published,
     /// A slip was read back wrongly too often.
     ReadBackFailed,
 }
@@ -72,6 +74,7 @@ impl fmt::Display for Cause {
             Self::CommitmentDiffers => "component differs from its commitment",
             Self::KeyRejected => "the components make no key that may be used",
             Self::Idle => "no step was done in time",
+            Self::Published => "a component or the key is one that was published",
             Self::ReadBackFailed => "a slip was read back wrongly too often",
         })
     }
@@ -174,12 +177,14 @@ impl Ceremony {
     }
 
     /// A custodian hands over what was committed to. With the last the key is put together, and
-    /// must be the one that was expected.
+    /// must be the one that was expected. `is_published` says of a check value whether everybody
+    /// knows its key, where such keys are not taken.
     pub fn reveal(
         &mut self,
         who: Participant<'_>,
         sent: (&[u8], &[u8; 64]),
         now: UnixMillis,
+        is_published: &dyn Fn(&str) -> bool,
     ) -> Result<(), StepRefused> {
         let number = self.turn(who, Act::Reveal)?;
         let opened = self.open(who, (number, Purpose::Reveal), sent)?;
@@ -198,12 +203,18 @@ impl Ceremony {
         if !expected.is_some_and(|expected| is_same_value(&check_value, expected)) {
             return Err(StepRefused::Aborts(Cause::CheckValueDiffers));
         }
+        if is_published(&check_value) {
+            return Err(StepRefused::Aborts(Cause::Published));
+        }
         self.components.push(Secret::copy_of(octets));
         if self.components.len() == self.plan.custodians.len() {
             let made = self.combined().map_err(|_| StepRefused::Aborts(Cause::KeyRejected))?;
             let made = shown(made.check_value());
             if !is_same_value(&made, &import.check_value) {
                 return Err(StepRefused::Aborts(Cause::CheckValueDiffers));
+            }
+            if is_published(&made) {
+                return Err(StepRefused::Aborts(Cause::Published));
             }
         }
         let values = [("component", number.to_string()), ("check_value", check_value)];

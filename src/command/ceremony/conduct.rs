@@ -6,8 +6,8 @@ use data_encoding::HEXLOWER;
 
 use super::act::{Cause, Participant, StepRefused};
 use super::effect;
-use super::plan::{Plan, Planned};
-use super::record::Ceremony;
+use super::plan::{Plan, Planned, Task};
+use super::record::{Ceremony, CeremonyState};
 use super::step::Actor;
 use crate::command::{
     Error, Page, RequestId, approvals, audited, give_up, recall, refuse, remember, repeated,
@@ -83,13 +83,23 @@ async fn check(vault: &Vault, caller: &Caller, plan: &Plan) -> Result<Planned, E
     let planned = plan.clone().check().map_err(|wrong| Error::field("plan", wrong.rule))?;
     let people = people_of(&vault.policy(), planned.plan());
     people.map_err(|rule| Error::field("plan", rule))?;
+    if published(vault, &planned) {
+        return Err(Error::field("plan", "a check value is that of a key that was published"));
+    }
     effect::check(vault, caller, &planned).await?;
     Ok(planned)
 }
 
+/// Whether a key or component that is to be brought is one that everybody knows.
+fn published(vault: &Vault, planned: &Planned) -> bool {
+    let Task::Import(import) = planned.task() else { return false };
+    let mut values = [&import.check_value].into_iter().chain(&import.component_check_values);
+    values.any(|value| vault.refuses_published(value))
+}
+
 /// Returns a ceremony.
 pub async fn get(vault: &Vault, caller: &Caller, id: &str) -> Result<Ceremony, Error> {
-    let found = async { Ok(read(vault, id).await?.record) };
+    let found = async { Ok(effect::with_product(vault, read(vault, id).await?.record).await) };
     audited(vault, caller, Action::GetCeremony, resource(id), found).await
 }
 
@@ -151,7 +161,9 @@ pub async fn reveal(
     id: &str,
     envelope: (&[u8], &[u8; 64]),
 ) -> Result<Ceremony, Error> {
-    let act = |one: &mut Ceremony, who: Participant<'_>, now| one.reveal(who, envelope, now);
+    let refuses = |check_value: &str| vault.refuses_published(check_value);
+    let act =
+        |one: &mut Ceremony, who: Participant<'_>, now| one.reveal(who, envelope, now, &refuses);
     Ok(step(vault, (by, Action::RevealComponent), id, act).await?.0)
 }
 
@@ -169,7 +181,7 @@ pub async fn confirm(
     id: &str,
     check_value: &str,
 ) -> Result<Ceremony, Error> {
-    retrying(|| async {
+    let confirmed = retrying(|| async {
         let mut turn = begin(vault, (by, Action::ConfirmCeremony), id).await?;
         let now = turn.work.now();
         match turn.found.record.confirm(turn.who, check_value, now) {
@@ -185,8 +197,8 @@ pub async fn confirm(
             Err(refused) => return Err(turn.refuse(refused).await),
         }
         turn.commit().await
-    })
-    .await
+    });
+    Ok(effect::with_product(vault, confirmed.await?).await)
 }
 
 /// Somebody signs the transcript.
@@ -201,7 +213,8 @@ pub async fn sign(
     let act = move |one: &mut Ceremony, who: Participant<'_>, now| {
         one.sign(who, signature, now, &|message| signer.sign(message))
     };
-    Ok(step(vault, (by, Action::SignCeremony), id, act).await?.0)
+    let (signed, ()) = step(vault, (by, Action::SignCeremony), id, act).await?;
+    Ok(effect::with_product(vault, signed).await)
 }
 
 /// Ends a ceremony before anything happened: by an officer, or by somebody who has a part in it.
@@ -235,23 +248,37 @@ pub async fn abort(
     .await
 }
 
-/// Aborts a ceremony in which nothing was done for too long; tells whether it was one.
-pub async fn abort_idle(vault: &Vault, id: &str) -> Result<bool, Error> {
-    let Ok(mut found) = read(vault, id).await else { return Ok(false) };
-    let is_idle = |now: UnixMillis| found.record.expires().is_some_and(|end| now > end);
-    if !is_idle(vault.now()) {
-        return Ok(false);
+/// Aborts every ceremony in which nothing was done for too long.
+pub async fn abort_idle(vault: &Vault) -> Result<(), Error> {
+    let (mut after, open) = (None, Some(CeremonyState::Open.as_str()));
+    loop {
+        let found = vault.list::<Ceremony>(open, after.as_deref(), PAGE).await?;
+        after = found.last().map(|last| last.record.id.clone());
+        if after.is_none() {
+            return Ok(());
+        }
+        // Only what is open ever expires, whatever the store's index says.
+        let is_idle = |one: &Ceremony| one.expires().is_some_and(|end| vault.now() > end);
+        for idle in found.into_iter().filter(|one| is_idle(&one.record)) {
+            abort_one(vault, idle).await?;
+        }
     }
-    let mut work = vault.begin(&Caller::service(), Action::AbortIdleCeremony, resource(id)).await?;
+}
+
+async fn abort_one(vault: &Vault, mut idle: Versioned<Ceremony>) -> Result<(), Error> {
+    let (caller, action) = (Caller::service(), Action::AbortIdleCeremony);
+    let mut work = vault.begin(&caller, action, idle.record.name()).await?;
     let signer = vault.log_signer().await?;
-    let cause = Cause::Idle.to_string();
-    let sign = |message: &[u8]| signer.sign(message);
-    if found.record.abort("service", &cause, work.now(), &sign).is_err() {
-        return Ok(false);
+    let (cause, sign) = (Cause::Idle.to_string(), |message: &[u8]| signer.sign(message));
+    let ended = idle.record.abort("service", &cause, work.now(), &sign);
+    ended.map_err(|_| not_next(&idle.record))?;
+    work.detail("cause", cause);
+    work.put(&idle)?;
+    match work.commit().await {
+        // Somebody did a step, or aborted it, meanwhile.
+        Ok(_) | Err(vault::Error::Conflict) => Ok(()),
+        Err(error) => Err(error.into()),
     }
-    work.put(&found)?;
-    work.commit().await?;
-    Ok(true)
 }
 
 /// A step under way.
@@ -403,6 +430,9 @@ fn not_next(ceremony: &Ceremony) -> Error {
     }
     Error::Refused { reason: Reason::CeremonyState, metadata }
 }
+
+/// Ceremonies that are looked at in one step.
+const PAGE: usize = 100;
 
 /// An id of which the newest comes first.
 fn id_of(vault: &Vault) -> Result<String, Error> {

@@ -3,7 +3,7 @@
 use super::act::is_same_value;
 use super::material::Combined;
 use super::plan::{Destroy, KeyPlan, Planned, Task};
-use super::record::Ceremony;
+use super::record::{Ceremony, CeremonyState};
 use crate::command::Error;
 use crate::command::manage_keys::{self, Export};
 use crate::vault::{
@@ -115,6 +115,21 @@ async fn act(vault: &Vault, work: &mut Work, planned: &Planned) -> Result<Done, 
             Err(Error::field("plan", "SealService does this"))
         }
     }
+}
+
+/// Adds what a ceremony gives and does not keep: the certificate of a destruction, which tells of
+/// the event of that very commit, and is written anew whenever it is asked for.
+pub(super) async fn with_product(vault: &Vault, mut ceremony: Ceremony) -> Ceremony {
+    let is_done = matches!(ceremony.state, CeremonyState::Done | CeremonyState::Closed);
+    if let Task::Destroy(Destroy { key, .. }) = ceremony.planned().task()
+        && is_done
+        && let Ok(id) = named(key)
+        // What can not be written now can be asked for again: the key is destroyed all the same.
+        && let Ok(written) = vault.destruction_certificate(&id).await
+    {
+        ceremony.product = Some(written.note);
+    }
+    ceremony
 }
 
 /// What calls name a key by.

@@ -100,6 +100,10 @@ impl Record for Ceremony {
     fn id(&self) -> String {
         self.id.clone()
     }
+
+    fn index(&self) -> Option<String> {
+        Some(self.state.as_str().to_owned())
+    }
 }
 
 impl Ceremony {

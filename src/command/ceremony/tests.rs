@@ -125,7 +125,9 @@ impl Table {
     }
 
     fn reveal(&mut self, who: usize, sealed: &Signed) -> Result<(), StepRefused> {
-        self.step(who, |one, by, now| one.reveal(by, (&sealed.sent, &sealed.signature), now))
+        self.step(who, |one, by, now| {
+            one.reveal(by, (&sealed.sent, &sealed.signature), now, &|_| false)
+        })
     }
 
     fn confirm_all(&mut self) {
@@ -231,7 +233,7 @@ fn a_step_is_done_by_its_actor_in_its_turn_or_not_at_all() {
             table.step(who, |one, by, now| one.join(by, &digest, now)),
             table.step(who, |one, by, now| one.confirm(by, value, now)).map(drop),
             table.step(who, |one, by, now| one.enter(by, (&[0; 32], &signature), now)),
-            table.step(who, |one, by, now| one.reveal(by, (b"", &signature), now)),
+            table.step(who, |one, by, now| one.reveal(by, (b"", &signature), now, &|_| false)),
             table.step(who, |one, by, now| one.read_back(by, (b"", &signature), now)),
             table.step(who, Ceremony::restart_entry),
             table.step(who, |one, by, now| one.sign(by, &signature, now, &|_| [0; 64])),

@@ -101,6 +101,10 @@ fn text_of(log: &str, record: &KeyRecord, event: &Event) -> String {
         ("requester", event.caller.clone()),
     ];
     lines.extend(event.approvers.iter().map(|person| ("approver", person.clone())));
+    // Who was at the table stands in its transcript, and who approved it in the event of its plan.
+    if event.action == Action::ConfirmCeremony.as_str() {
+        lines.push(("ceremony", event.resource.clone()));
+    }
     lines.push(("event", event.seq.to_string()));
     lines.push(("event_hash", event.hash()));
     lines.push(("not_reached", NOT_REACHED.to_owned()));
