@@ -1,6 +1,7 @@
 //! A terminal with the tool in it: what a person types, and what a person sees.
 
 #![allow(clippy::disallowed_methods, reason = "a test gives up after so long")]
+#![allow(dead_code, reason = "each test takes what it needs")]
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -75,6 +76,11 @@ impl Terminal {
         };
         let (person, reader) = (Some(File::from(person)), Some(reader));
         Self { name, person, tool, child, seen, closed, reader, pictures: 0 }
+    }
+
+    /// The id of the tool's process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until everything of this is on the screen, and keeps a picture of it.
