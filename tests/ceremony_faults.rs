@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+#[path = "ceremony_faults/disk.rs"]
+mod disk;
 #[path = "ceremony_faults/kills.rs"]
 mod kills;
 #[path = "setup/memory.rs"]
@@ -14,3 +16,5 @@ mod service;
 mod table;
 #[path = "ceremony_faults/traces.rs"]
 mod traces;
+#[path = "setup/trouble.rs"]
+mod trouble;

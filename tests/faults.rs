@@ -12,15 +12,15 @@ mod change;
 mod outside;
 #[path = "faults/service.rs"]
 mod service;
+#[path = "setup/trouble.rs"]
+mod trouble;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::change::Changes;
-use crate::service::{Folder, Outcome, Service, SmallDisk, Tracer, say};
-
-/// The system calls that make what was written durable.
-const SYNCS: &str = "fdatasync,fsync";
+use crate::service::{Outcome, Service};
+use crate::trouble::{Folder, SYNCS, SmallDisk, Tracer, say};
 
 /// What a call is waited for, and some time for a busy machine.
 const ANSWER_MAX: Duration = Duration::from_secs(10 + 15);
@@ -136,7 +136,7 @@ async fn after_a_write_that_fails_nothing_is_served_until_a_restart() {
     service.make_key().await;
     let changes = Changes::prepare(&service).await;
     let done = acknowledged(&service.use_key(5).await);
-    let Some(tracer) = Tracer::attach(&service, SYNCS, "error=EIO") else {
+    let Some(tracer) = Tracer::attach(service.id(), SYNCS, "error=EIO") else {
         return say("NOT RUN: a failing fdatasync: this may not trace");
     };
     assert!(nothing_succeeds(&service, &changes).await > 10);
@@ -158,7 +158,7 @@ async fn a_store_that_hangs_holds_nobody_up_and_serves_again() {
     let changes = Changes::prepare(&service).await;
     let done = acknowledged(&service.use_key(5).await);
     // A minute for each write: longer than anybody waits.
-    let Some(tracer) = Tracer::attach(&service, SYNCS, "delay_enter=60000000") else {
+    let Some(tracer) = Tracer::attach(service.id(), SYNCS, "delay_enter=60000000") else {
         return say("NOT RUN: a store that hangs: this may not trace");
     };
     assert!(nothing_succeeds(&service, &changes).await > 10);

@@ -20,18 +20,18 @@ use firstkey::vault::DestructionCertificate;
 use crate::service::Service;
 use crate::table::{Table, approve, import, octets_of, sum};
 
-const GENERATE: &str = "[generate]\nid = \"made\"\nusage = \"B0\"\nalgorithm = \"AES256\"\n\
+pub(crate) const GENERATE: &str = "[generate]\nid = \"made\"\nusage = \"B0\"\nalgorithm = \"AES256\"\n\
     key_set_id = \"A1000001\"\n";
 
 /// What must have happened exactly when a ceremony is done.
-enum Effect {
+pub(crate) enum Effect {
     Destroyed(&'static str),
     Exported,
     Made(&'static str),
 }
 
 impl Effect {
-    async fn is_whole(&self, table: &Table) {
+    pub(crate) async fn is_whole(&self, table: &Table) {
         let view = &table.view;
         let is_done = matches!(view.state, CeremonyState::Done | CeremonyState::Closed);
         let has_product = !view.product.is_empty();

@@ -30,6 +30,11 @@ impl Service {
     pub(crate) fn start(filter: &'static str) -> Self {
         let folder = std::env::temp_dir().join(format!("firstkey-test-{}", uuid::Uuid::new_v4()));
         fs::create_dir(&folder).unwrap();
+        Self::start_in(folder, filter)
+    }
+
+    /// The same in a folder that there is.
+    pub(crate) fn start_in(folder: PathBuf, filter: &'static str) -> Self {
         let log = Arc::default();
         let (child, url) = spawn(&folder, filter, &log);
         Self { folder, filter, child, url, log }
@@ -49,8 +54,12 @@ impl Service {
         })
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.lock().unwrap().id()
+    }
+
     pub(crate) fn memory(&self) -> Memory {
-        Memory(self.child.lock().unwrap().id())
+        Memory(self.id())
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -96,7 +105,9 @@ fn spawn(
     log: &Arc<Mutex<Vec<String>>>,
 ) -> (Arc<Mutex<Child>>, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
-        .args(["serve", "--dev", "--tls", "--listen", "127.0.0.1:0", "--log", filter, "--data"])
+        .args(["serve", "--dev", "--tls", "--listen", "127.0.0.1:0", "--log", filter])
+        // Little is kept on a disk that is small.
+        .args(["--audit-reserve-mib", "8", "--data"])
         .arg(folder.join("data"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stderr(Stdio::piped())

@@ -73,8 +73,14 @@ impl Table {
 
     /// How it stands, as the service says.
     pub(crate) async fn look(&mut self) {
+        self.try_to_look().await.unwrap();
+    }
+
+    /// The same at a service that may not answer.
+    pub(crate) async fn try_to_look(&mut self) -> Result<(), ClientError> {
         let (witness, _) = self.service.person("auditor-1").await;
-        self.view = witness.ceremony(&self.view.name).await.unwrap();
+        self.view = witness.ceremony(&self.view.name).await?;
+        Ok(())
     }
 
     /// The step that is awaited; none at its end.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use firstkey::grpc::proto;
 
 use crate::acknowledged;
-use crate::service::{Folder, Service, Tracer, say, timed};
+use crate::service::{Service, timed};
+use crate::trouble::{Folder, Tracer, say};
 
 /// A store, and a folder that stands for another disk.
 struct Place {
@@ -158,7 +159,7 @@ async fn a_file_that_hangs_holds_up_nobody() {
     let covered = place.covers_more_than(0).await;
     // Two minutes for each rename: the store makes none.
     let calls = "rename,renameat,renameat2";
-    let Some(tracer) = Tracer::attach(&service, calls, "delay_enter=120000000") else {
+    let Some(tracer) = Tracer::attach(service.id(), calls, "delay_enter=120000000") else {
         return say("NOT RUN: a checkpoint's file that hangs: this may not trace");
     };
     goes_on_and_tells(&service).await;
