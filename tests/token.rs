@@ -13,10 +13,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use firstkey::grpc::client::{Client, ClientError, create_master_key};
+use firstkey::command::ceremony::plan::Plan;
+use firstkey::command::ceremony::record::CeremonyState;
+use firstkey::crypto::certificate::key_from_pem;
+use firstkey::crypto::ec::SigningKey;
+use firstkey::crypto::rng::SystemRng;
+use firstkey::grpc::client::{CeremonyView, Client, ClientError, create_master_key, request_id};
 use firstkey::grpc::proto::create_master_key_request::Keepers;
 use firstkey::grpc::proto::{
-    GetStatusRequest, SealKind, SealRequest, SealState, SealStatus, TokenState, UnsealRequest,
+    ApproveRequest, GetStatusRequest, SealKind, SealRequest, SealState, SealStatus, TokenState,
+    UnsealRequest,
 };
 use rusqlite::Connection;
 
@@ -322,4 +328,75 @@ async fn a_key_that_may_leave_the_token_wraps_nothing() {
         (status.state().as_str_name(), status.token().as_str_name()),
         (SealState::Uninitialised.as_str_name(), TokenState::KeyUnfit.as_str_name())
     );
+}
+
+/// Somebody at the table, with the key of the certificate.
+async fn person(bench: &Bench, who: &str) -> (Client, SigningKey) {
+    let key = fs::read(bench.path(&format!("fk/clients/admin/{who}.key"))).unwrap();
+    let key = SigningKey::from_pkcs8(&key_from_pem(&key).unwrap()).unwrap();
+    (bench.client(who).await, key)
+}
+
+async fn create_ceremony(bench: &Bench) -> CeremonyView {
+    let name = |who: &str| format!("spiffe://firstkey.internal/{who}");
+    let custodians = [name("custodian/custodian-1"), name("custodian/custodian-2")];
+    let plan = format!(
+        "title = \"Test\"\ncustodians = {custodians:?}\nwitness = {:?}\n\
+         [generate]\nid = \"made\"\nusage = \"K0\"\nalgorithm = \"AES256\"\n",
+        name("auditor/auditor-1")
+    );
+    let planned = toml::from_str::<Plan>(&plan).unwrap().check().unwrap();
+    let (one, two) = (bench.client("officer-1").await, bench.client("officer-2").await);
+    let id = request_id();
+    let asked = one.create_ceremony(id.clone(), &planned).await.err().unwrap();
+    let ClientError::Refused(asked) = asked else { panic!("it waits for approval: {asked}") };
+    let digest = asked.told("request_digest").unwrap();
+    let request = ApproveRequest {
+        request_id: request_id(),
+        name: asked.told("approval").unwrap().to_owned(),
+        request_digest: data_encoding::HEXLOWER.decode(digest.as_bytes()).unwrap(),
+    };
+    two.approvals().approve(request).await.unwrap();
+    one.create_ceremony(id, &planned).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_ceremony_goes_on_without_the_token_and_after_a_restart_waits_for_it() {
+    let mut bench = initialised().await;
+    let rng = SystemRng::new();
+    let mut view = create_ceremony(&bench).await;
+    for who in ["custodian-1", "custodian-2", "auditor-1"] {
+        view = person(&bench, who).await.0.join_ceremony(&view).await.unwrap();
+    }
+    let (client, signer) = person(&bench, "custodian-1").await;
+    let (at, slip) = client.take_component(&view, (1, &signer), &rng).await.unwrap();
+    fs::rename(bench.path("tokens"), bench.path("away")).unwrap();
+    fs::create_dir(bench.path("tokens")).unwrap();
+    // The vault is open, and stays so.
+    view = client.read_back_component(&at, (1, &signer), &slip, &rng).await.unwrap();
+    let (client, signer) = person(&bench, "custodian-2").await;
+    let (at, slip) = client.take_component(&view, (2, &signer), &rng).await.unwrap();
+    bench.start();
+    assert_eq!(
+        bench.tried().await,
+        (SealState::Sealed.as_str_name(), TokenState::Absent.as_str_name())
+    );
+    let (client, signer) = person(&bench, "custodian-2").await;
+    let sealed = client.read_back_component(&at, (2, &signer), &slip, &rng).await;
+    assert_eq!(sealed.err().unwrap().reason(), Some("VAULT_SEALED"));
+    fs::remove_dir(bench.path("tokens")).unwrap();
+    fs::rename(bench.path("away"), bench.path("tokens")).unwrap();
+    assert_eq!(bench.unseal().await.unwrap(), SealState::Open.as_str_name());
+    // The same slip is read back as if nothing had been.
+    view = client.read_back_component(&at, (2, &signer), &slip, &rng).await.unwrap();
+    for who in ["custodian-1", "custodian-2", "auditor-1"] {
+        let value = view.check_value.clone();
+        view = person(&bench, who).await.0.confirm_ceremony(&view, &value).await.unwrap();
+    }
+    assert_eq!(view.state, CeremonyState::Done);
+    for who in ["custodian-1", "custodian-2", "auditor-1"] {
+        let (client, signer) = person(&bench, who).await;
+        view = client.sign_ceremony(&view, &signer).await.unwrap();
+    }
+    assert_eq!(view.state, CeremonyState::Closed);
 }
