@@ -158,8 +158,8 @@ pub(crate) async fn events_of_every_call() -> Vec<Event> {
     table.reveal(1, &two).await.unwrap();
     table.confirm().await.unwrap();
     table.sign().await;
-    let other = Table::create(&table.service, GENERATE).await;
-    table.view = other;
+    table.service.plain.clock.advance(1);
+    table.view = Table::create(&table.service, GENERATE).await;
     table.join().await;
     let slip = table.take(0).await;
     table.read_back(0, &slip).await.unwrap();
