@@ -1,6 +1,7 @@
 """Ceremonies whose custodians' tool nobody here wrote, and what a partner does with their keys."""
 
 import functools
+import hashlib
 import json
 import os
 import subprocess
@@ -315,8 +316,10 @@ class Partners(Table):
                 self.assertEqual(check_value(algorithm, opened), made.check_value)
                 lines = self.verified(held).lines
                 done = next(line["values"] for line in lines if line["what"] == "done")
+                hashed = hashlib.sha256(held.view.product.encode()).hexdigest()
                 self.assertEqual(done, {"key": made.name, "wrapping_key": facility,
-                                        "check_value": shown(made.check_value)})
+                                        "check_value": shown(made.check_value),
+                                        "key_block_sha256": hashed})
                 self.assertEqual(self.key(facility.removeprefix("keys/")).check_value, value)
 
     def test_a_partner_wraps_a_key_that_comes_in(self) -> None:

@@ -1,11 +1,14 @@
 //! What a ceremony is for: done in the commit of its last confirmation, or not at all.
 
+use data_encoding::HEXLOWER;
+
 use super::act::is_same_value;
 use super::material::Combined;
 use super::plan::{Destroy, KeyPlan, Planned, Task};
 use super::record::{Ceremony, CeremonyState};
 use crate::command::Error;
 use crate::command::manage_keys::{self, Export};
+use crate::crypto::digest::sha256;
 use crate::vault::{
     Action, Caller, DescribedKey, KeyAttributes, KeyState, NewKey, Reason, Start, StateChange,
     Vault, Work,
@@ -100,6 +103,7 @@ async fn act(vault: &Vault, work: &mut Work, planned: &Planned) -> Result<Done, 
                 ("key", plan.key.clone()),
                 ("wrapping_key", plan.wrapping_key.clone()),
                 ("check_value", check_value),
+                ("key_block_sha256", HEXLOWER.encode(&sha256(&[exported.key_block.as_bytes()]))),
             ];
             Ok(Done { values, product: Some(exported.key_block) })
         }
