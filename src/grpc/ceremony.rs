@@ -207,7 +207,7 @@ fn certificate<Q>(request: &Request<Q>) -> Option<Certificate> {
     Some(Certificate { der: identity.certificate.clone(), key: identity.key? })
 }
 
-fn to_plan(plan: &[u8]) -> Result<Plan, Error> {
+pub(super) fn to_plan(plan: &[u8]) -> Result<Plan, Error> {
     if plan.len() > PLAN_LEN_BYTES_MAX {
         return Err(Error::field("plan", "is too long"));
     }
@@ -218,7 +218,7 @@ fn to_envelope(envelope: Vec<u8>) -> Result<Vec<u8>, Error> {
     convert::bytes("envelope", envelope, 1..=ENVELOPE_LEN_BYTES_MAX)
 }
 
-fn from_ceremony(ceremony: &Ceremony) -> proto::Ceremony {
+pub(super) fn from_ceremony(ceremony: &Ceremony) -> proto::Ceremony {
     let planned = ceremony.planned();
     let hex = |text: &str| HEXLOWER.decode(text.to_lowercase().as_bytes()).unwrap_or_default();
     let key = ceremony.envelope_key.as_ref().filter(|_| ceremony.state == CeremonyState::Open);

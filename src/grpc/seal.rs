@@ -6,13 +6,14 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::admit::{Admitted, AtSeal};
+use super::ceremony::{from_ceremony, to_plan};
 use super::convert::{self, timestamp};
 use super::peer::Identity;
 use super::proto;
 use super::proto::seal_service_server::SealService;
 use super::respond::respond;
 use crate::command::seal::{
-    self, DistributionStatus, Giver, Keeper, Keepers, Sent, ShareSet, TokenTrouble,
+    self, Asked, DistributionStatus, Giver, Keeper, Keepers, Sent, ShareSet, TokenTrouble,
 };
 use crate::command::{Error, read_status};
 use crate::crypto::hpke::Kem;
@@ -62,9 +63,10 @@ impl Calling {
     /// Whose certificate it is, and its key.
     fn giver(&self) -> Result<Giver, Error> {
         let identity = self.identity.as_ref();
-        let key = identity.and_then(|identity| identity.key);
-        let key = key.ok_or_else(|| seal::not_taken("the certificate has no key of P-256"))?;
-        Ok(Giver { name: self.name(), key })
+        let known = identity.and_then(|one| Some((one.key?, one.certificate.clone())));
+        let known = known.ok_or_else(|| seal::not_taken("the certificate has no key of P-256"));
+        let (key, certificate) = known?;
+        Ok(Giver { name: self.name(), key, certificate })
     }
 }
 
@@ -165,9 +167,11 @@ impl SealService for SealApi {
             let id = convert::array("distribution", &body.distribution)?;
             let len = Kem::P521.public_len_bytes();
             let key = convert::bytes("public_key", body.public_key, len..=len)?;
-            let signed = (key, convert::array("signature", &body.signature)?);
+            let signature = convert::array("signature", &body.signature)?;
+            let plan_digest = convert::bytes("plan_digest", body.plan_digest, 0..=32)?;
+            let asked = Asked { key, signature, plan_digest };
             let giver = from.giver()?;
-            let (sealed, status) = self.keeper.take(from.at, giver, id, signed).await?;
+            let (sealed, status) = self.keeper.take(from.at, giver, id, asked).await?;
             Ok(proto::TakeShareResponse { sealed, status: Some(from_status(status)) })
         })
         .await
@@ -204,18 +208,23 @@ impl SealService for SealApi {
 fn to_keepers(
     keepers: Option<proto::create_master_key_request::Keepers>,
 ) -> Result<Keepers, Error> {
-    use proto::create_master_key_request::Keepers as Asked;
+    use proto::create_master_key_request::Keepers as Kept;
     match keepers {
-        Some(Asked::Custodians(proto::ShareKeepers { threshold, names })) => {
+        Some(Kept::Custodians(proto::ShareKeepers { threshold, names })) => {
             let threshold = u8::try_from(threshold)
                 .map_err(|_| Error::field("custodians.threshold", "is too large"))?;
             let name = |name: &String| convert::text("custodians.names", name, 1..=NAME_LEN_MAX);
             let names = names.iter().map(name).collect::<Result<_, _>>()?;
             Ok(Keepers::Custodians { threshold, names })
         }
-        Some(Asked::Token(true)) => Ok(Keepers::Token),
-        Some(Asked::Token(false)) | None => {
-            Err(Error::field("keepers", "must be custodians or the token"))
+        Some(Kept::Plan(plan)) => {
+            let planned = to_plan(&plan)?.check();
+            let planned = planned.map_err(|wrong| Error::field("plan", wrong.rule))?;
+            Ok(Keepers::Planned(Box::new(planned)))
+        }
+        Some(Kept::Token(true)) => Ok(Keepers::Token),
+        Some(Kept::Token(false)) | None => {
+            Err(Error::field("keepers", "must be custodians, a plan or the token"))
         }
     }
 }
@@ -278,6 +287,7 @@ fn from_distribution(status: DistributionStatus) -> proto::Distribution {
         let seal::KeeperStatus { name, taken, confirmed } = keeper;
         proto::DistributionKeeper { name, taken, confirmed }
     };
+    let ceremony = status.ceremony.as_ref().map(from_ceremony);
     proto::Distribution {
         id: status.id.to_vec(),
         share_set: Some(from_set(status.set)),
@@ -285,6 +295,7 @@ fn from_distribution(status: DistributionStatus) -> proto::Distribution {
         public_key: status.key,
         expire_time: Some(timestamp(status.expires.0)),
         keepers: status.keepers.into_iter().map(keeper).collect(),
+        ceremony,
     }
 }
 

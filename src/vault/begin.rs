@@ -23,6 +23,9 @@ pub struct Beginning {
     pub seal: Seal,
 }
 
+/// Adds to the commit with which a store is begun under a policy.
+pub type Also<'a> = &'a (dyn Fn(&mut Work) -> Result<(), Error> + Sync);
+
 /// What a store that was begun holds, and an empty one does not; of other rows tells the tally.
 const BEGUN_WITH: [Kind; 3] = [ChainHead::KIND, HashRoot::KIND, LogKey::KIND];
 
@@ -75,7 +78,7 @@ impl Begun {
     }
 
     /// Writes all of it at once. Where another process did so meanwhile, nothing is written.
-    pub(super) async fn commit(self, shared: &Shared) -> Result<(), OpenError> {
+    pub(super) async fn commit(self, shared: &Shared, also: Also<'_>) -> Result<(), OpenError> {
         let Self { custody, root, log_key, policy } = self;
         let core = &shared.core;
         let custody = Custody::write(&Versioned::absent(custody))?;
@@ -94,6 +97,7 @@ impl Begun {
         work.replace(custody);
         work.put(&root)?;
         work.put(&log_key)?;
+        also(&mut work)?;
         let first = Versioned::absent(Policy { version: 1, ..policy });
         let begun = work.commit_policy(first).await;
         begun.map(|_| ()).map_err(|_| OpenError::Unavailable)

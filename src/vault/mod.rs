@@ -62,7 +62,7 @@ pub use audit::{
     LogSigner, NoteError, SignedCheckpoint, VERIFIED_AT_OPEN_MAX, VerifierKey, Witness,
     WitnessFailed, verify_export,
 };
-pub use begin::Beginning;
+pub use begin::{Also, Beginning};
 pub use budget::Budget;
 pub use caller::{Action, Caller, Role};
 pub use claim::{Claim, ClaimRequest};

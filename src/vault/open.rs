@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::audit::{
     self, Checkpoints, LogKey, VERIFIED_AT_OPEN_MAX, keep_signing, read_head, verify,
 };
-use super::begin::{Beginning, Begun, expect_empty};
+use super::begin::{Also, Beginning, Begun, expect_empty};
 use super::committer::{self, QUEUE_MAX};
 use super::core::{Core, record_in};
 use super::custody::{Custody, Seal};
@@ -173,6 +173,15 @@ impl Vault {
     ///
     /// Must be called within a Tokio runtime, where the committer then runs.
     pub async fn open_with(opening: Opening, beginning: Beginning) -> Result<Self, OpenError> {
+        Self::begin_with(opening, beginning, &|_| Ok(())).await
+    }
+
+    /// The same, with what else is to be in the commit that begins an empty store.
+    pub(super) async fn begin_with(
+        opening: Opening,
+        beginning: Beginning,
+        also: Also<'_>,
+    ) -> Result<Self, OpenError> {
         let Opening { store, master_key, realm, clock, rng, node, audit } = opening;
         if !is_node_name(&node) {
             return Err(OpenError::NodeInvalid);
@@ -212,7 +221,7 @@ impl Vault {
         let committer = tokio::spawn(committer::run(Arc::clone(&core), units));
         let shared = Shared { core, queue, counts: Arc::default(), leases: Arc::default() };
         if let Some(begun) = begun {
-            begun.commit(&shared).await?;
+            begun.commit(&shared, also).await?;
         }
         let checkpoints = Arc::new(checkpoints);
         let housekeeper = tokio::spawn(keep_house(Housekeeper::of(&shared)));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::audit::AuditSettings;
-use super::begin::Beginning;
+use super::begin::{Also, Beginning};
 use super::clock::Clock;
 use super::custody::Seal;
 use super::master::MasterKey;
@@ -42,10 +42,15 @@ impl Opener {
         Vault::open_with(self.opening(master_key, audit), nothing).await
     }
 
-    /// Begins an empty store with the first policy.
-    pub async fn begin(&self, master_key: MasterKey, seal: Seal) -> Result<Vault, OpenError> {
+    /// Begins an empty store with the first policy, and with what else is to be in that commit.
+    pub async fn begin(
+        &self,
+        master_key: MasterKey,
+        seal: Seal,
+        also: Also<'_>,
+    ) -> Result<Vault, OpenError> {
         let beginning = Beginning { policy: self.first_policy.clone(), seal };
-        Vault::open_with(self.opening(master_key, self.audit.clone()), beginning).await
+        Vault::begin_with(self.opening(master_key, self.audit.clone()), beginning, also).await
     }
 
     fn opening(&self, master_key: MasterKey, audit: AuditSettings) -> Opening {

@@ -44,6 +44,7 @@ mod seal;
 mod self_tests;
 mod separation;
 mod server;
+mod shares;
 mod slot_keys;
 mod states;
 mod switch;

@@ -36,17 +36,17 @@ use crate::self_tests::{call, every_path};
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// A live service before a store in memory; it starts sealed.
-struct Sealed {
-    access: Access,
+pub(crate) struct Sealed {
+    pub(crate) access: Access,
     store: Arc<dyn Store>,
-    clock: Arc<TestClock>,
+    pub(crate) clock: Arc<TestClock>,
     gate: Arc<Gate>,
-    url: String,
+    pub(crate) url: String,
     stop: CancellationToken,
     serving: JoinHandle<()>,
 }
 
-fn name(who: &str) -> String {
+pub(crate) fn name(who: &str) -> String {
     let role = who.split('-').next().unwrap();
     format!("spiffe://test/{role}/{who}")
 }
@@ -71,7 +71,7 @@ fn first_policy() -> Policy {
 }
 
 impl Sealed {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let access = Access::generate("TEST", DECADES).unwrap();
         Self::over(Arc::new(MemoryStore::new()), access, TestClock::begin()).await
     }
@@ -106,7 +106,7 @@ impl Sealed {
     }
 
     /// Ends it and starts it again, as it was left.
-    async fn restart(self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
         let Self { access, store, clock, gate, stop, serving, .. } = self;
         drop(gate);
         stop.cancel();
@@ -114,7 +114,7 @@ impl Sealed {
         Self::over(store, access, clock).await
     }
 
-    fn credentials(&self, who: &str, plane: Plane) -> Credentials {
+    pub(crate) fn credentials(&self, who: &str, plane: Plane) -> Credentials {
         let issued = self.access.issue_client(plane, &name(who), DECADES).unwrap();
         let authority = self.access.server.root_der();
         let authority = firstkey::crypto::certificate::certificate_to_pem(authority).into_bytes();
@@ -122,7 +122,7 @@ impl Sealed {
         Credentials { authority, identity: Some((issued.certificate.into_bytes(), key)) }
     }
 
-    async fn client(&self, who: &str) -> Client {
+    pub(crate) async fn client(&self, who: &str) -> Client {
         Client::connect_with(&self.url, &self.credentials(who, Plane::Admin)).await.unwrap()
     }
 
@@ -136,7 +136,7 @@ impl Sealed {
         endpoint.connect().await.unwrap()
     }
 
-    async fn status(&self) -> SealStatus {
+    pub(crate) async fn status(&self) -> SealStatus {
         self.client("operator-1").await.seal_status().await.unwrap()
     }
 
@@ -164,14 +164,14 @@ impl Sealed {
     }
 
     /// Gives a share as somebody.
-    async fn give(&self, who: &str, share: &Share) -> Result<SealStatus, ClientError> {
+    pub(crate) async fn give(&self, who: &str, share: &Share) -> Result<SealStatus, ClientError> {
         let own = self.credentials(who, Plane::Admin);
         let client = Client::connect_with(&self.url, &own).await.unwrap();
         ShareHolder::new(&client, &own, &SystemRng::new()).unwrap().give(share).await
     }
 
     /// Gives the shares of these custodians, by their numbers.
-    async fn open_by(&self, shares: &[Share], numbers: &[usize]) -> &'static str {
+    pub(crate) async fn open_by(&self, shares: &[Share], numbers: &[usize]) -> &'static str {
         let mut state = SealState::Unspecified.as_str_name();
         for number in numbers {
             let given = self.give(&format!("custodian-{number}"), &shares[number - 1]).await;
@@ -180,7 +180,7 @@ impl Sealed {
         state
     }
 
-    async fn seal(&self) {
+    pub(crate) async fn seal(&self) {
         let sealed = self.client("operator-1").await.seals().seal(SealRequest {}).await.unwrap();
         assert_eq!(
             sealed.into_inner().status.unwrap().state().as_str_name(),
@@ -188,7 +188,7 @@ impl Sealed {
         );
     }
 
-    async fn events(&self) -> Vec<serde_json::Value> {
+    pub(crate) async fn events(&self) -> Vec<serde_json::Value> {
         let mut audit = self.client("auditor-1").await.audit();
         // Each page is itself an event: the end is that of the first.
         let (mut events, mut after, mut size) = (Vec::new(), 0, None);
@@ -211,14 +211,14 @@ fn three_of_five() -> Keepers {
 }
 
 /// The reason of a refusal, with the word that goes with it.
-fn refused<T>(done: Result<T, ClientError>) -> (String, String) {
+pub(crate) fn refused<T>(done: Result<T, ClientError>) -> (String, String) {
     let ClientError::Refused(refusal) = done.err().unwrap() else { panic!("it is no refusal") };
     let word = ["cause", "remedy", "token"].into_iter().find_map(|name| refusal.told(name));
     (refusal.reason.clone(), word.unwrap_or_default().to_owned())
 }
 
 /// The same share with another secret.
-fn spoilt(share: &Share) -> Share {
+pub(crate) fn spoilt(share: &Share) -> Share {
     let lines: Vec<String> = share.write().lines().map(|line| line.text.to_owned()).collect();
     let mut octets = Vec::new();
     for line in &lines {

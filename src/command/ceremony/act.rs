@@ -145,17 +145,26 @@ impl Ceremony {
         let given = self.component(number)?;
         // Compared with what was given out, in a time that tells nothing.
         if !constant_time_eq(&octets, given.expose_bytes()) {
-            self.tries_left = self.tries_left.saturating_sub(1);
-            let values = [("component", number.to_string())];
-            self.write(now, "read back wrongly", who.name, &values);
-            return Err(match self.tries_left {
-                0 => StepRefused::Aborts(Cause::ReadBackFailed),
-                _ => StepRefused::ComponentRejected,
-            });
+            return Err(self.misread(who, ("component", number), now));
         }
         self.given = None;
         self.done(now, "read back", who.name, &[("component", number.to_string())]);
         Ok(())
+    }
+
+    /// A slip was read back wrongly: one try less, or none.
+    pub(super) fn misread(
+        &mut self,
+        who: Participant<'_>,
+        (part, number): (&str, u8),
+        now: UnixMillis,
+    ) -> StepRefused {
+        self.tries_left = self.tries_left.saturating_sub(1);
+        self.write(now, "read back wrongly", who.name, &[(part, number.to_string())]);
+        match self.tries_left {
+            0 => StepRefused::Aborts(Cause::ReadBackFailed),
+            _ => StepRefused::ComponentRejected,
+        }
     }
 
     /// A custodian commits to a component.
@@ -322,7 +331,7 @@ impl Ceremony {
 
     /// Whose turn it is, and whether this is the one; the number of the component, 0 for the
     /// witness.
-    fn turn(&self, who: Participant<'_>, act: Act) -> Result<u8, StepRefused> {
+    pub(super) fn turn(&self, who: Participant<'_>, act: Act) -> Result<u8, StepRefused> {
         let next = self.next().filter(|next| next.act == act).ok_or(StepRefused::NotNext)?;
         if self.planned().name_of(next.actor) != Some(who.name) {
             return Err(StepRefused::NotNext);

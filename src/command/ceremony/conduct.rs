@@ -14,6 +14,7 @@ use crate::command::{
     retrying,
 };
 use crate::crypto::ec::Point;
+use crate::crypto::rng::Rng;
 use crate::vault::{
     self, Action, Caller, LogSigner, Policy, Reason, Role, UnixMillis, Vault, Versioned, Work,
 };
@@ -48,7 +49,7 @@ pub async fn create(
 ) -> Result<Ceremony, Error> {
     let action = Action::CreateCeremony;
     retrying(|| async {
-        let id = id_of(vault)?;
+        let id = id_of(vault.rng(), vault.now())?;
         let mut work = vault.begin(caller, action, resource(&id)).await?;
         if let Some(id) = recall::<String>(vault, caller, action, request).await? {
             work.set_resource(resource(&id));
@@ -396,7 +397,7 @@ impl Turn<'_> {
 
 /// Tells whether the policy knows those of a plan as what they are there: custodians and an
 /// auditor, each another person.
-fn people_of(policy: &Policy, plan: &Plan) -> Result<(), &'static str> {
+pub fn people_of(policy: &Policy, plan: &Plan) -> Result<(), &'static str> {
     let mut persons = BTreeSet::new();
     let custodians = plan.custodians.iter().map(|name| (name, Role::Custodian));
     for (name, role) in custodians.chain([(&plan.witness, Role::Auditor)]) {
@@ -416,7 +417,7 @@ async fn read(vault: &Vault, id: &str) -> Result<Versioned<Ceremony>, Error> {
 }
 
 /// What somebody is told whose step it is not.
-fn not_next(ceremony: &Ceremony) -> Error {
+pub fn not_next(ceremony: &Ceremony) -> Error {
     let mut metadata = vec![("state", ceremony.state.as_str().to_owned())];
     if let Some(next) = ceremony.next() {
         metadata.push(("step", next.act.as_str().to_owned()));
@@ -435,11 +436,11 @@ fn not_next(ceremony: &Ceremony) -> Error {
 const PAGE: usize = 100;
 
 /// An id of which the newest comes first.
-fn id_of(vault: &Vault) -> Result<String, Error> {
+pub fn id_of(rng: &dyn Rng, now: UnixMillis) -> Result<String, Error> {
     let mut random = [0; 8];
-    let drawn = vault.rng().fill(&mut random);
+    let drawn = rng.fill(&mut random);
     drawn.map_err(|_| vault::Error::incident("no randomness", "ceremony"))?;
-    let left = IDS_END_MS.saturating_sub(vault.now().0);
+    let left = IDS_END_MS.saturating_sub(now.0);
     Ok(format!("c{left:012x}-{}", HEXLOWER.encode(&random)))
 }
 

@@ -7,6 +7,7 @@ mod effect;
 mod material;
 pub mod plan;
 pub mod record;
+mod shares;
 pub mod step;
 #[cfg(test)]
 mod tests;

@@ -115,33 +115,8 @@ impl Ceremony {
         now: UnixMillis,
         (rng, sign): (&dyn Rng, Sign<'_>),
     ) -> Result<Self, RngFailed> {
-        let mut begun = Self {
-            id,
-            plan: planned.plan().clone(),
-            state: CeremonyState::Open,
-            steps_done: 0,
-            updated: now,
-            check_value: None,
-            product: None,
-            transcript: Transcript::default(),
-            envelope_key: None,
-            signed: None,
-            private: None,
-            commitments: Vec::new(),
-            components: Vec::new(),
-            given: None,
-            tries_left: READ_BACK_TRIES,
-        };
-        begun.check_value = match planned.task() {
-            Task::Destroy(destroy) => Some(destroy.check_value.clone()),
-            Task::Export(export) => Some(export.check_value.clone()),
-            Task::Import(import) => Some(import.check_value.clone()),
-            Task::Generate(_) | Task::Initialise(_) | Task::ReShare(_) => None,
-        };
+        let mut begun = Self::new(id, planned, now);
         let mut values = values.to_vec();
-        let canonical = String::from_utf8(planned.canonical());
-        values.push(("plan", canonical.expect("JSON is UTF-8")));
-        values.push(("plan_digest", HEXLOWER.encode(&planned.digest())));
         if let Some(algorithm) = begun.algorithm() {
             let key = RecipientKey::generate(kem_of(algorithm), rng)?;
             let public = HEXLOWER.encode(key.public());
@@ -151,8 +126,49 @@ impl Ceremony {
             begun.envelope_key = Some(EnvelopeKey { public, signature });
             begun.private = Some(Secret::new(key.to_bytes()));
         }
-        begun.write(now, "created", SERVICE, &values);
+        begun.created(planned, &values, now);
         Ok(begun)
+    }
+
+    /// One of which nothing is written yet.
+    pub(super) fn new(id: String, planned: &Planned, now: UnixMillis) -> Self {
+        let check_value = match planned.task() {
+            Task::Destroy(destroy) => Some(destroy.check_value.clone()),
+            Task::Export(export) => Some(export.check_value.clone()),
+            Task::Import(import) => Some(import.check_value.clone()),
+            Task::Generate(_) | Task::Initialise(_) | Task::ReShare(_) => None,
+        };
+        Self {
+            id,
+            plan: planned.plan().clone(),
+            state: CeremonyState::Open,
+            steps_done: 0,
+            updated: now,
+            check_value,
+            product: None,
+            transcript: Transcript::default(),
+            envelope_key: None,
+            signed: None,
+            private: None,
+            commitments: Vec::new(),
+            components: Vec::new(),
+            given: None,
+            tries_left: READ_BACK_TRIES,
+        }
+    }
+
+    /// Writes the first line.
+    pub(super) fn created(
+        &mut self,
+        planned: &Planned,
+        values: &[(&str, String)],
+        now: UnixMillis,
+    ) {
+        let mut values = values.to_vec();
+        let canonical = String::from_utf8(planned.canonical());
+        values.push(("plan", canonical.expect("JSON is UTF-8")));
+        values.push(("plan_digest", HEXLOWER.encode(&planned.digest())));
+        self.write(now, "created", SERVICE, &values);
     }
 
     /// `ceremonies/{id}`.

@@ -61,21 +61,24 @@ pub struct Step {
 }
 
 impl Planned {
-    /// All steps in their order. With the last [`Act::Confirm`] the thing is done; before it,
-    /// nothing is.
+    /// All steps in their order. With the last before the first [`Act::Sign`] the thing is done;
+    /// before it, nothing is.
     #[must_use]
     pub fn steps(&self) -> Vec<Step> {
         let everybody = |act| {
             let witness = Step { act, actor: Actor::Witness };
             self.each(&[act]).into_iter().chain([witness])
         };
+        // Nobody leaves the table before the slip was read back.
+        let slips = || self.each(&[Act::Take, Act::ReadBack]);
         let middle = match self.task() {
             Task::Destroy(_) | Task::Export(_) => Vec::new(),
             // All have committed before the first reveals, so that nobody can steer the key.
             Task::Import(_) => [self.each(&[Act::Enter]), self.each(&[Act::Reveal])].concat(),
-            // Nobody leaves the table before the slip was read back.
-            Task::Generate(_) | Task::Initialise(_) | Task::ReShare(_) => {
-                self.each(&[Act::Take, Act::ReadBack])
+            Task::Generate(_) => slips(),
+            // Who takes a share comes with the digest of the plan; there is nothing to compare.
+            Task::Initialise(_) | Task::ReShare(_) => {
+                return slips().into_iter().chain(everybody(Act::Sign)).collect();
             }
         };
         everybody(Act::Join)
@@ -135,8 +138,6 @@ mod tests {
         let values = "component_check_values = [\"0011AA\", \"0011AA\"]\n";
         for (table, middle) in [
             (format!("[generate]\n{key}"), format!("{slips}, ")),
-            ("[initialise]\nthreshold = 2\n".to_owned(), format!("{slips}, ")),
-            ("[re_share]\nthreshold = 2\n".to_owned(), format!("{slips}, ")),
             (
                 format!("[import]\n{value}{values}[import.key]\n{key}"),
                 "enter c1, enter c2, reveal c1, reveal c2, ".to_owned(),
@@ -152,6 +153,9 @@ mod tests {
                 format!("{joins}, {middle}{confirms}, {signs}"),
                 "{table}"
             );
+        }
+        for table in ["[initialise]\nthreshold = 2\n", "[re_share]\nthreshold = 2\n"] {
+            assert_eq!(steps(table, 2), format!("{slips}, {signs}"), "{table}");
         }
     }
 

@@ -71,7 +71,7 @@ pub fn verify(
     let mut walk = Walk { planned: &planned, steps: planned.steps(), done: 0, outcome: None };
     for line in middle {
         walk.line(line)?;
-        certificates(line, walk.outcome, authorities)?;
+        certificates(line, &walk, authorities)?;
     }
     let aborted = walk.outcome == Some(Outcome::Aborted);
     if !aborted && walk.done < walk.steps.len() {
@@ -139,6 +139,12 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// With which line somebody comes to the table: where nobody joins, with the share.
+    fn comes(&self) -> &'static str {
+        let joins = self.steps.iter().any(|step| step.act == Act::Join);
+        if joins { "joined" } else { "given out" }
+    }
+
     /// Custodians begin again until the first has revealed.
     fn may_begin_again(&self, who: &str) -> bool {
         let first = self.steps.iter().position(|step| step.act == Act::Reveal);
@@ -180,10 +186,10 @@ fn plan_of(first: &Line) -> Result<Planned, TranscriptRefused> {
 /// Verifies the certificate of a line, at its time, and the signature that was made with it.
 fn certificates(
     line: &Line,
-    outcome: Option<Outcome>,
+    walk: &Walk<'_>,
     authorities: &[Vec<u8>],
 ) -> Result<(), TranscriptRefused> {
-    if !["joined", "signed"].contains(&line.what.as_str()) {
+    if ![walk.comes(), "signed"].contains(&line.what.as_str()) {
         return Ok(());
     }
     let refused = TranscriptRefused::CertificateInvalid(line.n);
@@ -196,7 +202,7 @@ fn certificates(
     }
     if line.what == "signed" {
         let wrong = TranscriptRefused::SignatureInvalid(line.n);
-        let Some(Outcome::Done(end)) = outcome else { return Err(wrong) };
+        let Some(Outcome::Done(end)) = walk.outcome else { return Err(wrong) };
         let key = client.key.ok_or(refused)?;
         ec::verify(&key, &transcript_signed(&end), &signature(line)?).map_err(|_| wrong)?;
     }

@@ -1,18 +1,24 @@
 //! How a master key is made: the first of a store, or one in place of another. Under the token in
-//! one step; for custodians when each has taken a share and read it back.
+//! one step; for custodians it is drawn here, and in force when each has taken a share and read it
+//! back.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::distribution::Distribution;
-use super::giver::{Giver, Sent, unfit};
+use super::giver::unfit;
 use super::opening::are_custodians;
 use super::token::{TokenAccess, unavailable};
 use super::{Desk, Keeper, RESOURCE, Status, not_open, to_its_end};
+use crate::command::ceremony::conduct::people_of;
+use crate::command::ceremony::plan::{Planned, Shares, Task};
+use crate::command::ceremony::record::Ceremony;
 use crate::command::{Error, RequestId, approvals, give_up, recall, remember, repeated};
 use crate::crypto::sharing::{SHARES_MAX, THRESHOLD_MIN};
-use crate::vault::{Action, Caller, MasterKey, Opener, Policy, Reason, Role, Seal, Vault, Work};
+use crate::vault::{
+    Action, Caller, MasterKey, Opener, Policy, Reason, Role, Seal, Vault, Versioned, Work,
+};
 
 /// Who is to keep a master key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +30,8 @@ pub enum Keepers {
         /// The URI names of their certificates.
         names: Vec<String>,
     },
+    /// The custodians of a plan, in a ceremony.
+    Planned(Box<Planned>),
     /// The token of the configuration.
     Token,
 }
@@ -47,16 +55,14 @@ impl Keeper {
             let opener = keeper.opener()?;
             let policy = first_policy(opener)?;
             expect_role(policy, &officer, Role::Officer)?;
-            match keepers {
-                Keepers::Custodians { threshold, names } => {
-                    expect_fit(policy, threshold, &names)?;
-                    keeper.distribute(&mut desk, &officer, (threshold, names))
-                }
-                Keepers::Token => {
-                    let (master, seal) = keeper.wrap(&mut desk).await?;
-                    keeper.begin_store(&mut desk, (master, seal), &officer).await
-                }
+            expect_fit(policy, &keepers, true)?;
+            keeper.expect_free(&desk)?;
+            if let Some(one) = keeper.draw(&officer, &keepers)? {
+                desk.distribution = Some(one);
+                return Ok(());
             }
+            let (master, seal) = keeper.wrap(&mut desk).await?;
+            keeper.begin_store(&mut desk, (master, seal), &officer, None).await
         })
         .await?;
         self.status().await
@@ -78,149 +84,50 @@ impl Keeper {
             if let Some(Created {}) = recall(&vault, &caller, action, request.as_ref()).await? {
                 return repeated(work, ()).await;
             }
+            desk.look_at_ceremony(&vault).await?;
             if let Err(error) = keeper.expect_replaceable(&desk, &vault, &keepers) {
                 return Err(give_up(work, error).await);
             }
             let mut work = approvals::require(&vault, work, request.as_ref(), &[]).await?;
             remember(&vault, &mut work, request.as_ref(), &Created {}).await?;
-            match keepers {
-                Keepers::Custodians { threshold, names } => {
-                    work.detail("custodians", names.join(" "));
-                    work.detail("threshold", threshold.to_string());
-                    work.commit().await?;
-                    keeper.distribute(&mut desk, caller.name(), (threshold, names))
-                }
-                Keepers::Token => match keeper.wrap(&mut desk).await {
+            let Some(one) = keeper.draw(caller.name(), &keepers)? else {
+                return match keeper.wrap(&mut desk).await {
                     Ok((master, seal)) => {
                         work.commit_master_key(master, seal).await?;
                         Ok(())
                     }
                     Err(error) => Err(give_up(work, error).await),
-                },
-            }
-        })
-        .await?;
-        self.status().await
-    }
-
-    /// Gives a custodian a share of the distribution, once; it is audited where there is a log.
-    pub async fn take(
-        self: &Arc<Self>,
-        at: Option<(Arc<Vault>, Caller)>,
-        giver: Giver,
-        distribution: [u8; 16],
-        (key, signature): (Vec<u8>, [u8; 64]),
-    ) -> Result<(Vec<u8>, Status), Error> {
-        let keeper = Arc::clone(self);
-        let sealed = to_its_end(async move {
-            let mut desk = keeper.desk().await;
-            let work = begin(at.as_ref(), Action::TakeShare).await?;
-            let rng = &*keeper.opener()?.rng;
-            let now = keeper.gate.now();
-            let taken = match keeper.under_way(&mut desk, distribution, at.is_some()) {
-                Ok(one) => one.take(&giver, &key, &signature, (rng, now)),
-                Err(error) => Err(error),
+                };
             };
-            // The share leaves when it is written down who has it.
-            match (taken, work) {
-                (Ok(sealed), Some(work)) => {
-                    work.commit().await.map(|_| sealed).map_err(Error::from)
-                }
-                (Ok(sealed), None) => Ok(sealed),
-                (Err(error), Some(work)) => Err(give_up(work, error).await),
-                (Err(error), None) => Err(error),
+            work.detail("custodians", one.names().join(" "));
+            work.detail("threshold", one.set.threshold.to_string());
+            if let Some(ceremony) = &one.ceremony {
+                work.detail("ceremony", ceremony.record.name());
+                work.put(ceremony)?;
             }
-        })
-        .await?;
-        Ok((sealed, self.status().await?))
-    }
-
-    /// Takes what a custodian read back; the last one puts the master key in force.
-    pub async fn confirm(
-        self: &Arc<Self>,
-        at: Option<(Arc<Vault>, Caller)>,
-        giver: Giver,
-        distribution: [u8; 16],
-        sent: Sent,
-    ) -> Result<Status, Error> {
-        let keeper = Arc::clone(self);
-        to_its_end(async move {
-            let mut desk = keeper.desk().await;
-            let work = begin(at.as_ref(), Action::ConfirmShare).await?;
-            let now = keeper.gate.now();
-            let confirmed = keeper.under_way(&mut desk, distribution, at.is_some());
-            let confirmed = confirmed.and_then(|one| {
-                let all = one.confirm(&giver, &sent, now)?;
-                Ok(if all { Some((one.combine()?, one.seal(), one.by.clone())) } else { None })
-            });
-            match (confirmed, work) {
-                (Ok(Some((master, seal, _))), Some(work)) => {
-                    work.commit_master_key(master, seal).await?;
-                    desk.distribution = None;
-                }
-                (Ok(Some((master, seal, by))), None) => {
-                    keeper.begin_store(&mut desk, (master, seal), &by).await?;
-                    desk.distribution = None;
-                }
-                (Ok(None), Some(work)) => drop(work.commit().await?),
-                (Ok(None), None) => {}
-                (Err(error), Some(work)) => return Err(give_up(work, error).await),
-                (Err(error), None) => return Err(error),
-            }
-            Ok(())
+            work.commit().await?;
+            desk.distribution = Some(one);
+            // As the store has it from now on.
+            desk.look_at_ceremony(&vault).await
         })
         .await?;
         self.status().await
     }
 
-    /// Forgets a distribution, for an officer or one of its custodians.
-    pub async fn abandon(
-        self: &Arc<Self>,
-        at: Option<(Arc<Vault>, Caller)>,
-        name: &str,
-        distribution: [u8; 16],
-    ) -> Result<Status, Error> {
-        let (keeper, name) = (Arc::clone(self), name.to_owned());
-        to_its_end(async move {
-            let mut desk = keeper.desk().await;
-            let work = begin(at.as_ref(), Action::AbandonMasterKey).await?;
-            let role = match &at {
-                Some((_, caller)) => caller.role(),
-                None => role_of(first_policy(keeper.opener()?)?, &name),
-            };
-            let concerned = keeper.under_way(&mut desk, distribution, at.is_some());
-            let concerned = concerned.and_then(|one| {
-                let may = role == Some(Role::Officer) || one.concerns(&name);
-                if may { Ok(()) } else { Err(Error::refused(Reason::PolicyDenied)) }
-            });
-            match (concerned, work) {
-                (Ok(()), work) => {
-                    desk.distribution = None;
-                    tracing::warn!(by = name, "the distribution of a master key is abandoned");
-                    if let Some(work) = work {
-                        work.commit().await?;
-                    }
-                    Ok(())
-                }
-                (Err(error), Some(work)) => Err(give_up(work, error).await),
-                (Err(error), None) => Err(error),
-            }
-        })
-        .await?;
-        self.status().await
-    }
-
-    /// Begins to distribute a new master key.
-    fn distribute(
-        &self,
-        desk: &mut Desk,
-        by: &str,
-        (threshold, names): (u8, Vec<String>),
-    ) -> Result<(), Error> {
-        self.expect_free(desk)?;
+    /// Draws a master key for custodians; none where the token keeps it.
+    fn draw(&self, by: &str, keepers: &Keepers) -> Result<Option<Distribution>, Error> {
         let (rng, now) = (&*self.opener()?.rng, self.gate.now());
-        desk.distribution = Some(Distribution::begin(by, names, threshold, rng, now)?);
-        Ok(())
+        let begun = match keepers {
+            Keepers::Custodians { threshold, names } => {
+                Distribution::begin(by, names.clone(), *threshold, rng, now)
+            }
+            Keepers::Planned(planned) => {
+                let threshold = shares_of(planned)?.threshold;
+                Distribution::begin_planned(by, (planned, threshold), rng, now)
+            }
+            Keepers::Token => return Ok(None),
+        };
+        begun.map(Some)
     }
 
     /// Draws a master key and has the token wrap it.
@@ -238,17 +145,20 @@ impl Keeper {
         })
     }
 
-    /// Begins the store, and opens it at once.
-    async fn begin_store(
+    /// Begins the store, with the record of the ceremony in the same commit, and opens it at once.
+    pub(super) async fn begin_store(
         &self,
         desk: &mut Desk,
         (master, seal): (MasterKey, Seal),
         by: &str,
+        ceremony: Option<Versioned<Ceremony>>,
     ) -> Result<(), Error> {
         self.expect_empty().await?;
         let ajar = self.gate.begin_opening().ok_or_else(|| unfit("it is not sealed any more"))?;
-        let (kind, names) = (seal.as_str(), desk.keepers());
-        let vault = self.opener()?.begin(master, seal).await;
+        let kind = seal.as_str();
+        let names = desk.distribution.as_ref().map(Distribution::names).unwrap_or_default();
+        let also = |work: &mut Work| ceremony.iter().try_for_each(|one| work.put(one));
+        let vault = self.opener()?.begin(master, seal, &also).await;
         let vault = vault.map_err(|error| not_open(&error))?;
         let told = async {
             let service = Caller::service();
@@ -287,11 +197,10 @@ impl Keeper {
         if vault.rotation().is_some() {
             return Err(Error::refused(Reason::RotationUnderWay));
         }
+        expect_fit(&vault.policy(), keepers, false)?;
         match keepers {
-            Keepers::Custodians { threshold, names } => {
-                expect_fit(&vault.policy(), *threshold, names)
-            }
-            Keepers::Token => self.expect_token().map(|_| ()),
+            Keepers::Custodians { .. } | Keepers::Planned(_) => Ok(()),
+            Keepers::Token => self.expect_token().map(drop),
         }
     }
 
@@ -309,47 +218,15 @@ impl Keeper {
     pub(super) fn expect_token(&self) -> Result<&TokenAccess, Error> {
         self.token.as_ref().ok_or_else(|| unfit("the configuration names no token: [seal]"))
     }
-
-    /// The distribution of this id. One that was begun before there was a store is not gone on with
-    /// when there is one, nor the other way.
-    fn under_way<'a>(
-        &self,
-        desk: &'a mut Desk,
-        id: [u8; 16],
-        is_open: bool,
-    ) -> Result<&'a mut Distribution, Error> {
-        if !is_open {
-            self.expect_sealed()?;
-        }
-        let now = self.gate.now();
-        let found = desk.distribution.as_mut().filter(|one| one.id == id && now < one.expires);
-        found.ok_or_else(|| unfit("there is no such distribution: an officer begins one"))
-    }
-}
-
-impl Desk {
-    /// The custodians of the distribution.
-    fn keepers(&self) -> Vec<String> {
-        let keepers = self.distribution.iter().flat_map(|one| &one.keepers);
-        keepers.map(|keeping| keeping.name.clone()).collect()
-    }
-}
-
-/// Begins a unit of work, where the vault is open.
-async fn begin(at: Option<&(Arc<Vault>, Caller)>, action: Action) -> Result<Option<Work>, Error> {
-    match at {
-        Some((vault, caller)) => Ok(Some(vault.begin(caller, action, RESOURCE).await?)),
-        None => Ok(None),
-    }
 }
 
 /// The policy that an empty store will be begun with.
-fn first_policy(opener: &Opener) -> Result<&Policy, Error> {
+pub(super) fn first_policy(opener: &Opener) -> Result<&Policy, Error> {
     let policy = opener.first_policy.as_ref();
     policy.ok_or_else(|| unfit("the configuration names no policy to begin the store with"))
 }
 
-fn role_of(policy: &Policy, name: &str) -> Option<Role> {
+pub(super) fn role_of(policy: &Policy, name: &str) -> Option<Role> {
     policy.principal(name).map(|principal| principal.role)
 }
 
@@ -361,8 +238,22 @@ fn expect_role(policy: &Policy, name: &str, role: Role) -> Result<(), Error> {
     }
 }
 
-/// Whether shares can be given to these: custodians, each another person, enough of them.
-fn expect_fit(policy: &Policy, threshold: u8, names: &[String]) -> Result<(), Error> {
+/// Whether shares can be given to these: custodians, each another person, enough of them. A plan
+/// says besides whether it is for the first master key.
+fn expect_fit(policy: &Policy, keepers: &Keepers, is_first: bool) -> Result<(), Error> {
+    let (threshold, names) = match keepers {
+        Keepers::Custodians { threshold, names } => (*threshold, names),
+        Keepers::Planned(planned) => {
+            if matches!(planned.task(), Task::Initialise(_)) != is_first {
+                let cause = "is not to initialise an empty store, or to re-share one that is begun";
+                return Err(Error::field("plan", cause));
+            }
+            let people = people_of(policy, planned.plan());
+            people.map_err(|cause| Error::field("plan", cause))?;
+            (shares_of(planned)?.threshold, &planned.plan().custodians)
+        }
+        Keepers::Token => return Ok(()),
+    };
     let count = u8::try_from(names.len()).unwrap_or(u8::MAX);
     if !(THRESHOLD_MIN..=SHARES_MAX).contains(&count) {
         return Err(Error::field("custodians.names", "are not 2 to 16"));
@@ -376,4 +267,14 @@ fn expect_fit(policy: &Policy, threshold: u8, names: &[String]) -> Result<(), Er
         return Err(Error::field("custodians.names", cause));
     }
     Ok(())
+}
+
+/// How a plan gives out a master key, if it does.
+fn shares_of(planned: &Planned) -> Result<&Shares, Error> {
+    match planned.task() {
+        Task::Initialise(shares) | Task::ReShare(shares) => Ok(shares),
+        Task::Destroy(_) | Task::Export(_) | Task::Generate(_) | Task::Import(_) => {
+            Err(Error::field("plan", "makes no master key: CeremonyService runs it"))
+        }
+    }
 }

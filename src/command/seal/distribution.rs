@@ -1,18 +1,21 @@
 //! A new master key on its way to its custodians: each takes a share once and reads it back. The
 //! key itself is not kept meanwhile: it comes out of the shares when all of them were read back.
 
+use data_encoding::{HEXLOWER, HEXUPPER};
 use zeroize::Zeroizing;
 
 use super::giver::{Giver, Sent, not_taken};
-use super::{ID_LEN_BYTES, KEM};
-use super::{PATIENCE_MS, ShareSet};
+use super::{ID_LEN_BYTES, KEM, PATIENCE_MS, ShareSet};
 use crate::command::Error;
+use crate::command::ceremony::conduct::id_of;
+use crate::command::ceremony::plan::Planned;
+use crate::command::ceremony::record::Ceremony;
 use crate::command::envelope::{Context, Purpose};
 use crate::component::Share;
 use crate::crypto::hpke::{RecipientKey, SealError};
 use crate::crypto::rng::Rng;
 use crate::memory::with_wiped_stack;
-use crate::vault::{self, MasterKey, Reason, Seal, UnixMillis};
+use crate::vault::{self, MasterKey, Reason, Seal, UnixMillis, Versioned};
 
 /// A distribution under way. Its key and its shares are wiped with it.
 pub(super) struct Distribution {
@@ -23,6 +26,21 @@ pub(super) struct Distribution {
     /// The officer who began it.
     pub(super) by: String,
     pub(super) keepers: Vec<Keeping>,
+    /// The ceremony that it belongs to. While the vault is open it stands in the store, and this is
+    /// how it was read there last.
+    pub(super) ceremony: Option<Versioned<Ceremony>>,
+    patience_ms: u64,
+}
+
+/// What a custodian has read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadBack {
+    /// The share; it was the last one.
+    All,
+    /// The share.
+    Right,
+    /// Not what was taken.
+    Wrong,
 }
 
 /// One custodian, and the share.
@@ -58,8 +76,37 @@ impl Distribution {
         };
         let keep = |(name, share)| Keeping { name, taken: false, confirmed: false, share };
         let keepers = names.into_iter().zip(shares).map(keep).collect();
-        let expires = now.plus_ms(PATIENCE_MS);
-        Ok(Self { id, key, expires, set, by: by.to_owned(), keepers })
+        let (expires, patience_ms) = (now.plus_ms(PATIENCE_MS), PATIENCE_MS);
+        let by = by.to_owned();
+        Ok(Self { id, key, expires, set, by, keepers, ceremony: None, patience_ms })
+    }
+
+    /// Draws a master key as a ceremony plans it, of which nothing is stored yet.
+    pub(super) fn begin_planned(
+        by: &str,
+        (planned, threshold): (&Planned, u8),
+        rng: &dyn Rng,
+        now: UnixMillis,
+    ) -> Result<Self, Error> {
+        let plan = planned.plan();
+        let mut begun = Self::begin(by, plan.custodians.clone(), threshold, rng, now)?;
+        begun.patience_ms = u64::from(plan.idle_minutes) * 60_000;
+        begun.expires = now.plus_ms(begun.patience_ms);
+        let values = [
+            ("by", by.to_owned()),
+            ("distribution", HEXLOWER.encode(&begun.id)),
+            ("envelope_key", HEXLOWER.encode(begun.key.public())),
+            ("set_id", HEXUPPER.encode(&begun.set.id)),
+        ];
+        let id = id_of(rng, now)?;
+        let ceremony = Ceremony::begin_of_shares(id, planned, &values, now);
+        begun.ceremony = Some(Versioned::absent(ceremony));
+        Ok(begun)
+    }
+
+    /// The URI names of its custodians.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.keepers.iter().map(|keeping| keeping.name.clone()).collect()
     }
 
     /// Whether somebody began it or is one of its custodians.
@@ -75,7 +122,7 @@ impl Distribution {
         signature: &[u8; 64],
         (rng, now): (&dyn Rng, UnixMillis),
     ) -> Result<Vec<u8>, Error> {
-        let Self { id, keepers, expires, .. } = self;
+        let Self { id, keepers, expires, patience_ms, .. } = self;
         let keeping = keeping(keepers, giver)?;
         let context = Context { kem: KEM, id, purpose: Purpose::Take, holder: &giver.key };
         let is_theirs = context.verify(key, signature);
@@ -92,18 +139,18 @@ impl Distribution {
             }
         })?;
         keeping.taken = true;
-        *expires = now.plus_ms(PATIENCE_MS);
+        *expires = now.plus_ms(*patience_ms);
         Ok(sealed)
     }
 
-    /// Compares what a custodian wrote down; tells whether all have done so.
+    /// Compares what a custodian wrote down.
     pub(super) fn confirm(
         &mut self,
         giver: &Giver,
         sent: &Sent,
         now: UnixMillis,
-    ) -> Result<bool, Error> {
-        let Self { id, key, keepers, expires, .. } = self;
+    ) -> Result<ReadBack, Error> {
+        let Self { id, key, keepers, expires, patience_ms, .. } = self;
         let keeping = keeping(keepers, giver)?;
         let context = Context { kem: KEM, id, purpose: Purpose::Confirm, holder: &giver.key };
         let read_back = sent.open(&context, key)?;
@@ -111,11 +158,12 @@ impl Distribution {
             return Err(not_taken("it was not taken yet"));
         }
         if !keeping.share.is_same(&read_back) {
-            return Err(not_taken("it is not what was taken"));
+            return Ok(ReadBack::Wrong);
         }
         keeping.confirmed = true;
-        *expires = now.plus_ms(PATIENCE_MS);
-        Ok(keepers.iter().all(|keeping| keeping.confirmed))
+        *expires = now.plus_ms(*patience_ms);
+        let all = keepers.iter().all(|keeping| keeping.confirmed);
+        Ok(if all { ReadBack::All } else { ReadBack::Right })
     }
 
     /// How the master key is kept.

@@ -1,6 +1,7 @@
 //! Who sends a share, and what is sent.
 
 use crate::command::Error;
+use crate::command::ceremony::act::Participant;
 use crate::command::envelope::Context;
 use crate::component::Share;
 use crate::crypto::ec::Point;
@@ -14,6 +15,26 @@ pub struct Giver {
     pub name: String,
     /// Its public key: of this very connection.
     pub key: Point,
+    /// The certificate in DER.
+    pub certificate: Vec<u8>,
+}
+
+impl Giver {
+    pub(super) fn participant(&self) -> Participant<'_> {
+        let Self { name, key, certificate } = self;
+        Participant { name, certificate, key }
+    }
+}
+
+/// What a custodian asks for a share with.
+#[derive(Debug)]
+pub struct Asked {
+    /// The key that the share is sealed to.
+    pub key: Vec<u8>,
+    /// The custodian's signature over it.
+    pub signature: [u8; 64],
+    /// In a ceremony the digest of its plan, else empty.
+    pub plan_digest: Vec<u8>,
 }
 
 /// A share in its envelope.

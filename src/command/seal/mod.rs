@@ -7,12 +7,15 @@
 //! ```
 //!
 //! Nothing of an attempt or a distribution is stored: a crash before its last step leaves all as it
-//! was. Whatever opens or seals the vault goes on to its end when its caller goes away.
+//! was. A ceremony for a master key that replaces another stands in the store from its beginning, so
+//! that its end is signed however it ends; before there is a store, it is stored with the commit
+//! that begins one. Whatever opens or seals the vault goes on to its end when its caller goes away.
 
 mod attempt;
 mod create;
 mod distribution;
 mod giver;
+mod handing;
 mod opening;
 mod status;
 mod token;
@@ -32,7 +35,7 @@ use crate::crypto::hpke::Kem;
 use crate::vault::{self, Action, Caller, Custody, Gate, OpenError, Opener, Phase, Vault};
 
 pub use self::create::Keepers;
-pub use self::giver::{Giver, Sent, not_taken, unfit};
+pub use self::giver::{Asked, Giver, Sent, not_taken, unfit};
 pub use self::opening::set_of;
 pub use self::status::{AttemptStatus, DistributionStatus, KeeperStatus, Status, fingerprint};
 pub use self::token::{PinSource, TokenAccess, TokenTrouble};

@@ -7,6 +7,7 @@ use super::opening::set_of;
 use super::token::TokenTrouble;
 use super::{Desk, Keeper, ShareSet};
 use crate::command::Error;
+use crate::command::ceremony::record::Ceremony;
 use crate::crypto::digest::sha256;
 use crate::vault::{self, Custody, Phase, RotationProgress, Seal, UnixMillis};
 
@@ -14,7 +15,7 @@ use crate::vault::{self, Custody, Phase, RotationProgress, Seal, UnixMillis};
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// How the seal stands.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Status {
     /// Where the gate stands.
     pub phase: Phase,
@@ -48,7 +49,7 @@ pub struct AttemptStatus {
 }
 
 /// A master key on its way.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct DistributionStatus {
     /// What shares are bound to.
     pub id: [u8; 16],
@@ -60,6 +61,8 @@ pub struct DistributionStatus {
     pub expires: UnixMillis,
     /// Its custodians.
     pub keepers: Vec<KeeperStatus>,
+    /// The ceremony that it belongs to.
+    pub ceremony: Option<Ceremony>,
 }
 
 /// One custodian of a distribution.
@@ -110,6 +113,9 @@ impl Keeper {
             return Ok(status);
         };
         status.phase = self.gate.phase();
+        if let Some(vault) = &vault {
+            desk.look_at_ceremony(vault).await?;
+        }
         if status.phase == Phase::Sealed {
             status.attempt = self.attempt(&mut desk, status.custody.as_ref())?;
         }
@@ -165,6 +171,7 @@ impl Keeper {
             key: one.key.public().to_vec(),
             expires: one.expires,
             keepers: keepers.collect(),
+            ceremony: one.ceremony.as_ref().map(|held| held.record.copy_of_shares()),
         })
     }
 

@@ -44,7 +44,7 @@ pub struct Committed(Signed);
 impl CeremonyView {
     /// Reads what a service tells. The plan is digested here: a service that tells another digest
     /// than that of its plan is not believed.
-    fn read(told: Option<proto::Ceremony>) -> Result<Self, ClientError> {
+    pub(super) fn read(told: Option<proto::Ceremony>) -> Result<Self, ClientError> {
         let told = told.ok_or(ClientError::Incomplete("ceremony"))?;
         let plan: Option<Plan> = serde_json::from_slice(&told.plan).ok();
         let planned = plan.and_then(|plan| plan.check().ok());
@@ -121,6 +121,26 @@ impl Client {
         let request = proto::GetCeremonyRequest { name: name.to_owned() };
         let found = self.ceremonies().get_ceremony(request).await?;
         CeremonyView::read(found.into_inner().ceremony)
+    }
+
+    /// The newest ceremony of a plan; none where there is none.
+    pub async fn ceremony_of(
+        &self,
+        planned: &Planned,
+    ) -> Result<Option<CeremonyView>, ClientError> {
+        let digest = planned.digest();
+        let mut request = proto::ListCeremoniesRequest::default();
+        loop {
+            let page = self.ceremonies().list_ceremonies(request.clone()).await?.into_inner();
+            let found = page.ceremonies.iter().find(|one| one.plan_digest == digest);
+            if let Some(found) = found {
+                return self.ceremony(&found.name).await.map(Some);
+            }
+            if page.next_page_token.is_empty() {
+                return Ok(None);
+            }
+            request.page_token = page.next_page_token;
+        }
     }
 
     /// Comes to the table with the digest of the plan.

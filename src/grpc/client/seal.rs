@@ -3,7 +3,8 @@
 use prost::Message as _;
 use tonic::transport::Channel;
 
-use super::{Client, ClientError, Credentials, Refusal};
+use super::{CeremonyView, Client, ClientError, Credentials, Refusal};
+use crate::command::ceremony::plan::Planned;
 use crate::command::envelope::{Context, Purpose};
 use crate::command::seal::KEM;
 use crate::component::Share;
@@ -34,6 +35,117 @@ impl Client {
         let answer = self.seals().get_seal_status(proto::GetSealStatusRequest {}).await?;
         answer.into_inner().status.ok_or(ClientError::Incomplete("status"))
     }
+
+    /// How a ceremony for the master key stands: in the distribution that is under way, or in the
+    /// store of a vault that is open. None where the service knows of neither.
+    pub async fn master_key_ceremony(
+        &self,
+        name: &str,
+    ) -> Result<Option<CeremonyView>, ClientError> {
+        let status = self.seal_status().await?;
+        if let Some(found) = ceremony_in(&status)?.filter(|view| view.name == name) {
+            return Ok(Some(found));
+        }
+        if status.state() != proto::SealState::Open {
+            return Ok(None);
+        }
+        match self.ceremony(name).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.reason() == Some("RESOURCE_NOT_FOUND") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has a master key made in a ceremony. The same plan asked again is the same request, unless
+    /// the one `before`, of the same plan, has ended.
+    pub async fn plan_master_key(
+        &self,
+        planned: &Planned,
+        before: &str,
+    ) -> Result<proto::SealStatus, ClientError> {
+        let request = proto::CreateMasterKeyRequest {
+            request_id: super::request_id_of(&[&planned.digest(), before.as_bytes()]),
+            keepers: Some(Keepers::Plan(planned.canonical())),
+        };
+        self.create_master_key(request).await
+    }
+
+    async fn create_master_key(
+        &self,
+        request: proto::CreateMasterKeyRequest,
+    ) -> Result<proto::SealStatus, ClientError> {
+        let sent = request.encode_to_vec();
+        let answer = self.seals().create_master_key(request).await;
+        let answer =
+            answer.map_err(|status| Refusal::from(status).of_sent("CreateMasterKey", &sent))?;
+        answer.into_inner().status.ok_or(ClientError::Incomplete("status"))
+    }
+
+    /// Ends the distribution that is under way.
+    pub async fn abandon_master_key(&self) -> Result<proto::SealStatus, ClientError> {
+        let one = self.distribution().await?;
+        let request = proto::AbandonMasterKeyRequest { distribution: one.id };
+        let answer = self.seals().abandon_master_key(request).await?;
+        answer.into_inner().status.ok_or(ClientError::Incomplete("status"))
+    }
+
+    /// Gives a share to open the vault.
+    pub async fn give_share(
+        &self,
+        (key, rng): (&SigningKey, &dyn Rng),
+        share: &Share,
+    ) -> Result<proto::SealStatus, ClientError> {
+        let status = self.seal_status().await?;
+        let attempt = status.attempt.ok_or(ClientError::Incomplete("status.attempt"))?;
+        let to = (&*attempt.id, &*attempt.public_key);
+        let envelope = envelope((key, rng), Purpose::Unseal, to, share)?;
+        let request = proto::UnsealRequest { attempt: attempt.id, share: Some(envelope) };
+        let answer = self.seals().unseal(request).await?;
+        answer.into_inner().status.ok_or(ClientError::Incomplete("status"))
+    }
+
+    /// Takes the share of the distribution under way that is the holder's: once. In a ceremony with
+    /// the digest of the plan, else with none.
+    pub async fn take_share(
+        &self,
+        (key, rng): (&SigningKey, &dyn Rng),
+        plan_digest: &[u8],
+    ) -> Result<(proto::SealStatus, Share), ClientError> {
+        let one = self.distribution().await?;
+        let id = id_of(&one.id)?;
+        let recipient = RecipientKey::generate(KEM, rng).map_err(|_| NO_RANDOMNESS)?;
+        let holder = key.public();
+        let context = Context { kem: KEM, id: &id, purpose: Purpose::Take, holder: &holder };
+        let signature = context.sign(key, recipient.public()).map_err(|_| NO_RANDOMNESS)?;
+        let request = proto::TakeShareRequest {
+            distribution: one.id,
+            public_key: recipient.public().to_vec(),
+            signature: signature.to_vec(),
+            plan_digest: plan_digest.to_vec(),
+        };
+        let answer = self.seals().take_share(request).await?.into_inner();
+        let opened = context.open(&recipient, &answer.sealed).map_err(|_| NOT_OPEN)?;
+        let share = Share::from_bytes(&opened).map_err(|_| NOT_OPEN)?;
+        Ok((answer.status.ok_or(ClientError::Incomplete("status"))?, share))
+    }
+
+    /// Reads a share back.
+    pub async fn read_back_share(
+        &self,
+        by: (&SigningKey, &dyn Rng),
+        share: &Share,
+    ) -> Result<proto::SealStatus, ClientError> {
+        let one = self.distribution().await?;
+        let envelope = envelope(by, Purpose::Confirm, (&one.id, &one.public_key), share)?;
+        let request = proto::ConfirmShareRequest { distribution: one.id, share: Some(envelope) };
+        let answer = self.seals().confirm_share(request).await?;
+        answer.into_inner().status.ok_or(ClientError::Incomplete("status"))
+    }
+
+    async fn distribution(&self) -> Result<proto::Distribution, ClientError> {
+        let status = self.seal_status().await?;
+        status.distribution.ok_or(ClientError::Incomplete("status.distribution"))
+    }
 }
 
 impl<'a> ShareHolder<'a> {
@@ -49,64 +161,43 @@ impl<'a> ShareHolder<'a> {
         Ok(Self { client, key, rng })
     }
 
-    /// Gives a share to open the vault.
+    /// See [`Client::give_share`].
     pub async fn give(&self, share: &Share) -> Result<proto::SealStatus, ClientError> {
-        let status = self.client.seal_status().await?;
-        let attempt = status.attempt.ok_or(ClientError::Incomplete("status.attempt"))?;
-        let envelope = self.envelope(&attempt.id, Purpose::Unseal, &attempt.public_key, share)?;
-        let request = proto::UnsealRequest { attempt: attempt.id, share: Some(envelope) };
-        let answer = self.client.seals().unseal(request).await?;
-        answer.into_inner().status.ok_or(ClientError::Incomplete("status"))
+        self.client.give_share((&self.key, self.rng), share).await
     }
 
-    /// Takes the share of a distribution that is this holder's: once.
+    /// See [`Client::take_share`].
     pub async fn take(&self) -> Result<Share, ClientError> {
-        let one = self.distribution().await?;
-        let id = id_of(&one.id)?;
-        let key = RecipientKey::generate(KEM, self.rng).map_err(|_| NO_RANDOMNESS)?;
-        let holder = self.key.public();
-        let context = Context { kem: KEM, id: &id, purpose: Purpose::Take, holder: &holder };
-        let signature = context.sign(&self.key, key.public()).map_err(|_| NO_RANDOMNESS)?;
-        let request = proto::TakeShareRequest {
-            distribution: one.id,
-            public_key: key.public().to_vec(),
-            signature: signature.to_vec(),
-        };
-        let answer = self.client.seals().take_share(request).await?.into_inner();
-        let opened = context.open(&key, &answer.sealed).map_err(|_| NOT_OPEN)?;
-        Share::from_bytes(&opened).map_err(|_| NOT_OPEN)
+        Ok(self.client.take_share((&self.key, self.rng), &[]).await?.1)
     }
 
-    /// Reads the share back.
+    /// See [`Client::read_back_share`].
     pub async fn confirm(&self, share: &Share) -> Result<proto::SealStatus, ClientError> {
-        let one = self.distribution().await?;
-        let envelope = self.envelope(&one.id, Purpose::Confirm, &one.public_key, share)?;
-        let request = proto::ConfirmShareRequest { distribution: one.id, share: Some(envelope) };
-        let answer = self.client.seals().confirm_share(request).await?;
-        answer.into_inner().status.ok_or(ClientError::Incomplete("status"))
+        self.client.read_back_share((&self.key, self.rng), share).await
     }
+}
 
-    async fn distribution(&self) -> Result<proto::Distribution, ClientError> {
-        let status = self.client.seal_status().await?;
-        status.distribution.ok_or(ClientError::Incomplete("status.distribution"))
-    }
+/// The ceremony of the distribution under way, if there is one.
+pub fn ceremony_in(status: &proto::SealStatus) -> Result<Option<CeremonyView>, ClientError> {
+    let told = status.distribution.as_ref().and_then(|one| one.ceremony.clone());
+    told.map(|told| CeremonyView::read(Some(told))).transpose()
+}
 
-    fn envelope(
-        &self,
-        id: &[u8],
-        purpose: Purpose,
-        to: &[u8],
-        share: &Share,
-    ) -> Result<proto::ShareEnvelope, ClientError> {
-        let (id, holder) = (id_of(id)?, self.key.public());
-        let context = Context { kem: KEM, id: &id, purpose, holder: &holder };
-        // For the service alone, which holds the key of the envelope.
-        let share = share.to_material();
-        let sealed = context.seal(to, share.expose_bytes(), self.rng);
-        let sealed = sealed.map_err(|_| ClientError::Incomplete("public_key"))?;
-        let signature = context.sign(&self.key, &sealed).map_err(|_| NO_RANDOMNESS)?;
-        Ok(proto::ShareEnvelope { sealed, signature: signature.to_vec() })
-    }
+/// Seals a share to the service.
+fn envelope(
+    (key, rng): (&SigningKey, &dyn Rng),
+    purpose: Purpose,
+    (id, to): (&[u8], &[u8]),
+    share: &Share,
+) -> Result<proto::ShareEnvelope, ClientError> {
+    let (id, holder) = (id_of(id)?, key.public());
+    let context = Context { kem: KEM, id: &id, purpose, holder: &holder };
+    // For the service alone, which holds the key of the envelope.
+    let share = share.to_material();
+    let sealed = context.seal(to, share.expose_bytes(), rng);
+    let sealed = sealed.map_err(|_| ClientError::Incomplete("public_key"))?;
+    let signature = context.sign(key, &sealed).map_err(|_| NO_RANDOMNESS)?;
+    Ok(proto::ShareEnvelope { sealed, signature: signature.to_vec() })
 }
 
 /// Has a master key made. The same asked again while the same master key is in force is the same
@@ -120,11 +211,7 @@ pub async fn create_master_key(
         proto::CreateMasterKeyRequest { request_id: String::new(), keepers: Some(keepers) };
     let asked = [&generation.to_be_bytes()[..], &request.encode_to_vec()];
     request.request_id = super::request_id_of(&asked);
-    let sent = request.encode_to_vec();
-    let answer = client.seals().create_master_key(request).await;
-    let answer =
-        answer.map_err(|status| Refusal::from(status).of_sent("CreateMasterKey", &sent))?;
-    answer.into_inner().status.ok_or(ClientError::Incomplete("status"))
+    client.create_master_key(request).await
 }
 
 fn id_of(id: &[u8]) -> Result<[u8; 16], ClientError> {
