@@ -9,7 +9,8 @@
 //! Nothing of an attempt or a distribution is stored: a crash before its last step leaves all as it
 //! was. A ceremony for a master key that replaces another stands in the store from its beginning,
 //! so that its end is signed however it ends; the first master key's is stored with the commit that
-//! begins the store. Whatever opens or seals the vault goes on to its end when its caller goes away.
+//! begins the store. Whatever opens or seals the vault goes on to its end when its caller goes
+//! away.
 
 mod attempt;
 mod create;
