@@ -50,7 +50,7 @@ impl Effect {
 /// Kills, how long steps take, and how many were done although nobody was told.
 #[derive(Default)]
 struct Kills {
-    kills: u32,
+    count: u32,
     took: Duration,
     unanswered: u32,
 }
@@ -58,9 +58,9 @@ struct Kills {
 impl Kills {
     /// A moment within the step that comes: another one each time, most of them late.
     fn moment(&mut self) -> Duration {
-        self.kills += 1;
+        self.count += 1;
         let took = self.took.max(Duration::from_millis(8));
-        took * [3, 5, 6, 7, 8, 9, 10, 11][usize::try_from(self.kills).unwrap() % 8] / 10
+        took * [3, 5, 6, 7, 8, 9, 10, 11][usize::try_from(self.count).unwrap() % 8] / 10
     }
 
     /// Holds a ceremony to its end. Each step is killed while it is under way, until that was too
@@ -84,7 +84,7 @@ impl Kills {
                 let begun = Instant::now();
                 table.step().await.unwrap();
                 self.took = begun.elapsed();
-                self.kills += 1;
+                self.count += 1;
                 table.restart().await;
                 assert_eq!(table.view.steps_done, after, "{step:?} was answered");
             } else {
@@ -107,7 +107,7 @@ async fn a_key_is_made_or_not_whenever_the_service_is_killed() {
         table.slips.iter().map(|slip| octets_of(slip.as_ref().unwrap())).collect();
     let made = table.key("keys/made").await.unwrap();
     assert_eq!(sum(&slips).check_value().bytes(), made.check_value);
-    assert!(kills.kills >= 13, "{} kills", kills.kills);
+    assert!(kills.count >= 13, "{} kills", kills.count);
 
     // An end before the last confirmation is as whole.
     let other = GENERATE.replace("made", "never").replace("A1000001", "A1000002");
@@ -200,6 +200,6 @@ async fn a_key_is_brought_handed_out_and_destroyed_whenever_the_service_is_kille
     let certificate = table.view.product.clone();
     let lines = DestructionCertificate::open(&certificate, &table.log_key().await).unwrap();
     assert!(lines.iter().any(|(_, value)| *value == table.view.name), "{lines:?}");
-    assert!(kills.kills >= 31, "{} kills", kills.kills);
+    assert!(kills.count >= 31, "{} kills", kills.count);
     assert!(kills.unanswered > 0, "some steps were done although nobody was told");
 }

@@ -214,8 +214,8 @@ pub async fn sign(
     let act = move |one: &mut Ceremony, who: Participant<'_>, now| {
         one.sign(who, signature, now, &|message| signer.sign(message))
     };
-    let (signed, ()) = step(vault, (by, Action::SignCeremony), id, act).await?;
-    Ok(effect::with_product(vault, signed).await)
+    let (done, ()) = step(vault, (by, Action::SignCeremony), id, act).await?;
+    Ok(effect::with_product(vault, done).await)
 }
 
 /// Ends a ceremony before anything happened: by an officer, or by somebody who has a part in it.
