@@ -106,7 +106,7 @@ impl Examiner {
             (Check::Audit, of_answer(audit, &format!("no event can be written: {advice}"))),
             (Check::Certificate, of_expiry(expiry, vault.now())),
             (Check::Checkpoint, of_checkpoint(vault.checkpoint_behind_ms())),
-            (Check::Clock, of_clock(vault.clock_behind_ms())),
+            (Check::Clock, of_clock(vault.clock_behind_ms(), vault.clock_ahead_ms())),
             (Check::Disk, of_disk(vault.disk())),
             (Check::Random, Finding::Well),
             (Check::Seal, self.of_token().await),
@@ -139,8 +139,13 @@ fn of_expiry(expiry: Option<u64>, now: UnixMillis) -> Finding {
     }
 }
 
-fn of_clock(behind_ms: u64) -> Finding {
-    if behind_ms > CLOCK_BEHIND_MS_MAX {
+fn of_clock(behind_ms: u64, ahead_ms: Option<u64>) -> Finding {
+    if let Some(ahead_ms) = ahead_ms {
+        let days = ahead_ms / (24 * 60 * 60 * 1_000);
+        Finding::Failed(format!(
+            "the clock is {days} days ahead of the newest event, so none is written: set it right"
+        ))
+    } else if behind_ms > CLOCK_BEHIND_MS_MAX {
         let seconds = behind_ms / 1_000;
         Finding::Failed(format!("the clock is {seconds} s behind the newest event: set it right"))
     } else {
@@ -230,8 +235,15 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_back_is_found() {
         assert_eq!(
-            [sign(&of_clock(0)), sign(&of_clock(2_000)), sign(&of_clock(2_001))],
+            [sign(&of_clock(0, None)), sign(&of_clock(2_000, None)), sign(&of_clock(2_001, None))],
             [1, 1, -1]
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_far_ahead_is_found() {
+        let ahead = of_clock(0, Some(40 * 24 * 60 * 60 * 1_000));
+        assert_eq!(sign(&ahead), -1);
+        assert!(ahead.detail().contains("40 days ahead"));
     }
 }

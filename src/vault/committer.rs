@@ -304,6 +304,13 @@ async fn write(
     head: Option<Versioned<ChainHead>>,
     prepared: &[Prepared],
 ) -> Result<(Vec<Outcome>, Grown, UnixMillis), Error> {
+    if let Some(ahead_ms) = core.clock_ahead_ms() {
+        tracing::error!(
+            ahead_ms,
+            "the clock is too far ahead of the newest event: none is written"
+        );
+        return Err(Error::Unavailable);
+    }
     let head = match head {
         Some(head) => head,
         None => audit::read_head(core).await?,

@@ -23,10 +23,14 @@ use super::rate::Rates;
 use super::record::{Kind, Record, Versioned};
 use super::reserve::Reserved;
 use super::rotation::RotationProgress;
-use super::seal::Sealer;
+use super::seal::{Realm, Sealer};
 use super::store::{Change, Expected, IndexFilter, Query, Row, Store, Write};
 use super::tally::{self, Tally};
 use crate::crypto::rng::Rng;
+
+/// How far ahead of the newest event the clock of a live service may be: 31 days. The self-tests
+/// leave an event each day, so that only one that was off for so long comes near it.
+const CLOCK_AHEAD_MS_MAX: u64 = 31 * 24 * 60 * 60 * 1_000;
 
 /// How often a row is read that is not the one that was written last.
 const READS_MAX: u32 = 4;
@@ -113,6 +117,23 @@ impl Core {
 
     pub(super) fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock)
+    }
+
+    /// How far the clock is ahead of the newest event, in milliseconds, where that is too far. An
+    /// event of that time would hold the time up there for good: dates would be over, budgets
+    /// spent, and no clock that is set right again would be believed. So none is written.
+    ///
+    /// In a live realm alone: a store for development may lie about for years.
+    pub(super) fn clock_ahead_ms(&self) -> Option<u64> {
+        let newest = self.committed_time.load(Ordering::Relaxed);
+        let is_judged = self.sealer.realm() == Realm::Live && newest > 0;
+        let ahead = self.clock.now().since_ms(UnixMillis(newest));
+        Some(ahead).filter(|ahead| is_judged && *ahead > CLOCK_AHEAD_MS_MAX)
+    }
+
+    /// Takes the time of the clock for the right one, however far it is ahead.
+    pub(super) fn believe_clock(&self) {
+        self.committed_time.fetch_max(self.clock.now().0, Ordering::Relaxed);
     }
 
     /// What the clock says, whatever the events say.

@@ -57,6 +57,13 @@ impl Vault {
         self.now().since_ms(self.clock_time())
     }
 
+    /// By how much the clock is ahead of the newest event, in milliseconds, where that is so far
+    /// that no event is written; none where it may be right.
+    #[must_use]
+    pub fn clock_ahead_ms(&self) -> Option<u64> {
+        self.shared.core.clock_ahead_ms()
+    }
+
     /// The name of this replica.
     #[must_use]
     pub fn node(&self) -> &str {

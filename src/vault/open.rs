@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::audit::{
-    self, Checkpoints, LogKey, VERIFIED_AT_OPEN_MAX, keep_signing, read_head, verify,
+    self, AuditSettings, Checkpoints, LogKey, VERIFIED_AT_OPEN_MAX, keep_signing, read_head, verify,
 };
 use super::begin::{Also, Beginning, Begun, expect_empty};
 use super::committer::{self, QUEUE_MAX};
@@ -58,6 +58,15 @@ pub enum OpenError {
     CheckpointMissing {
         /// How many events the newest checkpoint in the store covers.
         size: u64,
+    },
+    /// The clock is so far ahead of the newest event that it may be wrong.
+    #[error(
+        "the clock is {days} days ahead of the newest audit event: set it right or, if nobody used \
+         the service for so long, start once with --clock-is-right"
+    )]
+    ClockAhead {
+        /// How many whole days.
+        days: u64,
     },
     /// What the store says of its master key in clear is not what a store says.
     #[error(
@@ -206,6 +215,7 @@ impl Vault {
             return Err(OpenError::StoreAltered);
         }
         core.note_committed(head.seq, head.time);
+        expect_clock(&core, &audit)?;
         let checkpoints = if let Some(begun) = &begun {
             Checkpoints::open(&core, begun.log_key(), audit).await?
         } else {
@@ -312,6 +322,15 @@ fn no_policy(error: Error) -> OpenError {
         | Error::RateLimited { .. }
         | Error::Refused(_) => OpenError::PolicyBroken,
     }
+}
+
+/// Refuses a time that may be wrong, as what is written of it stays.
+fn expect_clock(core: &Core, audit: &AuditSettings) -> Result<(), OpenError> {
+    if audit.clock_is_right {
+        core.believe_clock();
+    }
+    let days = core.clock_ahead_ms().map(|ms| ms / (24 * 60 * 60 * 1_000));
+    days.map_or(Ok(()), |days| Err(OpenError::ClockAhead { days }))
 }
 
 fn is_node_name(node: &str) -> bool {

@@ -33,11 +33,12 @@ pub struct Opener {
 }
 
 impl Opener {
-    /// Opens a store that was begun. What may be missing at one start, may be so at the first
-    /// opening alone.
+    /// Opens a store that was begun. What is let pass at one start, is so at the first opening
+    /// alone.
     pub async fn open(&self, master_key: MasterKey, is_first: bool) -> Result<Vault, OpenError> {
         let new_checkpoint = self.audit.new_checkpoint && is_first;
-        let audit = AuditSettings { new_checkpoint, ..self.audit.clone() };
+        let clock_is_right = self.audit.clock_is_right && is_first;
+        let audit = AuditSettings { new_checkpoint, clock_is_right, ..self.audit.clone() };
         let nothing = Beginning { policy: None, seal: Seal::Dev };
         Vault::open_with(self.opening(master_key, audit), nothing).await
     }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use super::store::{Change, Expected, Store, Write};
-use super::testing::{Bench, Fault, Note, caller, master_key, note, opening};
+use super::store::{Change, Expected, MemoryStore, Store, Write};
+use super::testing::{
+    Bench, Fault, HandClock, Note, beginning, caller, master_key, note, opening, two_officers,
+};
 use super::{
-    Action, Budget, Caller, Claim, ClaimRequest, Error, EventDecision, Kind, OpenError, Opening,
-    Purpose, Realm, Reason, Record, RequestId, Vault, Versioned, Work,
+    Action, AuditSettings, Budget, Caller, Claim, ClaimRequest, Clock as _, Error, EventDecision,
+    Kind, OpenError, Opening, Purpose, Realm, Reason, Record, RequestId, Vault, Versioned, Work,
 };
 
 async fn put(bench: &Bench, note: Versioned<Note>) -> Result<u64, Error> {
@@ -446,6 +448,47 @@ async fn a_clock_that_is_set_back_does_not_turn_back_the_time() {
     put(&bench, Versioned::absent(note("b", "x"))).await.unwrap();
     let events = bench.vault.events_after(0, 10).await.unwrap();
     assert_eq!(events[1].time, before);
+}
+
+#[tokio::test]
+async fn nothing_is_written_of_a_time_that_is_too_far_ahead_to_be_believed() {
+    const MONTH_MS: u64 = 31 * 24 * 60 * 60 * 1_000;
+    let (store, clock) = (Arc::new(MemoryStore::new()), HandClock::new());
+    let open = async |clock_is_right| {
+        let audit = AuditSettings { clock_is_right, ..AuditSettings::default() };
+        let opening = opening(store.clone(), clock.clone());
+        let opening = Opening { audit, realm: Realm::Live, ..opening };
+        Vault::open_with(opening, beginning(Some(two_officers()))).await
+    };
+    let write = async |vault: &Vault| {
+        let work = vault.begin(&Caller::service(), Action::StartService, "").await.unwrap();
+        work.commit().await.map(drop)
+    };
+    let vault = open(false).await.unwrap();
+    clock.forward(MONTH_MS);
+    write(&vault).await.unwrap();
+    assert_eq!(vault.clock_ahead_ms(), None);
+    let (events, before) = (vault.audit_sequence(), clock.now());
+
+    // It jumps while the service runs: nothing is done, and when it is right again all goes on.
+    clock.forward(MONTH_MS + 1);
+    assert_eq!(write(&vault).await, Err(Error::Unavailable));
+    assert_eq!(vault.clock_ahead_ms(), Some(MONTH_MS + 1));
+    clock.back(MONTH_MS + 1);
+    assert_eq!((vault.audit_sequence(), vault.now()), (events, before));
+    write(&vault).await.unwrap();
+    vault.close().await;
+
+    // Or while it does not: somebody has to say that it is right.
+    clock.forward(40 * 24 * 60 * 60 * 1_000);
+    let refused = open(false).await.err();
+    assert_eq!(refused, Some(OpenError::ClockAhead { days: 40 }));
+    assert!(refused.unwrap().to_string().contains("--clock-is-right"));
+    let vault = open(true).await.unwrap();
+    write(&vault).await.unwrap();
+    vault.close().await;
+    let vault = open(false).await.unwrap();
+    assert_eq!(vault.now(), clock.now());
 }
 
 #[tokio::test]

@@ -557,7 +557,7 @@ async fn what_was_asked_and_agreed_outlives_the_service() {
 }
 
 /// The same service again, over the same store.
-async fn restarted(service: TlsService) -> TlsService {
+pub(crate) async fn restarted(service: TlsService) -> TlsService {
     let (folder, pki, clock) = service.stop().await;
     let folder = folder.expect("a durable service");
     let path = folder.path().join("store");

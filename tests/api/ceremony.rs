@@ -16,9 +16,9 @@ use firstkey::grpc::proto::{
 use firstkey::key::Algorithm;
 use firstkey::server::access::HOLDERS;
 use firstkey::server::dev;
-use firstkey::vault::Event;
+use firstkey::vault::{Event, Policy};
 
-use crate::approvals::{approve, done, live, officer};
+use crate::approvals::{approve, change_policy, done, live, officer, restarted};
 use crate::harness::{TlsService, answer};
 
 /// Somebody at the table, with the connection and the key of one certificate.
@@ -323,4 +323,27 @@ async fn a_plan_names_people_as_the_policy_knows_them() {
     let approvals = ListApprovalsRequest::default();
     let none = answer(one.approvals().list_approvals(approvals).await);
     assert!(none.approvals.is_empty(), "officers are asked for nothing that would be refused");
+}
+
+#[tokio::test]
+async fn a_person_with_two_certificates_has_one_part() {
+    let second = |policy: &mut Policy| {
+        let ann = policy.principals.iter().find(|one| one.name.ends_with("custodian-1"));
+        let person = ann.unwrap().person.clone();
+        let ben = policy.principals.iter_mut().find(|one| one.name.ends_with("custodian-2"));
+        ben.unwrap().person = person;
+    };
+    // One who was another person when the ceremony began: judged anew at each step.
+    let mut table = Table::set(GENERATE).await;
+    table.view = table.people[0].client.join_ceremony(&table.view).await.unwrap();
+    change_policy(&table.service, second).await;
+    let service = restarted(table.service).await;
+    let ben = Person::come(&service, "custodian-2").await;
+    let refusal = refused(ben.client.join_ceremony(&table.view).await);
+    assert_eq!(refusal.reason, "POLICY_DENIED");
+    // And one whom the policy knows as the same person before it.
+    let one = officer(&service, 1).await;
+    let refusal = refused(one.create_ceremony(request_id(), &plan(GENERATE)).await);
+    assert_eq!((refusal.reason.as_str(), refusal.fields[0].0.as_str()), ("FIELD_INVALID", "plan"));
+    assert!(key(&service, "bdk").await.is_none());
 }

@@ -74,6 +74,10 @@ pub(crate) struct Flags {
     /// one: nothing tells then whether the store was set back. For one start; the audit log has it.
     #[arg(long)]
     pub(crate) new_checkpoint: bool,
+    /// Start although the clock is more than 31 days ahead of the newest audit event: nobody used
+    /// the service for so long, and the clock is right. For one start; there is no way back.
+    #[arg(long)]
+    pub(crate) clock_is_right: bool,
     /// How much of the disk is kept for the audit events of those who run the service, in MiB: with
     /// less, the calls of backends and terminals are refused. [default: 64]
     #[arg(long, env = "FIRSTKEY_AUDIT_RESERVE_MIB", value_name = "MIB")]

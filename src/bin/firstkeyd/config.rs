@@ -183,7 +183,11 @@ impl Config {
             flags.checkpoint.clone().or_else(|| file.checkpoint.clone()),
             flags.audit_reserve_mib.or(file.audit_reserve_mib),
         );
-        let audit = AuditSettings { new_checkpoint: flags.new_checkpoint, ..audit };
+        let audit = AuditSettings {
+            new_checkpoint: flags.new_checkpoint,
+            clock_is_right: flags.clock_is_right,
+            ..audit
+        };
         ensure!(
             audit.witness.is_some() || !audit.new_checkpoint,
             "new-checkpoint goes with a checkpoint file, and none is named"

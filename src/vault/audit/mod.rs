@@ -45,6 +45,8 @@ pub struct AuditSettings {
     pub witness: Option<Arc<dyn Witness>>,
     /// Whether the witness may have nothing where it had something before.
     pub new_checkpoint: bool,
+    /// Whether the clock is right however far it is ahead of the newest event.
+    pub clock_is_right: bool,
     /// How long a call waits for the store before it is refused.
     pub patience: Duration,
     /// How much of the disk is kept for the events of those who run the service: with less, the
@@ -57,6 +59,7 @@ impl Default for AuditSettings {
         Self {
             witness: None,
             new_checkpoint: false,
+            clock_is_right: false,
             patience: Duration::from_secs(10),
             reserve_bytes: 64 << 20,
         }
