@@ -66,7 +66,7 @@ impl Sitting<'_> {
         Ok(view)
     }
 
-    fn print_cover(&mut self, step: Step) -> Result<(), Fault> {
+    pub(super) fn print_cover(&mut self, step: Step) -> Result<(), Fault> {
         let mut screen = self.screen_of(step);
         screen.expected = vec![
             "First the script is printed, which is no secret: it shows that the printer prints, \

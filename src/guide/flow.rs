@@ -132,6 +132,12 @@ impl<'a> Sitting<'a> {
             (Act::Reveal, Actor::Custodian(custodian)) => {
                 self.reveal(step, &seat, custodian).await?
             }
+            (Act::Take, Actor::Custodian(custodian)) if self.is_of_shares() => {
+                self.take_share(step, &seat, custodian).await?
+            }
+            (Act::ReadBack, Actor::Custodian(_)) if self.is_of_shares() => {
+                self.read_back_share(step, &seat).await?
+            }
             (Act::Take, Actor::Custodian(custodian)) => self.take(step, &seat, custodian).await?,
             (Act::ReadBack, Actor::Custodian(custodian)) => {
                 self.read_back(step, &seat, custodian).await?
@@ -150,6 +156,12 @@ impl<'a> Sitting<'a> {
     }
 
     async fn join(&mut self, step: Step, seat: &Seat) -> Result<CeremonyView, Fault> {
+        self.type_digest(step)?;
+        timely(seat.client.join_ceremony(&self.view)).await
+    }
+
+    /// Whoever comes types the digest of the plan.
+    pub(super) fn type_digest(&mut self, step: Step) -> Result<(), Fault> {
         let digest = HEXUPPER.encode(&self.view.planned.digest());
         let mut screen = self.screen_of(step);
         // It is on paper: what stands here would only be copied.
@@ -159,7 +171,7 @@ impl<'a> Sitting<'a> {
             let other = "this is not the digest of the plan that this tool runs";
             same.then_some(()).ok_or_else(|| other.to_owned())
         })?;
-        timely(seat.client.join_ceremony(&self.view)).await
+        Ok(())
     }
 
     async fn confirm(&mut self, step: Step, seat: &Seat) -> Result<CeremonyView, Fault> {

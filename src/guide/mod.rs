@@ -10,6 +10,7 @@ mod hidden;
 mod screen;
 mod script;
 mod seat;
+mod shares;
 mod slip;
 mod table;
 #[cfg(test)]

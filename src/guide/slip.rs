@@ -64,7 +64,8 @@ impl Slip<'_> {
             page.end();
         }
         page.line("");
-        page.line(&format!("    check value  {}", self.check));
+        let label = if part == "share" { "set         " } else { "check value " };
+        page.line(&format!("    {label} {}", self.check));
         page.line("");
         page.line("The fifth group of each row checks the four before it.");
         for blank in ["envelope number", "custodian, signature", "witness, signature", "date"] {

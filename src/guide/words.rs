@@ -69,6 +69,7 @@ pub(super) fn brief(planned: &Planned, step: Step) -> String {
         Act::ReadBack => format!("types the {part} back"),
         Act::Reveal => format!("hands the {part} over"),
         Act::Sign => "signs the transcript".to_owned(),
+        Act::Take if part == "share" => "types the digest, gets the share".to_owned(),
         Act::Take => format!("gets the {part} on a slip"),
     }
 }

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use firstkey::command::ceremony::plan::Planned;
+use firstkey::command::ceremony::plan::{Planned, Task};
 use firstkey::command::ceremony::record::CeremonyState;
 use firstkey::command::ceremony::step::{Act, Step};
 use firstkey::crypto::rng::SystemRng;
-use firstkey::grpc::client::{CeremonyView, Client, ClientError, request_id_of};
+use firstkey::grpc::client::{CeremonyView, Client, ClientError, ceremony_in, request_id_of};
+use firstkey::grpc::proto::SealState;
 use firstkey::guide::{Fault, Setting, Sitting};
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +33,11 @@ pub(super) async fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     let planned = plan::read(&arguments.file)?;
     let printer = printer(&arguments.room, gives_slips(&planned.steps()))?;
     let client = connect(&arguments.server).await?;
-    let view = create(&client, &planned, arguments.anew).await?;
+    let view = if is_of_shares(&planned) {
+        create_of_shares(&client, &planned, arguments.anew).await?
+    } else {
+        create(&client, &planned, arguments.anew).await?
+    };
     let file = arguments.file.display();
     ensure!(view.planned == planned, "the service runs another plan than {file}");
     at_service(&client, view, &arguments.room, printer, &arguments.server).await
@@ -59,11 +64,41 @@ pub(super) async fn create(
     }
 }
 
+/// Has a master key made by a plan, or finds the ceremony in which that is done.
+async fn create_of_shares(
+    client: &Client,
+    planned: &Planned,
+    anew: bool,
+) -> Result<CeremonyView, ClientError> {
+    let status = client.seal_status().await?;
+    if let Some(view) = ceremony_in(&status)?.filter(|view| view.planned == *planned) {
+        return Ok(view);
+    }
+    let is_open = status.state() == SealState::Open;
+    let mut found = if is_open { client.ceremony_of(planned).await? } else { None };
+    if let Some(open) = found.take_if(|view| view.state == CeremonyState::Open) {
+        // Its shares were in the memory of a service that has ended.
+        found = Some(client.abort_ceremony(&open.name, "the service was started anew").await?);
+    }
+    match found {
+        Some(view) if !anew || view.state != CeremonyState::Aborted => Ok(view),
+        found => {
+            let before = found.map(|view| view.name).unwrap_or_default();
+            let status = client.plan_master_key(planned, &before).await?;
+            ceremony_in(&status)?.ok_or(ClientError::Incomplete("ceremony"))
+        }
+    }
+}
+
 /// Takes a ceremony up again.
 pub(super) async fn resume(arguments: &Resume) -> anyhow::Result<ExitCode> {
     ensure_there_is_one()?;
     let client = connect(&arguments.server).await?;
-    let view = client.ceremony(&arguments.name).await?;
+    let found = client.master_key_ceremony(&arguments.name).await?;
+    let Some(view) = found else {
+        print::line(&forgotten(&arguments.name));
+        return Ok(ExitCode::from(exit::FAILED));
+    };
     let printer = printer(&arguments.room, gives_slips(&view.planned.steps()))?;
     at_service(&client, view, &arguments.room, printer, &arguments.server).await
 }
@@ -71,6 +106,15 @@ pub(super) async fn resume(arguments: &Resume) -> anyhow::Result<ExitCode> {
 /// Ends a ceremony before anything has happened.
 pub(super) async fn abort(arguments: &Abort) -> anyhow::Result<ExitCode> {
     let client = connect(&arguments.server).await?;
+    let status = client.seal_status().await?;
+    if ceremony_in(&status)?.is_some_and(|view| view.name == arguments.name) {
+        let _ = client.abandon_master_key().await?;
+        let Some(view) = client.master_key_ceremony(&arguments.name).await? else {
+            print::line(&forgotten(&arguments.name));
+            return Ok(ExitCode::from(exit::FAILED));
+        };
+        return Ok(tell(&view, arguments.transcript.clone()));
+    }
     let view = client.abort_ceremony(&arguments.name, &arguments.cause).await?;
     Ok(tell(&view, arguments.transcript.clone()))
 }
@@ -118,9 +162,13 @@ pub(super) async fn hold(
     if let Err(fault) = &outcome {
         print::line(&format!("Stopped: {fault}."));
     }
-    let asked = tokio::time::timeout(ASK, client.ceremony(&last.name)).await;
+    let asked = tokio::time::timeout(ASK, client.master_key_ceremony(&last.name)).await;
     match asked {
-        Ok(Ok(view)) => Ok(tell(&view, transcript)),
+        Ok(Ok(Some(view))) => Ok(tell(&view, transcript)),
+        Ok(Ok(None)) => {
+            print::line(&forgotten(&last.name));
+            Ok(ExitCode::from(exit::FAILED))
+        }
         Ok(Err(error)) => Ok(guess(&last, outcome.as_ref().err(), &error.to_string())),
         Err(_) => Ok(guess(&last, outcome.as_ref().err(), "it does not answer")),
     }
@@ -175,7 +223,7 @@ fn tell(view: &CeremonyView, transcript: Option<PathBuf>) -> ExitCode {
 /// lost is not.
 fn guess(last: &CeremonyView, fault: Option<&Fault>, cause: &str) -> ExitCode {
     let steps = last.planned.steps();
-    let confirms = steps.iter().rposition(|step| step.act == Act::Confirm).unwrap_or_default();
+    let confirms = steps.iter().rposition(|step| step.act != Act::Sign).unwrap_or_default();
     print::line(&format!("The service can not be asked how {} stands: {cause}.", last.name));
     let was_sent = matches!(fault, Some(Fault::Call(_) | Fault::NoAnswer));
     print::line(if last.steps_done > confirms {
@@ -213,6 +261,19 @@ pub(super) fn printer(room: &Room, gives_slips: bool) -> anyhow::Result<Printer>
         "this ceremony prints slips: --printer COMMAND, or --print-to a folder in memory"
     );
     Ok(printer)
+}
+
+fn is_of_shares(planned: &Planned) -> bool {
+    matches!(planned.task(), Task::Initialise(_) | Task::ReShare(_))
+}
+
+/// What is told of a ceremony for the first master key that ended: before there is a store there is
+/// no log that could sign its end.
+fn forgotten(name: &str) -> String {
+    format!(
+        "Nothing happened: the service does not know {name}. Begin anew with `firstkey ceremony \
+         run`; what was printed is worth nothing. A store that is sealed is unsealed first."
+    )
 }
 
 const fn ended(view: &CeremonyView) -> bool {
