@@ -11,10 +11,12 @@ mod pty;
 #[path = "ceremony/service.rs"]
 mod service;
 
+use std::path::Path;
+
 use firstkey::command::ceremony::transcript::Transcript;
 use firstkey::key::Algorithm;
 
-use crate::people::{Import, Rehearsal, check_value_of_sum, digits_in, slip_digits};
+use crate::people::{Import, Rehearsal, check_value_of_sum, digits_in, reader, slip_digits};
 use crate::pty::Terminal;
 use crate::service::Service;
 
@@ -47,6 +49,59 @@ fn three_custodians_and_a_witness_make_a_base_derivation_key() {
     }
     // The control: what is shown is found by the same search.
     assert!(digits_in(&table.terminal.octets(), &value));
+}
+
+#[test]
+fn slips_in_pdf_read_as_they_were_written_and_lie_in_memory_alone() {
+    let memory = Path::new("/dev/shm");
+    let mut table = Rehearsal::begin_in(memory, "pdf", None, &["--print-as", "pdf"]);
+    assert!(!table.terminal.octets_hold("is not memory"));
+    table.everybody_joins();
+    // Typed back from what a reader of PDF files shows: it is what was made.
+    for custodian in 1..=3 {
+        let _ = table.takes_and_reads_back(custodian);
+    }
+    let value = table.check_value_on_screen();
+    assert_eq!(value.len(), 10);
+    for name in ["cover", "slip-1", "slip-2", "slip-3"] {
+        let page = table.page(name);
+        let told = reader("pdfinfo", &[], &page).replace(' ', "");
+        assert!(told.contains("Pages:1") && told.contains("Pagesize:595x792pts"), "{told}");
+        let fonts = reader("pdffonts", &[], &page);
+        assert!(fonts.contains("Courier-Bold") && !fonts.contains("Helvetica"), "{fonts}");
+        // Drawn, it is a picture with something on it.
+        let drawn = reader("pdftoppm", &["-r", "100", "-gray"], &page);
+        let is_dark = |shade: char| shade < '@';
+        assert!(drawn.starts_with("P5") && drawn.chars().skip(20).any(is_dark), "{name}");
+    }
+    let slip = reader("pdftotext", &["-layout"], &table.page("slip-2"));
+    for text in [
+        "*** TEST *** nothing here is real *** TEST ***",
+        "SECRET COMPONENT 2 OF 3",
+        "TEST base derivation key in three components",
+        "Custodian 2 of 3",
+        "check value ",
+        "envelope number        ____",
+        "custodian, signature   ____",
+        "witness, signature     ____",
+    ] {
+        assert!(slip.contains(text), "{text}:\n{slip}");
+    }
+    assert_eq!(slip.matches("*** TEST *** nothing here is real").count(), 2);
+    assert!(slip.contains(&table.digest), "the plan's digest");
+    let date = slip.lines().find_map(|line| line.trim().strip_prefix("date ")).unwrap().trim();
+    assert_eq!((date.len(), &date[..2], &date[10..11]), (20, "20", "T"), "{date}");
+}
+
+#[test]
+fn slips_on_a_disk_are_refused_and_forced_the_screen_says_so() {
+    let disk = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let mut refused = Terminal::start("disk", &["ceremony", "rehearse", "--print-to", "/proc"]);
+    assert_eq!(refused.ends().code(), Some(1));
+    assert!(refused.screen().contains("/proc, which is not memory"), "{}", refused.screen());
+    assert!(refused.screen().contains("--force-file if that is what you want"));
+    let table = Rehearsal::begin_in(disk, "forced", None, &["--force-file"]);
+    assert!(table.terminal.octets_hold("which is not memory: they stay on its disk"));
 }
 
 #[test]
@@ -234,39 +289,132 @@ fn another_officer_approves(service: &Service, asks: &mut Terminal) {
     assert!(voted.status.success(), "{}", String::from_utf8_lossy(&voted.stderr));
 }
 
+/// A plan, the service that it is for, and where it leaves what it makes.
+struct Held {
+    service: Service,
+    plan: String,
+    transcript: String,
+    slips: String,
+}
+
+impl Held {
+    fn new() -> Self {
+        let service = Service::start();
+        let [plan, transcript, slips] =
+            ["plan.toml", "transcript.jsonl", "slips"].map(|name| service.path(name));
+        std::fs::write(&plan, GENERATED).unwrap();
+        std::fs::create_dir(&slips).unwrap();
+        Self { service, plan, transcript, slips }
+    }
+
+    /// The tool in a terminal, as somebody.
+    fn start(&self, name: &'static str, verb: &[&str], holder: &str) -> Terminal {
+        let flags = self.service.flags(holder);
+        let mut arguments = vec!["ceremony"];
+        arguments.extend(verb);
+        arguments.extend(["--print-to", &self.slips, "--force-file"]);
+        arguments.extend(["--transcript", &self.transcript]);
+        arguments.extend(flags.iter().map(String::as_str));
+        Terminal::start(name, &arguments)
+    }
+
+    /// What the tool says to somebody, without a terminal.
+    fn told(&self, holder: &str, arguments: &[&str]) -> String {
+        String::from_utf8(self.service.runs(holder, arguments).stdout).unwrap()
+    }
+
+    /// The key of the audit log, as an auditor has it.
+    fn log_key(&self) -> String {
+        let checkpoint = self.told("auditor-1", &["audit", "checkpoint"]);
+        let key = checkpoint.lines().find_map(|line| line.strip_prefix("key "));
+        key.unwrap().trim().to_owned()
+    }
+
+    /// Others see the same key for envelopes, and it is typed as they read it.
+    fn compares_the_envelope_key(&self, run: &mut Terminal, name: &str) {
+        run.sees(&["Components are sealed for", "as it is read to you"]);
+        run.answers("0123 4567 89AB CDEF");
+        run.sees(&["this is not the fingerprint of the key that this tool was given"]);
+        let shown = self.told("auditor-1", &["ceremony", "show", name]);
+        assert!(shown.contains("It waits for step 1 of 13: join"), "{shown}");
+        let fingerprint = shown.lines().find_map(|line| line.strip_prefix("envelope_key"));
+        run.answers(fingerprint.unwrap().trim());
+        let listed = self.told("auditor-1", &["ceremony", "list"]);
+        assert!(listed.contains(&format!("{name}  OPEN")), "{listed}");
+    }
+
+    /// A key for envelopes that another log signed, or nobody: nothing is typed for it.
+    fn believes_no_other_log(&self, name: &str) {
+        let other = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
+        let mut forged = self.start("forged", &["resume", name, "--log-key", other], "auditor-1");
+        forged.sees(&["Everybody has the script on paper"]);
+        forged.sends(b"\r");
+        assert_eq!(forged.ends().code(), Some(1));
+        let screen = forged.screen();
+        assert!(screen.contains("not signed by this audit log"), "{screen}");
+        assert!(screen.contains("Nothing happened: ceremonies/"), "{screen}");
+    }
+
+    /// It is complete, and nothing else happens; another plan is another ceremony, to be approved
+    /// by itself.
+    fn is_complete(&self, name: &str) {
+        let mut again = self.start("run-again", &["run", &self.plan], "officer-1");
+        assert!(again.ends().success());
+        assert!(again.screen().contains("It is complete: ceremonies/"));
+        let abort = ["ceremony", "abort", name, "--cause", "too late"];
+        assert!(!self.service.runs("officer-1", &abort).status.success());
+        std::fs::write(&self.plan, GENERATED.replace("zone-2027", "zone-2028")).unwrap();
+        let mut other = self.start("run-other", &["run", &self.plan], "officer-1");
+        assert_eq!(other.ends().code(), Some(7));
+        assert!(other.screen().contains("APPROVAL_REQUIRED"), "{}", other.screen());
+    }
+
+    /// Nothing in the transcript can be another, and nobody is asked.
+    fn the_transcript_stands_by_itself(&self, value: &str) {
+        let ca = self.service.path("data/dev-tls/authorities/admin.crt");
+        let key = self.log_key();
+        let verify = |flags: &[&str]| {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_firstkey"));
+            command.args(["ceremony", "verify", &self.transcript, "--log-key", &key]).args(flags);
+            let output = command.output().unwrap();
+            (output.status.code(), String::from_utf8(output.stdout).unwrap())
+        };
+        let (code, told) = verify(&["--ca", &ca]);
+        assert_eq!(code, Some(0), "{told}");
+        assert!(told.contains("signed by everybody and the service") && told.contains("complete"));
+        // A certificate in between that is none in between is of no use, and does no harm.
+        let server = self.service.path("data/dev-tls/authorities/server.crt");
+        assert_eq!(verify(&["--ca", &ca, "--intermediates", &server]).0, Some(0));
+        let (code, told) = verify(&["--ca", &server, "--intermediates", &server]);
+        assert_eq!(code, Some(6));
+        assert!(told.contains("line 2: the certificate is not of whom the line names"), "{told}");
+        let text = std::fs::read_to_string(&self.transcript).unwrap();
+        assert!(text.contains(value));
+        std::fs::write(&self.transcript, text.replace(value, "0011AABBCC")).unwrap();
+        let (code, told) = verify(&["--ca", &ca]);
+        assert_eq!(code, Some(6));
+        assert!(told.starts_with("NOT VERIFIED: "), "{told}");
+    }
+}
+
 #[test]
 fn a_ceremony_is_approved_held_taken_up_again_and_verified() {
-    let service = Service::start();
-    let (plan, slips) = (service.path("plan.toml"), service.path("slips"));
-    std::fs::write(&plan, GENERATED).unwrap();
-    std::fs::create_dir(&slips).unwrap();
-    let script = service.runs("officer-1", &["ceremony", "plan", &plan]);
+    let held = Held::new();
+    let script = held.service.runs("officer-1", &["ceremony", "plan", &held.plan]);
     assert_eq!(script.status.code(), Some(2), "a plan takes no service");
-    let transcript = service.path("transcript.jsonl");
-    let table = ["--print-to", &slips, "--force-file", "--transcript", &transcript];
-    let start = |name, verb: &[&str], holder: &str| {
-        let flags = service.flags(holder);
-        let flags = flags.iter().map(String::as_str);
-        let arguments: Vec<&str> = ["ceremony"]
-            .into_iter()
-            .chain(verb.iter().copied())
-            .chain(table)
-            .chain(flags)
-            .collect();
-        Terminal::start(name, &arguments)
-    };
 
     // One officer asks, another approves, and the same command goes on.
-    let mut asks = start("run-asks", &["run", &plan], "officer-1");
+    let mut asks = held.start("run-asks", &["run", &held.plan], "officer-1");
     assert_eq!(asks.ends().code(), Some(7));
-    another_officer_approves(&service, &mut asks);
+    another_officer_approves(&held.service, &mut asks);
 
-    let mut run = start("run", &["run", &plan], "officer-1");
+    let mut run = held.start("run", &["run", &held.plan], "officer-1");
     run.sees(&["Everybody has the script on paper", "13 steps"]);
-    let name = run.word_behind("  ceremonies/");
+    let name = format!("ceremonies/{}", run.word_behind("  ceremonies/"));
     run.sends(b"\r");
+    held.compares_the_envelope_key(&mut run, &name);
     run.sees(&["Step 1 of 13", "Path of your certificate"]);
-    run.answers(&service.papers("custodian-1"));
+    run.answers(&held.service.papers("custodian-1"));
     run.sees(&["Step 1 of 13", "The first 16 digits"]);
     run.sends(b"\x03");
     assert_eq!(run.ends().code(), Some(1));
@@ -274,11 +422,13 @@ fn a_ceremony_is_approved_held_taken_up_again_and_verified() {
     assert!(run.screen().contains("It waits for step 1 of 13: join"));
 
     // The same people, later; a witness may open it too.
-    let name = format!("ceremonies/{name}");
-    let resumed = start("resume", &["resume", &name], "auditor-1");
-    let digest = digest_of(&plan);
-    let mut table = Rehearsal::taken_up(resumed, &digest, &service.folder);
-    table.everybody_logs_in_and_joins(&["custodian-1", "custodian-2", "auditor-1"], &service);
+    held.believes_no_other_log(&name);
+    let key = held.log_key();
+    let resumed = held.start("resume", &["resume", &name, "--log-key", &key], "auditor-1");
+    let digest = digest_of(&held.plan);
+    let mut table = Rehearsal::taken_up(resumed, &digest, &held.service.folder);
+    let people = ["custodian-1", "custodian-2", "auditor-1"];
+    table.everybody_logs_in_and_joins(&people, &held.service);
     for custodian in 1..=2 {
         table.takes_and_reads_back(custodian);
     }
@@ -289,36 +439,6 @@ fn a_ceremony_is_approved_held_taken_up_again_and_verified() {
     assert!(!table.terminal.screen().contains("TEST"));
     table.terminal.sends(b"\r");
     assert!(table.terminal.ends().success());
-
-    // Once more: it is complete, and nothing else happens.
-    let mut again = start("run-again", &["run", &plan], "officer-1");
-    assert!(again.ends().success());
-    assert!(again.screen().contains("It is complete: ceremonies/"));
-    let aborted = service.runs("officer-1", &["ceremony", "abort", &name, "--cause", "too late"]);
-    assert!(!aborted.status.success());
-
-    the_transcript_stands_by_itself(&service, &transcript, &value);
-}
-
-/// Nothing in it can be another, and nobody is asked.
-fn the_transcript_stands_by_itself(service: &Service, transcript: &str, value: &str) {
-    let checkpoint = service.runs("auditor-1", &["audit", "checkpoint"]).stdout;
-    let checkpoint = String::from_utf8(checkpoint).unwrap();
-    let key = checkpoint.lines().find_map(|line| line.strip_prefix("key ")).unwrap();
-    let ca = service.path("data/dev-tls/authorities/admin.crt");
-    let verify = || {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_firstkey"));
-        command.args(["ceremony", "verify", transcript, "--log-key", key, "--ca", &ca]);
-        let output = command.output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    };
-    let (code, told) = verify();
-    assert_eq!(code, Some(0), "{told}");
-    assert!(told.contains("signed by everybody and the service") && told.contains("complete"));
-    let text = std::fs::read_to_string(transcript).unwrap();
-    assert!(text.contains(value));
-    std::fs::write(transcript, text.replace(value, "0011AABBCC")).unwrap();
-    let (code, told) = verify();
-    assert_eq!(code, Some(6));
-    assert!(told.starts_with("NOT VERIFIED: "), "{told}");
+    held.is_complete(&name);
+    held.the_transcript_stands_by_itself(&value);
 }

@@ -48,6 +48,7 @@ const CONFINED: &[(&[&str], &[&str], &str)] = &[
     (&["rustls", "tokio_rustls"], &["server/"], "TLS ends in server"),
     (&["prometheus_client"], &["grpc/", "server/"], "what is counted is counted at the edge"),
     (&["governor"], &["vault/rate.rs", "server/"], "rates are kept in one place"),
+    (&["pdf_writer"], &["guide/paper.rs"], "pages are drawn in one place"),
     (&["sd_notify"], &["bin/"], "the binaries know who started them"),
     (&["rusqlite"], &["vault/store/sqlite.rs"], "SQL lives in the store"),
     (&["std::env"], &["bin/"], "only the binaries read the environment"),

@@ -6,7 +6,7 @@ use data_encoding::HEXUPPER;
 use super::ask::{Ask, Stopped, TRIES_MAX, go_on};
 use super::flow::{Fault, Sitting, check_value, timely};
 use super::hidden::type_hidden;
-use super::screen::{Happened, Screen};
+use super::screen::{Screen, time};
 use super::seat::Seat;
 use super::slip::Slip;
 use crate::command::ceremony::plan::{Import, Task};
@@ -46,7 +46,7 @@ impl Sitting<'_> {
         ))
         .await?;
         let check = component.check_value().to_string();
-        let date = Happened::now(self.table.now(), String::new());
+        let date = time(self.table.now());
         let rows = component.write();
         let slip = Slip {
             test: self.setting.test,
@@ -55,12 +55,12 @@ impl Sitting<'_> {
             number: custodian,
             rows: &rows,
             check: &check,
-            date: &date.time,
+            date: &date,
         };
         let printed = self.table.print(&format!("slip-{custodian}"), &slip.page());
         drop((rows, component));
         // The slip is given out, whatever became of it on its way.
-        self.view = view.clone();
+        self.see(view.clone())?;
         let told = printed.map_err(Fault::SlipLost)?;
         self.tell(format!("slip {custodian} {told}; its check value is {check}"));
         Ok(view)

@@ -15,6 +15,7 @@ use crate::command::ceremony::step::{Act, Actor, Step};
 use crate::crypto::digest::sha256;
 use crate::crypto::rng::Rng;
 use crate::grpc::client::{CeremonyView, ClientError, Committed};
+use crate::vault::VerifierKey;
 
 /// How long a call may take before its answer is taken for lost.
 const CALL: Duration = Duration::from_secs(30);
@@ -25,6 +26,9 @@ pub struct Setting<'a> {
     pub url: &'a str,
     /// The certificate of the authority that certifies the service, in PEM form.
     pub authority: &'a [u8],
+    /// The key of the service's audit log, by which the ceremony's key for envelopes is proved to
+    /// be the service's; none: people compare what they see with what others see.
+    pub log_key: Option<VerifierKey>,
     /// A rehearsal.
     pub test: bool,
     /// After so many seconds without a key what was typed of a component is wiped.
@@ -43,6 +47,12 @@ pub enum Fault {
     /// The service refused a call, or does not answer.
     #[error(transparent)]
     Call(#[from] ClientError),
+    /// There is another key for envelopes than there was.
+    #[error("the key for envelopes is not the one of this ceremony's beginning: nothing is typed")]
+    KeyChanged,
+    /// The key for envelopes is not signed as it must be.
+    #[error("the key for envelopes is not signed by this audit log: nothing is typed for it")]
+    KeyUnsigned,
     /// The service's answer did not come in time.
     #[error("the service did not answer in time")]
     NoAnswer,
@@ -83,6 +93,7 @@ impl<'a> Sitting<'a> {
     /// Goes through all steps that are left.
     pub async fn hold(&mut self) -> Result<(), Fault> {
         self.begin()?;
+        self.prove_envelope_key()?;
         while let Some(step) = self.next() {
             self.step(step).await?;
         }
@@ -147,11 +158,50 @@ impl<'a> Sitting<'a> {
             }
         };
         let advanced = view.steps_done >= number;
-        self.view = view;
+        self.see(view)?;
         if advanced {
             let who = role_of(&self.view.planned, step.actor);
             self.tell(format!("step {number}: {who} {}", done(step)));
         }
+        Ok(())
+    }
+
+    /// Takes what the service tells now. A ceremony has one key for envelopes, until it ends.
+    pub(super) fn see(&mut self, view: CeremonyView) -> Result<(), Fault> {
+        let is_same = view.envelope_key == self.view.envelope_key || view.envelope_key.is_empty();
+        self.view = view;
+        is_same.then_some(()).ok_or(Fault::KeyChanged)
+    }
+
+    /// Proves that the key for envelopes is the service's, before anything is sealed for it: by the
+    /// audit log's signature, or by what somebody else sees of it, at another machine.
+    fn prove_envelope_key(&mut self) -> Result<(), Fault> {
+        if self.view.envelope_key.is_empty() {
+            return Ok(());
+        }
+        if let Some(log_key) = &self.setting.log_key {
+            self.view.verify_envelope_key(log_key).map_err(|_| Fault::KeyUnsigned)?;
+            self.tell("the envelope key is signed by the service's audit log".to_owned());
+            return Ok(());
+        }
+        let right = fingerprint(&self.view.envelope_key);
+        let mut screen = self.screen();
+        // It comes from elsewhere: what stands here would only be copied.
+        "as it is read to you".clone_into(&mut screen.frame.envelope_key);
+        screen.expected = vec![
+            "Components are sealed for the ceremony's envelope key. Is it the service's own?"
+                .to_owned(),
+            format!(
+                "Somebody at another machine runs `firstkey ceremony show {}` and reads its \
+                 fingerprint aloud. (With --log-key this tool proves it by itself.)",
+                self.view.name
+            ),
+        ];
+        Ask::value("Fingerprint of the envelope key").on(self.table, screen, |_, typed| {
+            let other = "this is not the fingerprint of the key that this tool was given";
+            (squeezed(typed) == squeezed(&right)).then_some(()).ok_or_else(|| other.to_owned())
+        })?;
+        self.tell("the envelope key is the one that others see".to_owned());
         Ok(())
     }
 
@@ -222,8 +272,9 @@ impl<'a> Sitting<'a> {
     }
 }
 
-/// The first digits of the SHA-256 of a key; of no key, none.
-fn fingerprint(key: &[u8]) -> String {
+/// The first digits of the SHA-256 of a ceremony's key for envelopes; of no key, none.
+#[must_use]
+pub fn fingerprint(key: &[u8]) -> String {
     if key.is_empty() { String::new() } else { digest_groups(&sha256(&[key])) }
 }
 

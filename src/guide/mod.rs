@@ -7,6 +7,7 @@ mod ask;
 mod components;
 mod flow;
 mod hidden;
+mod paper;
 mod screen;
 mod script;
 mod seat;
@@ -18,7 +19,8 @@ mod testing;
 mod words;
 
 pub use self::ask::Stopped;
-pub use self::flow::{Fault, Setting, Sitting};
+pub use self::flow::{Fault, Setting, Sitting, fingerprint};
+pub use self::paper::pdf;
 pub use self::screen::{
     COLUMNS_MIN, Frame, Happened, LINES_MIN, Screen, TooSmall, digest_groups, in_groups,
 };

@@ -170,7 +170,7 @@ pub fn in_groups(digits: &str) -> String {
 }
 
 /// A moment in Unix seconds as RFC 3339 has it, in UTC.
-fn time(seconds: u64) -> String {
+pub(super) fn time(seconds: u64) -> String {
     UnixMillis(seconds.saturating_mul(1_000)).to_string()
 }
 

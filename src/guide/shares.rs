@@ -5,7 +5,7 @@ use data_encoding::HEXUPPER;
 use super::ask::{Stopped, go_on};
 use super::flow::{Fault, Sitting, timely};
 use super::hidden::type_hidden;
-use super::screen::Happened;
+use super::screen::time;
 use super::seat::Seat;
 use super::slip::Slip;
 use crate::command::ceremony::plan::Task;
@@ -35,7 +35,7 @@ impl Sitting<'_> {
         let (status, share) = timely(taken).await?;
         let view = ceremony_in(&status)?.ok_or(ClientError::Incomplete("ceremony"))?;
         let set = HEXUPPER.encode(&share.heading().set_id());
-        let date = Happened::now(self.table.now(), String::new());
+        let date = time(self.table.now());
         let rows = share.write();
         let slip = Slip {
             test: self.setting.test,
@@ -44,7 +44,7 @@ impl Sitting<'_> {
             number: custodian,
             rows: &rows,
             check: &set,
-            date: &date.time,
+            date: &date,
         };
         let printed = self.table.print(&format!("slip-{custodian}"), &slip.page());
         drop((rows, share));

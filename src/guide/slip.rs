@@ -1,17 +1,17 @@
 //! The slip of a custodian: one page of plain text, secret, for a printer.
 //!
-//! 66 lines of at most 80 columns of printable ASCII, and a form feed.
+//! 66 lines of at most 80 columns of printable ASCII, and a form feed. What a person reads back, or
+//! must not miss, is indented by four blanks, between empty lines: see `paper`.
 
 use zeroize::Zeroizing;
 
+use super::paper::{LARGE, PAGE_LINES};
 use super::screen::digest_groups;
 use super::words::{part_of, role_of, task_of};
 use crate::command::ceremony::plan::Planned;
 use crate::command::ceremony::step::Actor;
 use crate::component::Rows;
 
-/// Lines of a page.
-const PAGE_LINES: usize = 66;
 /// The most that a page has.
 const PAGE_LEN_MAX: usize = PAGE_LINES * 81 + 1;
 
@@ -41,9 +41,14 @@ impl Slip<'_> {
         let plan = self.planned.plan();
         let actor = Actor::Custodian(self.number);
         let part = part_of(self.planned);
-        let mark = if self.test { "*** TEST *** nothing here is real *** TEST ***" } else { "" };
+        let mark =
+            if self.test { "    *** TEST *** nothing here is real *** TEST ***" } else { "" };
+        let (number, of) = (self.number, plan.custodians.len());
         page.line(mark);
-        page.line(&format!("SECRET {} - for its custodian alone", part.to_uppercase()));
+        page.line("");
+        page.line(&format!("{LARGE}SECRET {} {number} OF {of}", part.to_uppercase()));
+        page.line("");
+        page.line("For its custodian alone. Whoever reads it, or a copy of it, has it.");
         page.line("");
         page.line(&format!("title       {}", plan.title));
         for (label, value) in [
@@ -56,18 +61,18 @@ impl Slip<'_> {
         ] {
             page.folded(label, &value);
         }
-        page.line("");
         for row in self.rows.lines() {
+            page.line("");
             // Piece by piece, so that no buffer but the page has ever held the digits.
-            page.begin(&format!("    row {}     ", row.number));
+            page.begin(&format!("{LARGE}row {}     ", row.number));
             page.secret(row.text);
             page.end();
         }
         page.line("");
-        let label = if part == "share" { "set         " } else { "check value " };
-        page.line(&format!("    {label} {}", self.check));
-        page.line("");
         page.line("The fifth group of each row checks the four before it.");
+        page.line("");
+        let label = if part == "share" { "set        " } else { "check value" };
+        page.line(&format!("{LARGE}{label} {}", self.check));
         for blank in ["envelope number", "custodian, signature", "witness, signature", "date"] {
             page.line("");
             page.line(&format!("{blank:<22} ________________________________________"));
@@ -172,15 +177,23 @@ mod tests {
                 assert!(body.contains(&format!("row {}     {}", row.number, row.text)));
             }
             for text in [
-                "SECRET COMPONENT",
+                "SECRET COMPONENT 2 OF 2",
                 "custodian   Custodian 2 of 2",
                 "ceremonies/0192",
                 "envelope number",
-                &format!("check value  {}", component.check_value()),
+                &format!("check value {}", component.check_value()),
             ] {
                 assert!(body.contains(text), "{text}");
             }
             assert!(!body.contains("TEST"));
+            // Large lines have room for their size.
+            let lines: Vec<&str> = body.lines().collect();
+            let is_large = |line: &str| line.starts_with("    ") && !line.starts_with("     ");
+            for place in (0..PAGE_LINES).filter(|place| is_large(lines[*place])) {
+                assert!(lines[place].len() <= LARGE.len() + 50);
+                assert!(place == 0 || lines[place - 1].is_empty(), "{}", lines[place]);
+                assert!(place + 1 == PAGE_LINES || lines[place + 1].is_empty());
+            }
         }
         let (_, page) = page(Algorithm::Aes128, true, "ann");
         assert_eq!(page.matches("*** TEST *** nothing here is real *** TEST ***").count(), 2);

@@ -4,7 +4,7 @@
 use firstkey::command::ceremony::plan::{Plan, Planned};
 use firstkey::command::ceremony::record::CeremonyState;
 use firstkey::command::ceremony::step::{Act, Actor};
-use firstkey::command::ceremony::verify::{TranscriptRefused, Verified, verify};
+use firstkey::command::ceremony::verify::{Authorities, TranscriptRefused, Verified, verify};
 use firstkey::component::Share;
 use firstkey::crypto::certificate::key_from_pem;
 use firstkey::crypto::ec::SigningKey;
@@ -106,7 +106,7 @@ impl Table {
         let signed = auditor.audit().get_checkpoint(GetCheckpointRequest {}).await.unwrap();
         let key = VerifierKey::parse(&signed.into_inner().verifier_key).unwrap();
         let authority = self.service.access.planes[&Plane::Admin].root_der().to_vec();
-        verify(&self.text(), &key, &[authority])
+        verify(&self.text(), &key, Authorities::of(&[authority]))
     }
 
     /// Nothing of a share is in the transcript, however it is written.

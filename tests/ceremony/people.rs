@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use firstkey::component::Component;
 use firstkey::crypto::rng::SystemRng;
@@ -26,12 +27,23 @@ pub(crate) struct Rehearsal {
 impl Rehearsal {
     /// Begins; the people have the script before them.
     pub(crate) fn begin(name: &'static str, plan: Option<&str>) -> Self {
-        let folder = std::env::temp_dir().join(format!("firstkey-test-{}", uuid::Uuid::new_v4()));
+        Self::begin_in(&std::env::temp_dir(), name, plan, &["--force-file"])
+    }
+
+    /// Begins with slips in a folder of this folder, and printed so.
+    pub(crate) fn begin_in(
+        parent: &Path,
+        name: &'static str,
+        plan: Option<&str>,
+        printed: &[&str],
+    ) -> Self {
+        let folder = parent.join(format!("firstkey-test-{}", uuid::Uuid::new_v4()));
         fs::create_dir(&folder).unwrap();
         let path = |name: &str| folder.join(name).display().to_string();
         let (slips, transcript) = (path("slips"), path("transcript.jsonl"));
         fs::create_dir(&slips).unwrap();
-        let mut arguments = vec!["ceremony", "rehearse", "--silence", "5", "--force-file"];
+        let mut arguments = vec!["ceremony", "rehearse", "--silence", "5"];
+        arguments.extend(printed);
         arguments.extend(["--print-to", &slips, "--transcript", &transcript]);
         let file = path("plan.toml");
         if let Some(plan) = plan {
@@ -99,18 +111,31 @@ impl Rehearsal {
         self.takes(custodian);
         let step = self.next();
         self.terminal.sees(&[&step, "row 1 of 2    ____"]);
-        let slip = self.folder.join(format!("slips/slip-{custodian}.txt"));
-        let slip = fs::read_to_string(slip).unwrap();
+        let slip = self.slip(custodian);
         let is_test = self.terminal.screen().contains("*** TEST ***");
-        assert_eq!(slip.starts_with("*** TEST ***"), is_test, "{slip}");
+        assert_eq!(slip.trim().starts_with("*** TEST ***"), is_test, "{slip}");
         let rows: Vec<&str> = slip
             .lines()
-            .filter_map(|line| line.strip_prefix("    row "))
+            .filter_map(|line| line.trim().strip_prefix("row "))
             .map(|row| row[1..].trim())
             .collect();
         let typed = rows.concat().replace(' ', "");
         self.terminal.types(&typed);
         rows.iter().map(|row| row[..19].replace(' ', "")).collect()
+    }
+
+    /// A slip as whoever holds it reads it.
+    fn slip(&self, custodian: usize) -> String {
+        let text = self.folder.join(format!("slips/slip-{custodian}.txt"));
+        if text.exists() {
+            return fs::read_to_string(text).unwrap();
+        }
+        reader("pdftotext", &["-layout"], &self.page(&format!("slip-{custodian}")))
+    }
+
+    /// A page that was printed as PDF.
+    pub(crate) fn page(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("slips/{name}.pdf"))
     }
 
     pub(crate) fn takes(&mut self, custodian: usize) {
@@ -181,6 +206,16 @@ impl Drop for Rehearsal {
         // What is left behind lies in the folder for temporary files.
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// What a reader of PDF files makes of one: poppler's, which `tests/run.sh` installs.
+pub(crate) fn reader(program: &str, flags: &[&str], page: &Path) -> String {
+    // One of them writes to a file unless it is told.
+    let to = (program == "pdftotext").then_some("-");
+    let read = Command::new(program).args(flags).arg(page).args(to).output();
+    let read = read.unwrap_or_else(|error| panic!("{program} of poppler-utils: {error}"));
+    assert!(read.status.success() && read.stderr.is_empty(), "{read:?}");
+    String::from_utf8_lossy(&read.stdout).into_owned()
 }
 
 /// Whether digits stand somewhere, whatever their case and the blanks between them.

@@ -131,6 +131,12 @@ impl Terminal {
         self.seen.lock().unwrap().octets.clone()
     }
 
+    /// Whether a text was ever written to the terminal, whatever its lines.
+    pub(crate) fn octets_hold(&self, text: &str) -> bool {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        words(&String::from_utf8_lossy(&self.octets())).contains(&words(text))
+    }
+
     /// Types a text, no faster than the tool reads.
     pub(crate) fn types(&mut self, text: &str) {
         for part in text.as_bytes().chunks(4) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use firstkey::command::ceremony::custodian::{Custodian, Signed};
 use firstkey::command::ceremony::plan::{Plan, Planned};
 use firstkey::command::ceremony::step::{Act, Actor, Step};
-use firstkey::command::ceremony::verify::{Verified, verify};
+use firstkey::command::ceremony::verify::{Authorities, Verified, verify};
 use firstkey::component::Component;
 use firstkey::crypto::certificate::certificates_from_pem;
 use firstkey::crypto::ec::SigningKey;
@@ -188,7 +188,7 @@ impl Table {
         let admin = self.service.read("data/dev-tls/authorities/admin.crt");
         let text = self.view.transcript.lines().join("\n");
         let authorities = certificates_from_pem(&admin).unwrap();
-        verify(&text, &self.log_key().await, &authorities).unwrap()
+        verify(&text, &self.log_key().await, Authorities::of(&authorities)).unwrap()
     }
 
     /// A key, if there is one.

@@ -46,12 +46,28 @@ pub enum TranscriptRefused {
     Unfinished,
 }
 
-/// Verifies a transcript. `authorities` are the certificates in DER that certify who comes to the
-/// admin plane.
+/// Who certifies those who come to the admin plane: certificates in DER.
+#[derive(Debug, Clone, Copy)]
+pub struct Authorities<'a> {
+    /// Of the authorities that are believed.
+    pub roots: &'a [Vec<u8>],
+    /// Between theirs and people's. They are believed as far as they lead to a root.
+    pub intermediates: &'a [Vec<u8>],
+}
+
+impl<'a> Authorities<'a> {
+    /// Roots that certify people themselves.
+    #[must_use]
+    pub const fn of(roots: &'a [Vec<u8>]) -> Self {
+        Self { roots, intermediates: &[] }
+    }
+}
+
+/// Verifies a transcript.
 pub fn verify(
     text: &str,
     log_key: &VerifierKey,
-    authorities: &[Vec<u8>],
+    authorities: Authorities<'_>,
 ) -> Result<Verified, TranscriptRefused> {
     let (_, lines) = Transcript::parse(text)?;
     let (Some((first, rest)), Some(last)) = (lines.split_first(), lines.last()) else {
@@ -187,16 +203,17 @@ fn plan_of(first: &Line) -> Result<Planned, TranscriptRefused> {
 fn certificates(
     line: &Line,
     walk: &Walk<'_>,
-    authorities: &[Vec<u8>],
+    authorities: Authorities<'_>,
 ) -> Result<(), TranscriptRefused> {
     if ![walk.comes(), "signed"].contains(&line.what.as_str()) {
         return Ok(());
     }
     let refused = TranscriptRefused::CertificateInvalid(line.n);
     let der = line.values.get("certificate").and_then(|text| BASE64.decode(text.as_bytes()).ok());
-    let chain = der.and_then(|der| Chain::parse(vec![der]).ok()).ok_or(refused)?;
+    let chain = der.map(|der| [&[der], authorities.intermediates].concat());
+    let chain = chain.and_then(|chain| Chain::parse(chain).ok()).ok_or(refused)?;
     let at = UnixMillis::parse(&line.time).ok_or(refused)?.seconds();
-    let client = verify_client(&chain, authorities, at).map_err(|_| refused)?;
+    let client = verify_client(&chain, authorities.roots, at).map_err(|_| refused)?;
     if client.name != line.who {
         return Err(refused);
     }
@@ -272,7 +289,7 @@ mod tests {
 
         fn verify(&self, text: &str) -> Result<Verified, TranscriptRefused> {
             let key = VerifierKey::new("log".to_owned(), &self.log);
-            verify(text, &key, &[self.authority.root_der().to_vec()])
+            verify(text, &key, Authorities::of(&[self.authority.root_der().to_vec()]))
         }
 
         /// A ceremony that destroys a key, so far that so many steps are done.
@@ -358,10 +375,12 @@ mod tests {
         let text = text(&table.ceremony(9));
         let key = VerifierKey::new("log".to_owned(), &other.log);
         let roots = [table.authority.root_der().to_vec()];
-        assert_eq!(verify(&text, &key, &roots), Err(TranscriptRefused::SignatureInvalid(12)));
+        let refused = Err(TranscriptRefused::SignatureInvalid(12));
+        assert_eq!(verify(&text, &key, Authorities::of(&roots)), refused);
         let key = VerifierKey::new("log".to_owned(), &table.log);
         let roots = [other.authority.root_der().to_vec()];
-        assert_eq!(verify(&text, &key, &roots), Err(TranscriptRefused::CertificateInvalid(2)));
+        let refused = Err(TranscriptRefused::CertificateInvalid(2));
+        assert_eq!(verify(&text, &key, Authorities::of(&roots)), refused);
     }
 
     /// A keeper who has the log's key, but nobody else's, writes the transcript anew.

@@ -6,7 +6,7 @@ use tonic::transport::Channel;
 use super::{Client, ClientError, Refusal};
 use crate::command::ceremony::custodian::{Custodian, Signed, sign_transcript};
 use crate::command::ceremony::plan::{Plan, Planned, Task};
-use crate::command::ceremony::record::CeremonyState;
+use crate::command::ceremony::record::{CeremonyState, key_signed};
 use crate::command::ceremony::step::Act;
 use crate::command::ceremony::transcript::Transcript;
 use crate::component::Component;
@@ -15,6 +15,7 @@ use crate::crypto::rng::Rng;
 use crate::grpc::proto;
 use crate::grpc::proto::ceremony_service_client::CeremonyServiceClient;
 use crate::key::Algorithm;
+use crate::vault::{NoteError, VerifierKey};
 
 /// A ceremony as the service tells of it, for a plan that was checked here.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct CeremonyView {
     pub steps_done: usize,
     /// The key for envelopes; empty where there is none.
     pub envelope_key: Vec<u8>,
+    /// What the service's audit log signed of it.
+    pub envelope_key_signature: Vec<u8>,
     /// The check value of the key that it is about, in upper case hexadecimals; empty before it is
     /// known.
     pub check_value: String,
@@ -68,9 +71,19 @@ impl CeremonyView {
             name: told.name,
             planned,
             envelope_key: told.envelope_key,
+            envelope_key_signature: told.envelope_key_signature,
             transcript,
             product: told.product,
         })
+    }
+
+    /// Verifies that the key for envelopes is the one that the service with this audit log made for
+    /// this ceremony, under this plan.
+    pub fn verify_envelope_key(&self, log_key: &VerifierKey) -> Result<(), NoteError> {
+        let signature: &[u8] = &self.envelope_key_signature;
+        let signature = signature.try_into().map_err(|_| NoteError::SignatureInvalid)?;
+        let signed = key_signed(&self.name, &self.planned.digest(), &self.envelope_key);
+        log_key.verify(&signed, signature)
     }
 
     /// The algorithm of the components; none where there are none.
@@ -140,6 +153,20 @@ impl Client {
                 return Ok(None);
             }
             request.page_token = page.next_page_token;
+        }
+    }
+
+    /// All ceremonies, the newest first, as the service tells of them: without their plans.
+    pub async fn list_ceremonies(&self) -> Result<Vec<proto::Ceremony>, ClientError> {
+        let (mut listed, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = proto::ListCeremoniesRequest { page_size: 100, page_token };
+            let page = self.ceremonies().list_ceremonies(request).await?.into_inner();
+            listed.extend(page.ceremonies);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(listed);
+            }
         }
     }
 

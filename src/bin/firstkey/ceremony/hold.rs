@@ -13,6 +13,7 @@ use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::client::{CeremonyView, Client, ClientError, ceremony_in, request_id_of};
 use firstkey::grpc::proto::SealState;
 use firstkey::guide::{Fault, Setting, Sitting};
+use firstkey::vault::VerifierKey;
 use tokio_util::sync::CancellationToken;
 
 use super::plan;
@@ -30,6 +31,7 @@ const ASK: Duration = Duration::from_secs(10);
 /// Creates a ceremony, or finds the one that the same plan created, and holds it.
 pub(super) async fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     ensure_there_is_one()?;
+    let log_key = log_key(arguments.log_key.as_deref())?;
     let planned = plan::read(&arguments.file)?;
     let printer = printer(&arguments.room, gives_slips(&planned.steps()))?;
     let client = connect(&arguments.server).await?;
@@ -40,7 +42,7 @@ pub(super) async fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     };
     let file = arguments.file.display();
     ensure!(view.planned == planned, "the service runs another plan than {file}");
-    at_service(&client, view, &arguments.room, printer, &arguments.server).await
+    at_service(&client, view, &arguments.room, (printer, log_key), &arguments.server).await
 }
 
 /// Creates the ceremony of a plan under a request id that the plan always has: once others have
@@ -93,6 +95,7 @@ async fn create_of_shares(
 /// Takes a ceremony up again.
 pub(super) async fn resume(arguments: &Resume) -> anyhow::Result<ExitCode> {
     ensure_there_is_one()?;
+    let log_key = log_key(arguments.log_key.as_deref())?;
     let client = connect(&arguments.server).await?;
     let found = client.master_key_ceremony(&arguments.name).await?;
     let Some(view) = found else {
@@ -100,7 +103,7 @@ pub(super) async fn resume(arguments: &Resume) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(exit::FAILED));
     };
     let printer = printer(&arguments.room, gives_slips(&view.planned.steps()))?;
-    at_service(&client, view, &arguments.room, printer, &arguments.server).await
+    at_service(&client, view, &arguments.room, (printer, log_key), &arguments.server).await
 }
 
 /// Ends a ceremony before anything has happened.
@@ -123,13 +126,14 @@ async fn at_service(
     client: &Client,
     view: CeremonyView,
     room: &Room,
-    printer: Printer,
+    (printer, log_key): (Printer, Option<VerifierKey>),
     server: &crate::cli::Server,
 ) -> anyhow::Result<ExitCode> {
     let authority = server.ca.as_deref().context("people log in by TLS: name the --ca")?;
     let setting = Setting {
         url: &server.server,
         authority: &read(authority)?,
+        log_key,
         test: false,
         silence: room.silence,
         rng: &SystemRng::new(),
@@ -175,7 +179,7 @@ pub(super) async fn hold(
 }
 
 /// Tells how a ceremony stands, as the service says, and writes its transcript once it has ended.
-fn tell(view: &CeremonyView, transcript: Option<PathBuf>) -> ExitCode {
+pub(super) fn tell(view: &CeremonyView, transcript: Option<PathBuf>) -> ExitCode {
     let name = &view.name;
     let steps = view.planned.steps();
     let next = steps.get(view.steps_done);
@@ -238,6 +242,10 @@ fn guess(last: &CeremonyView, fault: Option<&Fault>, cause: &str) -> ExitCode {
     ExitCode::from(exit::FAILED)
 }
 
+fn log_key(text: Option<&str>) -> anyhow::Result<Option<VerifierKey>> {
+    text.map(VerifierKey::parse).transpose().context("--log-key")
+}
+
 /// Cancelled when somebody ends the tool, or the terminal goes.
 fn stop_token() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
@@ -255,9 +263,9 @@ fn stop_token() -> anyhow::Result<CancellationToken> {
 
 /// The printer, where slips are given out.
 pub(super) fn printer(room: &Room, gives_slips: bool) -> anyhow::Result<Printer> {
-    let printer = Printer::of(room.printer.clone(), room.print_to.clone(), room.force_file)?;
+    let printer = Printer::of(room)?;
     ensure!(
-        !gives_slips || !matches!(printer, Printer::None),
+        !gives_slips || printer.prints(),
         "this ceremony prints slips: --printer COMMAND, or --print-to a folder in memory"
     );
     Ok(printer)

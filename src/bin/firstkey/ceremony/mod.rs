@@ -5,6 +5,7 @@ mod keys;
 mod plan;
 mod printer;
 mod rehearse;
+mod show;
 mod terminal;
 mod verify;
 
@@ -16,10 +17,12 @@ use crate::cli::ceremony::Ceremony;
 pub(crate) async fn run(command: Ceremony, output: Output) -> anyhow::Result<ExitCode> {
     match command {
         Ceremony::Abort(arguments) => hold::abort(&arguments).await,
+        Ceremony::List(arguments) => show::list(&arguments, output).await,
         Ceremony::Plan(arguments) => plan::run(&arguments),
         Ceremony::Rehearse(arguments) => rehearse::run(arguments).await,
         Ceremony::Resume(arguments) => hold::resume(&arguments).await,
         Ceremony::Run(arguments) => hold::run(&arguments).await,
+        Ceremony::Show(arguments) => show::show(arguments, output).await,
         Ceremony::Verify(arguments) => verify::run(&arguments, output),
     }
 }

@@ -6,12 +6,20 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail, ensure};
+use firstkey::guide::pdf;
 use rustix::fs::statfs;
 
+use crate::cli::ceremony::{Form, Room};
 use crate::shared::development::write_new;
 
-/// Where slips go.
-pub(super) enum Printer {
+/// Where slips go, and as what.
+pub(super) struct Printer {
+    to: To,
+    form: Form,
+}
+
+/// Where pages go.
+enum To {
     /// To the standard input of a command line, which is run by `/bin/sh`.
     Command(String),
     /// Into a folder, each a file of its own.
@@ -27,27 +35,29 @@ const RAMFS: u32 = 0x8584_58f6;
 
 impl Printer {
     /// As the command line says. A folder that is no memory is refused unless it is forced.
-    pub(super) fn of(
-        command: Option<String>,
-        folder: Option<PathBuf>,
-        force: bool,
-    ) -> anyhow::Result<Self> {
-        let Some(folder) = folder else {
-            return Ok(command.map_or(Self::None, Self::Command));
+    pub(super) fn of(room: &Room) -> anyhow::Result<Self> {
+        let form = room.print_as;
+        let Some(folder) = room.print_to.clone() else {
+            return Ok(Self { to: room.printer.clone().map_or(To::None, To::Command), form });
         };
         ensure!(folder.is_dir(), "{} is no folder", folder.display());
-        let printer = Self::Folder(folder);
+        let printer = Self { to: To::Folder(folder), form };
         ensure!(
-            force || printer.warning().is_none(),
+            room.force_file || printer.warning().is_none(),
             "{}: --force-file if that is what you want",
             printer.warning().unwrap_or_default()
         );
         Ok(printer)
     }
 
+    /// Whether pages go anywhere.
+    pub(super) const fn prints(&self) -> bool {
+        !matches!(self.to, To::None)
+    }
+
     /// What people must know before something is printed.
     pub(super) fn warning(&self) -> Option<String> {
-        let Self::Folder(folder) = self else { return None };
+        let To::Folder(folder) = &self.to else { return None };
         let kind = statfs(folder).ok().and_then(|found| u32::try_from(found.f_type).ok());
         if kind.is_some_and(|kind| MEMORY.contains(&kind)) {
             return None;
@@ -56,10 +66,17 @@ impl Printer {
         Some(format!("slips go to files in {folder}, which is not memory: they stay on its disk"))
     }
 
-    /// Prints a page, and tells where it went.
-    pub(super) fn print(&self, name: &str, page: &[u8]) -> anyhow::Result<String> {
-        match self {
-            Self::Command(command) => {
+    /// Prints pages of plain text, and tells where they went.
+    pub(super) fn print(&self, name: &str, text: &[u8]) -> anyhow::Result<String> {
+        match self.form {
+            Form::Pdf => self.send(&format!("{name}.pdf"), &pdf(text)),
+            Form::Text => self.send(&format!("{name}.txt"), text),
+        }
+    }
+
+    fn send(&self, name: &str, page: &[u8]) -> anyhow::Result<String> {
+        match &self.to {
+            To::Command(command) => {
                 let mut child = Command::new("/bin/sh")
                     .args(["-c", command])
                     .stdin(Stdio::piped())
@@ -75,40 +92,64 @@ impl Printer {
                 ensure!(status.success(), "the printer's command failed: {status}");
                 Ok("sent to the printer".to_owned())
             }
-            Self::Folder(folder) => {
-                let path = folder.join(format!("{name}.txt"));
+            To::Folder(folder) => {
+                let path = folder.join(name);
                 write_new(&path, page)?;
                 Ok(format!("written to {}", path.display()))
             }
-            Self::None => bail!("there is no printer: --printer COMMAND, or --print-to FOLDER"),
+            To::None => bail!("there is no printer: --printer COMMAND, or --print-to FOLDER"),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn room(command: Option<&str>, folder: Option<&Path>) -> Room {
+        Room {
+            printer: command.map(str::to_owned),
+            print_to: folder.map(Path::to_owned),
+            force_file: false,
+            print_as: Form::Text,
+            transcript: None,
+            silence: 60,
+        }
+    }
+
+    fn temporary() -> PathBuf {
+        std::env::temp_dir().join(format!("firstkey-slip-{}", uuid::Uuid::new_v4()))
+    }
 
     #[test]
     fn a_command_gets_the_page_and_its_failure_is_told() {
-        let path = std::env::temp_dir().join(format!("firstkey-slip-{}", uuid::Uuid::new_v4()));
-        let printer = Printer::Command(format!("cat > '{}'", path.display()));
+        let path = temporary();
+        let cat = format!("cat > '{}'", path.display());
+        let printer = Printer::of(&room(Some(&cat), None)).unwrap();
         printer.print("slip-1", b"a page\x0c").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"a page\x0c");
+        let printer = Printer::of(&Room { print_as: Form::Pdf, ..room(Some(&cat), None) }).unwrap();
+        printer.print("slip-1", b"a page\x0c").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), *pdf(b"a page\x0c"));
         std::fs::remove_file(path).unwrap();
-        assert!(Printer::Command("exit 3".to_owned()).print("slip-1", b"").is_err());
-        assert!(Printer::None.print("slip-1", b"a page").is_err());
+        let printer = Printer::of(&room(Some("exit 3"), None)).unwrap();
+        assert!(printer.print("slip-1", b"").is_err());
+        let none = Printer::of(&room(None, None)).unwrap();
+        assert!(!none.prints() && none.print("slip-1", b"a page").is_err());
     }
 
     #[test]
     fn a_folder_is_memory_or_it_is_said() {
-        let memory = PathBuf::from("/dev/shm");
-        assert!(Printer::of(None, Some(memory), false).unwrap().warning().is_none());
-        // The sources do not lie in memory; where they do, there is nothing to say.
-        let disk = PathBuf::from("/proc");
-        assert!(Printer::of(None, Some(disk.clone()), false).is_err());
-        let forced = Printer::of(None, Some(disk), true).unwrap();
+        let memory = Path::new("/dev/shm");
+        assert!(Printer::of(&room(None, Some(memory))).unwrap().warning().is_none());
+        let disk = Path::new("/proc");
+        assert!(Printer::of(&room(None, Some(disk))).is_err());
+        let forced = Room { force_file: true, ..room(None, Some(disk)) };
+        let forced = Printer::of(&forced).unwrap();
         assert!(forced.warning().unwrap().contains("which is not memory"));
-        assert!(Printer::of(None, Some(PathBuf::from("/dev/null")), true).is_err());
+        let no_folder = Room { force_file: true, ..room(None, Some(Path::new("/dev/null"))) };
+        assert!(Printer::of(&no_folder).is_err());
     }
 }

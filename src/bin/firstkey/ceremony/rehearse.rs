@@ -19,7 +19,7 @@ use firstkey::guide::{Setting, script};
 use firstkey::server;
 use firstkey::server::access::issue_client;
 use firstkey::server::dev;
-use firstkey::vault::{AuditSettings, Clock as _, Gate, Policy, Principal, Role};
+use firstkey::vault::{AuditSettings, Clock as _, Gate, Policy, Principal, Role, VerifierKey};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
@@ -93,6 +93,7 @@ pub(super) async fn run(mut arguments: Rehearse) -> anyhow::Result<ExitCode> {
     let setting = Setting {
         url: &url,
         authority: &authority,
+        log_key: Some(VerifierKey::parse(&service.vault.checkpoint().await?.verifier_key)?),
         test: true,
         silence: arguments.room.silence,
         rng: &rng,

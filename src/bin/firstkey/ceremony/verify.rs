@@ -5,7 +5,7 @@ use std::fs;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use firstkey::command::ceremony::verify::verify;
+use firstkey::command::ceremony::verify::{Authorities, verify};
 use firstkey::crypto::certificate::certificates_from_pem;
 use firstkey::vault::VerifierKey;
 use serde_json::json;
@@ -19,10 +19,19 @@ pub(super) fn run(arguments: &Verify, output: Output) -> anyhow::Result<ExitCode
     let key = VerifierKey::parse(&arguments.log_key)?;
     let authorities = certificates_from_pem(&read(&arguments.authority)?)
         .with_context(|| format!("{} holds no certificate", arguments.authority.display()))?;
+    let intermediates = match &arguments.intermediates {
+        Some(path) => certificates_from_pem(&read(path)?)
+            .with_context(|| format!("{} holds no certificate", path.display()))?,
+        None => Vec::new(),
+    };
     let path = &arguments.file;
     let text =
         fs::read_to_string(path).with_context(|| format!("can not read {}", path.display()))?;
-    let verified = match verify(&text, &key, &authorities) {
+    let verified = match verify(
+        &text,
+        &key,
+        Authorities { roots: &authorities, intermediates: &intermediates },
+    ) {
         Ok(verified) => verified,
         Err(refused) => {
             print::line(&match output {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, value_parser};
+use clap::{Args, Subcommand, ValueEnum, value_parser};
 
 use super::Server;
 
@@ -13,6 +13,8 @@ pub(crate) enum Ceremony {
   firstkey ceremony abort ceremonies/… --cause 'custodian 2 is ill' --cert auditor.crt \\
       --key auditor.key")]
     Abort(Abort),
+    /// List ceremonies, the newest first.
+    List(List),
     /// Check a plan, and print its script: every step, who does it, and the digest to read aloud.
     #[command(after_help = "Example:
   firstkey ceremony plan bdk.toml --out bdk.json > bdk.txt
@@ -31,7 +33,7 @@ A plan:
     /// Try a ceremony: the same screens against a service that is thrown away, TEST on everything.
     #[command(after_help = "Examples:
   firstkey ceremony rehearse
-  firstkey ceremony rehearse bdk.toml --print-to /dev/shm/slips")]
+  firstkey ceremony rehearse bdk.toml --printer 'lp' --print-as pdf")]
     Rehearse(Rehearse),
     /// Take a ceremony up again, with the same people.
     #[command(after_help = "Example:
@@ -41,8 +43,16 @@ A plan:
     /// Create a ceremony as an officer, and hold it. Where others have to approve it, the same
     /// command goes on once they have.
     #[command(after_help = "Example:
-  firstkey ceremony run bdk.toml --cert officer.crt --key officer.key --printer 'lp -o raw'")]
+  firstkey ceremony run bdk.toml --cert officer.crt --key officer.key --printer 'lp -o raw' \\
+      --log-key 'firstkey/…+…+…'
+
+The key is the one that `firstkey audit export` prints.")]
     Run(Run),
+    /// Show how a ceremony stands, and the fingerprint of its envelope key, for somebody at the
+    /// table to type.
+    #[command(after_help = "Example:
+  firstkey ceremony show ceremonies/… --cert auditor.crt --key auditor.key")]
+    Show(Show),
     /// Verify the transcript of a ceremony. Needs no service.
     #[command(after_help = "Example:
   firstkey ceremony verify ceremony-….jsonl --log-key 'firstkey/…+…+…' --ca admin.crt
@@ -62,6 +72,12 @@ pub(crate) struct Abort {
     /// Write the transcript here.
     #[arg(long, value_name = "FILE")]
     pub(crate) transcript: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
     #[command(flatten)]
     pub(crate) server: Server,
 }
@@ -93,6 +109,10 @@ pub(crate) struct Resume {
     /// `ceremonies/{ceremony}`.
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
+    /// The key of the service's audit log: it proves that the ceremony's envelope key is the
+    /// service's. Without it people compare fingerprints.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) log_key: Option<String>,
     #[command(flatten)]
     pub(crate) room: Room,
     #[command(flatten)]
@@ -107,6 +127,10 @@ pub(crate) struct Run {
     /// The ceremony of this plan was aborted: create another.
     #[arg(long)]
     pub(crate) anew: bool,
+    /// The key of the service's audit log: it proves that the ceremony's envelope key is the
+    /// service's. Without it people compare fingerprints.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) log_key: Option<String>,
     #[command(flatten)]
     pub(crate) room: Room,
     #[command(flatten)]
@@ -126,6 +150,9 @@ pub(crate) struct Room {
     /// Write slips to a folder on a disk all the same: they stay there.
     #[arg(long, requires = "print_to")]
     pub(crate) force_file: bool,
+    /// What slips are printed as.
+    #[arg(long, value_enum, default_value_t = Form::Text, value_name = "FORM")]
+    pub(crate) print_as: Form,
     /// Write the transcript here at the end; otherwise into the current folder.
     #[arg(long, value_name = "FILE")]
     pub(crate) transcript: Option<PathBuf>,
@@ -133,6 +160,27 @@ pub(crate) struct Room {
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
         value_parser = value_parser!(u16).range(5..=60))]
     pub(crate) silence: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// `ceremonies/{ceremony}`.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Write the transcript here, of a ceremony that has ended.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) transcript: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
+/// What a page is to a printer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// PDF, the digits large: where the printer, or what stands before it, knows PDF.
+    Pdf,
+    /// Plain text and a form feed: for every printer.
+    Text,
 }
 
 #[derive(Debug, Args)]
@@ -146,4 +194,7 @@ pub(crate) struct Verify {
     /// The certificate of the authority that certifies who comes to the admin plane.
     #[arg(long = "ca", value_name = "FILE")]
     pub(crate) authority: PathBuf,
+    /// Certificates between that authority's and people's, where there are any.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) intermediates: Option<PathBuf>,
 }
