@@ -63,6 +63,11 @@ fn slips_in_pdf_read_as_they_were_written_and_lie_in_memory_alone() {
     }
     let value = table.check_value_on_screen();
     assert_eq!(value.len(), 10);
+    // What is compared with the slip is not cut off with the name of its file.
+    let screen = table.terminal.screen();
+    let (_, shown) = screen.split_once("slip 3, check value ").unwrap();
+    let slip = reader("pdftotext", &["-layout"], &table.page("slip-3"));
+    assert!(slip.contains(&format!("check value {}", &shown[..10])), "{slip}");
     for name in ["cover", "slip-1", "slip-2", "slip-3"] {
         let page = table.page(name);
         let told = reader("pdfinfo", &[], &page).replace(' ', "");

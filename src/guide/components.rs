@@ -62,7 +62,7 @@ impl Sitting<'_> {
         // The slip is given out, whatever became of it on its way.
         self.see(view.clone())?;
         let told = printed.map_err(Fault::SlipLost)?;
-        self.tell(format!("slip {custodian} {told}; its check value is {check}"));
+        self.tell(format!("slip {custodian}, check value {check}, {told}"));
         Ok(view)
     }
 

@@ -51,7 +51,7 @@ impl Sitting<'_> {
         // The slip is given out, whatever became of it on its way.
         self.view = view.clone();
         let told = printed.map_err(Fault::SlipLost)?;
-        self.tell(format!("slip {custodian} {told}; it is of set {set}"));
+        self.tell(format!("slip {custodian} of set {set}, {told}"));
         Ok(view)
     }
 
