@@ -153,7 +153,11 @@ impl Bench {
     }
 
     async fn unseal(&self) -> Result<&'static str, ClientError> {
-        let client = self.client("operator-1").await;
+        self.unseal_as("operator-1").await
+    }
+
+    async fn unseal_as(&self, who: &str) -> Result<&'static str, ClientError> {
+        let client = self.client(who).await;
         let answer = client.seals().unseal(UnsealRequest::default()).await?;
         Ok(answer.into_inner().status.unwrap().state().as_str_name())
     }
@@ -270,6 +274,9 @@ async fn a_token_that_is_pulled_out_is_told_and_the_vault_stays_as_it_is() {
     );
     fs::remove_dir(bench.path("tokens")).unwrap();
     back();
+    // Who may not unseal has it tried, and it is closed again.
+    assert_eq!(refused(bench.unseal_as("auditor-1").await).0, "POLICY_DENIED");
+    assert_eq!(bench.status().await.state().as_str_name(), SealState::Sealed.as_str_name());
     assert_eq!(bench.unseal().await.unwrap(), SealState::Open.as_str_name());
     bench.start();
     assert_eq!(

@@ -342,7 +342,7 @@ impl Work {
     }
 
     /// Lets go of all that the call would have done. What it has for the audit event stays.
-    pub(super) fn let_go(&mut self) {
+    pub fn let_go(&mut self) {
         self.writes.clear();
         self.is_torn = false;
         self.claims.clear();

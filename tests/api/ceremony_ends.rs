@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use data_encoding::HEXUPPER;
 use firstkey::command::ceremony::record::CeremonyState;
 use firstkey::component::Component;
-use firstkey::grpc::client::{CeremonyView, request_id};
+use firstkey::grpc::client::{CeremonyView, ClientError, request_id};
 use firstkey::grpc::proto::{
     GetDestructionCertificateRequest, KeyState, ListCeremoniesRequest, SetKeyStateRequest,
 };
@@ -126,6 +127,54 @@ async fn a_component_that_was_published_ends_the_ceremony_where_it_is_handed_ove
     assert!(key(&table.service, "kek").await.is_none());
     let view = table.people[0].client.ceremony(&table.view.name).await.unwrap();
     assert_eq!(view.state, CeremonyState::Aborted);
+}
+
+/// Brings a base derivation key for a key set, in the components 1 and 2.
+fn bring_bdk(id: &str, key_set_id: &str) -> String {
+    let values = [1, 2, 3].map(|octet| {
+        let component = Component::from_bytes(Algorithm::Aes256, &[octet; 32]).unwrap();
+        HEXUPPER.encode(component.check_value().bytes())
+    });
+    import(&values[0], &values[1], &values[2])
+        .replace("kek", id)
+        .replace("K0", "B0")
+        .replace("AES256\"", &format!("AES256\"\nkey_set_id = \"{key_set_id}\""))
+}
+
+async fn bring(table: &mut Table) -> Result<(), ClientError> {
+    table.join().await;
+    let mut sealed = Vec::new();
+    for (who, octet) in [(0, 1), (1, 2)] {
+        let component = Component::from_bytes(Algorithm::Aes256, &[octet; 32]).unwrap();
+        sealed.push(table.enter(who, component).await);
+    }
+    for (who, one) in sealed.iter().enumerate() {
+        table.reveal(who, one).await.unwrap();
+    }
+    table.confirm().await
+}
+
+#[tokio::test]
+async fn a_key_that_is_there_already_ends_the_ceremony_and_takes_no_key_set_with_it() {
+    let mut table = Table::set(&bring_bdk("bdk", "12345678")).await;
+    bring(&mut table).await.unwrap();
+    table.view = Table::create(&table.service, &bring_bdk("bdl", "22345678")).await;
+    let ended = refused(bring(&mut table).await);
+    assert_eq!(
+        (ended.reason.as_str(), ended.told("cause")),
+        ("KEY_DUPLICATE", Some("KEY_DUPLICATE"))
+    );
+    assert!(key(&table.service, "bdl").await.is_none());
+    // The key set id is as free as it was.
+    let other = GENERATE.replace("bdk", "bdm").replace("12345678", "22345678");
+    table.view = Table::create(&table.service, &other).await;
+    table.join().await;
+    for who in 0..2 {
+        let slip = table.take(who).await;
+        table.read_back(who, &slip).await.unwrap();
+    }
+    table.confirm().await.unwrap();
+    assert!(key(&table.service, "bdm").await.is_some());
 }
 
 /// Makes a key in a ceremony of its own, and takes it out of use.

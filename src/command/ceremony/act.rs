@@ -65,6 +65,8 @@ pub enum Cause {
     Published,
     /// A slip was read back wrongly too often.
     ReadBackFailed,
+    /// All were to enter again too often.
+    RestartedTooOften,
 }
 
 impl fmt::Display for Cause {
@@ -76,6 +78,7 @@ impl fmt::Display for Cause {
             Self::Idle => "no step was done in time",
             Self::Published => "a component or the key is one that was published",
             Self::ReadBackFailed => "a slip was read back wrongly too often",
+            Self::RestartedTooOften => "entry began again too often",
         })
     }
 }
@@ -231,7 +234,8 @@ impl Ceremony {
         Ok(())
     }
 
-    /// Takes all commitments back: whoever has entered enters again.
+    /// Takes all commitments back: whoever has entered enters again. It costs a try, and the time
+    /// until the ceremony ends goes on, so that nobody holds it up for ever.
     pub fn restart_entry(
         &mut self,
         who: Participant<'_>,
@@ -246,10 +250,13 @@ impl Ceremony {
         if !self.plan.custodians.iter().any(|name| name == who.name) {
             return Err(StepRefused::NotNext);
         }
+        self.tries_left = self.tries_left.saturating_sub(1);
         self.commitments.clear();
         self.steps_done = first;
-        self.updated = now;
         self.write(now, "entry begins again", who.name, &[]);
+        if self.tries_left == 0 {
+            return Err(StepRefused::Aborts(Cause::RestartedTooOften));
+        }
         Ok(())
     }
 

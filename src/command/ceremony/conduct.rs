@@ -378,6 +378,8 @@ impl Turn<'_> {
     /// Ends the ceremony with the refusal of this step.
     async fn abort(self, cause: &str, reason: Reason) -> Error {
         let Self { mut work, mut found, signer, .. } = self;
+        // What the ceremony is for may have been half prepared.
+        work.let_go();
         let sign = |message: &[u8]| signer.sign(message);
         if found.record.abort("service", cause, work.now(), &sign).is_err() {
             return refuse(work, not_next(&found.record)).await;
@@ -417,6 +419,7 @@ async fn read(vault: &Vault, id: &str) -> Result<Versioned<Ceremony>, Error> {
 }
 
 /// What somebody is told whose step it is not.
+#[must_use]
 pub fn not_next(ceremony: &Ceremony) -> Error {
     let mut metadata = vec![("state", ceremony.state.as_str().to_owned())];
     if let Some(next) = ceremony.next() {

@@ -99,6 +99,10 @@ async fn act(vault: &Vault, work: &mut Work, planned: &Planned) -> Result<Done, 
             let check_value = is_the_one(vault, &id, &plan.check_value).await?;
             let export = Export { id, wrapping_key, exportability: plan.exportability };
             let (exported, _) = manage_keys::wrap(vault, work, &export).await?;
+            // Another version may have become the primary one since it was looked at.
+            if exported.check_value != check_value {
+                return Err(Error::refused(Reason::CeremonyAborted));
+            }
             let values = vec![
                 ("key", plan.key.clone()),
                 ("wrapping_key", plan.wrapping_key.clone()),

@@ -22,8 +22,9 @@ use crate::vault::{Kind, Record, UnixMillis};
 /// Signs with the key of the audit log.
 pub type Sign<'a> = &'a dyn Fn(&[u8]) -> [u8; 64];
 
-/// How often a slip may be read back wrongly in one ceremony; with the last it is aborted.
-pub const READ_BACK_TRIES: u8 = 3;
+/// How often slips may be read back wrongly, or entry begin again, in one ceremony; with the last
+/// it is aborted.
+pub const TRIES: u8 = 3;
 
 /// Where a ceremony stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,7 +154,7 @@ impl Ceremony {
             commitments: Vec::new(),
             components: Vec::new(),
             given: None,
-            tries_left: READ_BACK_TRIES,
+            tries_left: TRIES,
         }
     }
 

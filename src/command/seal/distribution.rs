@@ -143,6 +143,13 @@ impl Distribution {
         Ok(sealed)
     }
 
+    /// A share did not leave after all.
+    pub(super) fn take_back(&mut self, giver: &Giver) {
+        if let Ok(keeping) = keeping(&mut self.keepers, giver) {
+            keeping.taken = false;
+        }
+    }
+
     /// Compares what a custodian wrote down.
     pub(super) fn confirm(
         &mut self,

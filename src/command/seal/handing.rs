@@ -8,6 +8,7 @@ use data_encoding::HEXUPPER;
 use super::create::{first_policy, role_of};
 use super::distribution::{Distribution, ReadBack};
 use super::giver::{Asked, Giver, Sent, not_taken, told, unfit};
+use super::opening::are_custodians;
 use super::{Desk, Keeper, RESOURCE, ShareSet, Status, to_its_end};
 use crate::command::ceremony::act::StepRefused;
 use crate::command::ceremony::conduct::not_next;
@@ -41,13 +42,19 @@ impl Keeper {
         let sealed = to_its_end(async move {
             let mut desk = keeper.desk().await;
             let work = begin(at.as_ref(), Action::TakeShare).await?;
-            let taken = match keeper.at_table(&mut desk, at.as_ref(), distribution).await {
-                Ok(one) => keeper.hand_over(one, &giver, &asked),
-                Err(error) => Err(error),
-            };
+            let one = keeper.at_table(&mut desk, at.as_ref(), distribution).await;
+            let one = one.and_then(|one| still_fit(one, at.as_ref()));
+            let taken = one.and_then(|one| keeper.hand_over(one, &giver, &asked));
             // The share leaves when it is written down who has it.
             match (taken, work) {
-                (Ok(sealed), Some(work)) => commit(work, &desk).await.map(|()| sealed),
+                (Ok(sealed), Some(work)) => match commit(work, &desk).await {
+                    Ok(()) => Ok(sealed),
+                    Err(error) => {
+                        // It has not left: it can be asked for again.
+                        desk.distribution.iter_mut().for_each(|one| one.take_back(&giver));
+                        Err(error)
+                    }
+                },
                 (Ok(sealed), None) => Ok(sealed),
                 (Err(error), Some(work)) => Err(give_up(work, error).await),
                 (Err(error), None) => Err(error),
@@ -84,14 +91,14 @@ impl Keeper {
             let work = begin(at.as_ref(), Action::ConfirmShare).await?;
             let now = keeper.gate.now();
             let generation = at.as_ref().map_or(0, |(vault, _)| vault.generation());
-            let heard = match keeper.at_table(&mut desk, at.as_ref(), distribution).await {
-                Ok(one) => hear(one, (&giver, &sent), now).and_then(|heard| {
-                    let made = || made(one, &giver, generation.saturating_add(1), now);
-                    let made = if heard == ReadBack::All { Some(made()?) } else { None };
-                    Ok((heard, made))
-                }),
-                Err(error) => Err(error),
-            };
+            let one = keeper.at_table(&mut desk, at.as_ref(), distribution).await;
+            let one = one.and_then(|one| still_fit(one, at.as_ref()));
+            let heard = one.and_then(|one| {
+                let heard = hear(one, (&giver, &sent), now)?;
+                let made = || made(one, &giver, generation.saturating_add(1), now);
+                let made = if heard == ReadBack::All { Some(made()?) } else { None };
+                Ok((heard, made))
+            });
             match (heard, work) {
                 (Ok((_, Some(made))), Some(mut work)) => {
                     made.ceremony.iter().try_for_each(|ceremony| work.put(ceremony))?;
@@ -171,6 +178,20 @@ impl Keeper {
         let now = self.gate.now();
         let found = desk.distribution.as_mut().filter(|one| one.id == id && now < one.expires);
         found.ok_or_else(|| unfit("there is no such distribution: an officer begins one"))
+    }
+}
+
+/// Refuses to go on with people whom the policy does not know as custodians any more, each another
+/// person.
+fn still_fit<'a>(
+    one: &'a mut Distribution,
+    at: Option<&(Arc<Vault>, Caller)>,
+) -> Result<&'a mut Distribution, Error> {
+    match at {
+        Some((vault, _)) if !are_custodians(&vault.policy(), &one.names()) => {
+            Err(Error::refused(Reason::PolicyDenied))
+        }
+        Some(_) | None => Ok(one),
     }
 }
 

@@ -11,7 +11,9 @@ use super::{Desk, Keeper, RESOURCE, ShareSet, Status, not_open, to_its_end};
 use crate::command::Error;
 use crate::component::Share;
 use crate::crypto::token::TokenError;
-use crate::vault::{Action, Ajar, Caller, Custody, MasterKey, Policy, Reason, Role, Seal, Vault};
+use crate::vault::{
+    Action, Ajar, Caller, Custody, MasterKey, Policy, Reason, Role, Seal, Vault, may_call,
+};
 
 impl Keeper {
     /// Takes a share for an attempt; with enough of them the vault is opened.
@@ -110,8 +112,11 @@ impl Keeper {
             work.detail("generation", custody.generation.to_string());
             work.detail("given_by", givers.join(" "));
             work.detail("failed_attempts", desk.failed_attempts.to_string());
-            let by_custodians = set_of(&custody.seal).is_some();
-            if by_custodians && !are_custodians(&vault.policy(), givers) {
+            let may = match custody.seal {
+                Seal::Shamir { .. } => are_custodians(&vault.policy(), givers),
+                Seal::Dev | Seal::Pkcs11 { .. } => may_try_token(&vault.policy(), givers),
+            };
+            if !may {
                 desk.failed_attempts = desk.failed_attempts.saturating_add(1);
                 return Err(work.refuse(Reason::PolicyDenied).await.into());
             }
@@ -161,6 +166,16 @@ pub const fn set_of(seal: &Seal) -> Option<ShareSet> {
         }
         Seal::Dev | Seal::Pkcs11 { .. } => None,
     }
+}
+
+/// Whether each is the service itself, which tries the token when it starts, or somebody who may
+/// unseal. While it is sealed no policy is known, so this is judged when it is open.
+fn may_try_token(policy: &Policy, names: &[String]) -> bool {
+    let is_service = |name: &String| name == Caller::service().name();
+    names.iter().all(|name| {
+        is_service(name)
+            || policy.principal(name).is_some_and(|known| may_call(known.role, Action::Unseal))
+    })
 }
 
 /// Whether each is a custodian, and each another person.

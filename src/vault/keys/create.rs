@@ -309,6 +309,9 @@ impl Work {
         key: &Key<U>,
         kept: &[OptionalBlock],
     ) -> Result<KeyRecord, Error> {
+        let material = material_of(key);
+        record.check_value = data_encoding::HEXUPPER.encode(key.check_value().bytes());
+        self.takes_material(&record, &material).await?;
         if let Some(key_set_id) = &record.attributes.key_set_id {
             if self.core().read::<KeySet>(key_set_id).await?.is_some() {
                 return Err(Error::Refused(Reason::KeyAlreadyExists));
@@ -316,9 +319,6 @@ impl Work {
             let set = KeySet { key_set_id: key_set_id.clone(), key: record.version_name() };
             self.put(&Versioned::absent(set))?;
         }
-        let material = material_of(key);
-        record.check_value = data_encoding::HEXUPPER.encode(key.check_value().bytes());
-        self.takes_material(&record, &material).await?;
         record.key_block = Some(at_rest::wrap(self.core(), &record, &material, kept)?);
         self.put(&Versioned::absent(record.clone()))?;
         self.uses_record(&Versioned::absent(record.clone()));
