@@ -34,7 +34,7 @@ impl Sitting<'_> {
         let taken = seat.client.take_share((&seat.key, self.setting.rng), &digest);
         let (status, share) = timely(taken).await?;
         let view = ceremony_in(&status)?.ok_or(ClientError::Incomplete("ceremony"))?;
-        let set = HEXUPPER.encode(&share.heading().set_id());
+        let set_id = HEXUPPER.encode(&share.heading().set_id());
         let date = time(self.table.now());
         let rows = share.write();
         let slip = Slip {
@@ -43,7 +43,7 @@ impl Sitting<'_> {
             planned: &view.planned,
             number: custodian,
             rows: &rows,
-            check: &set,
+            check: &set_id,
             date: &date,
         };
         let printed = self.table.print(&format!("slip-{custodian}"), &slip.page());
@@ -51,7 +51,7 @@ impl Sitting<'_> {
         // The slip is given out, whatever became of it on its way.
         self.view = view.clone();
         let told = printed.map_err(Fault::SlipLost)?;
-        self.tell(format!("slip {custodian} of set {set}, {told}"));
+        self.tell(format!("slip {custodian} of set {set_id}, {told}"));
         Ok(view)
     }
 
