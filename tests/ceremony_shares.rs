@@ -143,7 +143,7 @@ fn three_custodians_make_the_first_master_key_at_a_table() {
     table.sends(b"\x03");
     assert_eq!(table.ends().code(), Some(1));
     // It serves at another place: how it stands can not be asked there.
-    assert!(table.screen().contains("Nothing happened: its last confirmation was not given."));
+    assert!(table.screen().contains("Nothing happened: the last share was not read back."));
     for old in ["cover", "slip-1"] {
         fs::remove_file(service.path(&format!("slips/{old}.txt"))).unwrap();
     }

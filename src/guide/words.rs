@@ -57,13 +57,7 @@ pub(super) fn part_of(planned: &Planned) -> &'static str {
 pub(super) fn brief(planned: &Planned, step: Step) -> String {
     let part = part_of(planned);
     match step.act {
-        Act::Confirm => match planned.task() {
-            Task::Initialise(_) | Task::ReShare(_) => "confirms the number of the set",
-            Task::Destroy(_) | Task::Export(_) | Task::Generate(_) | Task::Import(_) => {
-                "confirms the key's check value"
-            }
-        }
-        .to_owned(),
+        Act::Confirm => "confirms the key's check value".to_owned(),
         Act::Enter => format!("types the {part}, check value"),
         Act::Join => "comes, logs in, types the digest".to_owned(),
         Act::ReadBack => format!("types the {part} back"),
@@ -106,13 +100,21 @@ pub(super) fn expected(planned: &Planned, step: Step) -> Vec<String> {
              another plan are refused."
                 .to_owned(),
         ],
-        Act::ReadBack => vec![
-            format!("Type your {part} back from the slip, so that nobody relies on a misprint."),
-            format!(
-                "If the slip can not be read, stop: there is no second print, and the ceremony is \
-                 begun again with another {part}."
-            ),
-        ],
+        Act::ReadBack => {
+            let mut told = vec![
+                format!(
+                    "Type your {part} back from the slip, so that nobody relies on a misprint."
+                ),
+                format!(
+                    "If the slip can not be read, stop: there is no second print, and the ceremony \
+                     is begun again with another {part}."
+                ),
+            ];
+            if is_last_share(planned, step) {
+                told.push(confirmation(planned).to_owned());
+            }
+            told
+        }
         Act::Reveal => vec![format!(
             "All have typed theirs. Your {part} goes to the service now, sealed for it alone."
         )],
@@ -129,7 +131,14 @@ pub(super) fn expected(planned: &Planned, step: Step) -> Vec<String> {
     }
 }
 
-/// What is compared before it is confirmed, and what the last confirmation does.
+/// Whether a step puts a master key in force: the last share is read back.
+fn is_last_share(planned: &Planned, step: Step) -> bool {
+    let last = planned.steps().into_iter().rfind(|one| one.act == Act::ReadBack);
+    part_of(planned) == "share" && last == Some(step)
+}
+
+/// What is compared before it is confirmed, and what the last confirmation does; or the last share
+/// that is read back.
 fn confirmation(planned: &Planned) -> &'static str {
     match planned.task() {
         Task::Destroy(_) => {
@@ -149,12 +158,12 @@ fn confirmation(planned: &Planned) -> &'static str {
              With the last confirmation the key becomes active."
         }
         Task::Initialise(_) => {
-            "Compare the number of the set of shares with your slip. With the last \
-             confirmation the service begins its store under the new master key."
+            "This is the last share: once it is read back, the service begins its store under \
+             the new master key."
         }
         Task::ReShare(_) => {
-            "Compare the number of the set of shares with your slip. With the last \
-             confirmation the new master key takes the old one's place."
+            "This is the last share: once it is read back, the new master key takes the old \
+             one's place."
         }
     }
 }

@@ -230,11 +230,14 @@ fn guess(last: &CeremonyView, fault: Option<&Fault>, cause: &str) -> ExitCode {
     let confirms = steps.iter().rposition(|step| step.act != Act::Sign).unwrap_or_default();
     print::line(&format!("The service can not be asked how {} stands: {cause}.", last.name));
     let was_sent = matches!(fault, Some(Fault::Call(_) | Fault::NoAnswer));
+    let is_of_shares = is_of_shares(&last.planned);
     print::line(if last.steps_done > confirms {
-        "It is complete: all have confirmed it."
+        "It is complete: nothing but signatures is left."
     } else if last.steps_done == confirms && was_sent {
-        "Its last confirmation was sent and not answered: it is complete or nothing happened. \
-         Resume it, and the service says which."
+        "The step that completes it was sent and not answered: it is complete or nothing \
+         happened. Resume it, and the service says which."
+    } else if is_of_shares {
+        "Nothing happened: the last share was not read back."
     } else {
         "Nothing happened: its last confirmation was not given."
     });
