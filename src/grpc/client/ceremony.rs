@@ -77,6 +77,16 @@ impl CeremonyView {
         })
     }
 
+    /// Takes this for how things stand after `before`, if it is the same ceremony, of the same plan,
+    /// and all that had happened is told as it was: else what people sign is another history than
+    /// the one they saw.
+    fn after(self, before: &Self) -> Result<Self, ClientError> {
+        let is_same = self.name == before.name
+            && self.planned.digest() == before.planned.digest()
+            && self.transcript.lines().starts_with(before.transcript.lines());
+        if is_same { Ok(self) } else { Err(ClientError::Incomplete("transcript")) }
+    }
+
     /// Verifies that the key for envelopes is the one that the service with this audit log made for
     /// this ceremony, under this plan.
     pub fn verify_envelope_key(&self, log_key: &VerifierKey) -> Result<(), NoteError> {
@@ -175,7 +185,7 @@ impl Client {
         let plan_digest = at.planned.digest().to_vec();
         let request = proto::JoinCeremonyRequest { name: at.name.clone(), plan_digest };
         let joined = self.ceremonies().join_ceremony(request).await?;
-        CeremonyView::read(joined.into_inner().ceremony)
+        CeremonyView::read(joined.into_inner().ceremony)?.after(at)
     }
 
     /// Takes the component of a custodian, which no other opens.
@@ -196,7 +206,7 @@ impl Client {
         let refused = |_| ClientError::Incomplete("envelope");
         let component =
             at.at(by, |custodian| custodian.open_slip(&key, &taken.envelope).map_err(refused))?;
-        Ok((CeremonyView::read(taken.ceremony)?, component))
+        Ok((CeremonyView::read(taken.ceremony)?.after(at)?, component))
     }
 
     /// Reads a slip back.
@@ -217,7 +227,7 @@ impl Client {
             signature: read.signature.to_vec(),
         };
         let done = self.ceremonies().read_back_component(request).await?;
-        CeremonyView::read(done.into_inner().ceremony)
+        CeremonyView::read(done.into_inner().ceremony)?.after(at)
     }
 
     /// Commits to a component, which is gone from here but for its envelope.
@@ -238,7 +248,7 @@ impl Client {
             signature: entry.signature.to_vec(),
         };
         let done = self.ceremonies().enter_component(request).await?;
-        Ok((CeremonyView::read(done.into_inner().ceremony)?, Committed(sealed)))
+        Ok((CeremonyView::read(done.into_inner().ceremony)?.after(at)?, Committed(sealed)))
     }
 
     /// Hands over what was committed to.
@@ -254,14 +264,14 @@ impl Client {
             signature: signature.to_vec(),
         };
         let done = self.ceremonies().reveal_component(request).await?;
-        CeremonyView::read(done.into_inner().ceremony)
+        CeremonyView::read(done.into_inner().ceremony)?.after(at)
     }
 
     /// Takes all commitments back.
     pub async fn restart_entry(&self, at: &CeremonyView) -> Result<CeremonyView, ClientError> {
         let request = proto::RestartEntryRequest { name: at.name.clone() };
         let done = self.ceremonies().restart_entry(request).await?;
-        CeremonyView::read(done.into_inner().ceremony)
+        CeremonyView::read(done.into_inner().ceremony)?.after(at)
     }
 
     /// Confirms a check value, in hexadecimals.
@@ -274,7 +284,7 @@ impl Client {
         let check_value = decoded.map_err(|_| ClientError::Incomplete("check_value"))?;
         let request = proto::ConfirmCeremonyRequest { name: at.name.clone(), check_value };
         let done = self.ceremonies().confirm_ceremony(request).await?;
-        CeremonyView::read(done.into_inner().ceremony)
+        CeremonyView::read(done.into_inner().ceremony)?.after(at)
     }
 
     /// Signs the transcript as it was when the thing was done.
@@ -290,7 +300,7 @@ impl Client {
         let signature = signature.map_err(|_| ClientError::Incomplete("randomness"))?.to_vec();
         let request = proto::SignCeremonyRequest { name: at.name.clone(), signature };
         let done = self.ceremonies().sign_ceremony(request).await?;
-        CeremonyView::read(done.into_inner().ceremony)
+        CeremonyView::read(done.into_inner().ceremony)?.after(at)
     }
 
     /// Ends a ceremony before anything happened.
