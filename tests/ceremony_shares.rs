@@ -117,6 +117,22 @@ fn slip(service: &Service, custodian: usize) -> String {
     rows.map(|row| row[1..].replace(' ', "")).collect()
 }
 
+/// The service is killed in the middle: nothing has happened.
+fn it_is_killed_in_the_middle(service: &mut Service, run: &[&str], digest: &str) {
+    let mut table = service.tool("shares-killed", run);
+    table.sees(&["Everybody has the script on paper", "10 steps"]);
+    table.sends(b"\r");
+    takes(&mut table, service, 1, digest);
+    service.is_killed_and_started();
+    table.sends(b"\x03");
+    assert_eq!(table.ends().code(), Some(1));
+    // It serves at another place: how it stands can not be asked there.
+    assert!(table.screen().contains("Nothing happened: the last share was not read back."));
+    for old in ["cover", "slip-1"] {
+        fs::remove_file(service.path(&format!("slips/{old}.txt"))).unwrap();
+    }
+}
+
 #[test]
 fn three_custodians_make_the_first_master_key_at_a_table() {
     let mut service = Service::new();
@@ -134,19 +150,7 @@ fn three_custodians_make_the_first_master_key_at_a_table() {
     let room = ["--print-to", &slips, "--force-file", "--transcript", &transcript];
     let run = [&["ceremony", "run", &plan], &room[..]].concat();
 
-    // The service is killed in the middle: nothing has happened.
-    let mut table = service.tool("shares-killed", &run);
-    table.sees(&["Everybody has the script on paper", "10 steps"]);
-    table.sends(b"\r");
-    takes(&mut table, &service, 1, digest);
-    service.is_killed_and_started();
-    table.sends(b"\x03");
-    assert_eq!(table.ends().code(), Some(1));
-    // It serves at another place: how it stands can not be asked there.
-    assert!(table.screen().contains("Nothing happened: the last share was not read back."));
-    for old in ["cover", "slip-1"] {
-        fs::remove_file(service.path(&format!("slips/{old}.txt"))).unwrap();
-    }
+    it_is_killed_in_the_middle(&mut service, &run, digest);
 
     // Begun anew, and the tool interrupted once; what is read back wrongly is told.
     let mut table = service.tool("shares", &run);
@@ -199,13 +203,16 @@ fn three_custodians_make_the_first_master_key_at_a_table() {
     table.sends(b"\r");
     assert!(table.ends().success());
     assert!(table.screen().contains("It is complete: ceremonies/"));
+    nothing_is_left_of_what_was_typed(&service, &table, &transcript);
+}
 
-    // What was typed is nowhere, and the transcript has an end that the service signed.
-    let text = fs::read_to_string(&transcript).unwrap();
+/// What was typed is nowhere, and the transcript has an end that the service signed.
+fn nothing_is_left_of_what_was_typed(service: &Service, table: &Terminal, transcript: &str) {
+    let text = fs::read_to_string(transcript).unwrap();
     assert!(text.contains("\"what\":\"closed\"") && text.contains("read back wrongly"));
     let shown = String::from_utf8_lossy(&table.octets()).replace(' ', "");
     for custodian in 1..=3 {
-        let digits = slip(&service, custodian);
+        let digits = slip(service, custodian);
         for row in digits.as_bytes().chunks(20).skip(1) {
             let row = std::str::from_utf8(&row[..16]).unwrap();
             assert!(!shown.contains(row) && !text.to_uppercase().contains(row));
