@@ -15,7 +15,7 @@ use firstkey::grpc::proto::{
 use firstkey::key::Algorithm;
 use firstkey::key::usage::KeyEncryption;
 use firstkey::keyblock;
-use firstkey::vault::DestructionCertificate;
+use firstkey::vault::{DestructionCertificate, VerifierKey};
 
 use crate::service::Service;
 use crate::table::{Table, approve, import, octets_of, sum};
@@ -198,7 +198,8 @@ async fn a_key_is_brought_handed_out_and_destroyed_whenever_the_service_is_kille
     table = table.next(&format!("[destroy]\nkey = \"{name}\"\ncheck_value = \"{shown}\"\n")).await;
     kills.at_every_step(&mut table, &Effect::Destroyed(name)).await;
     let certificate = table.view.product.clone();
-    let lines = DestructionCertificate::open(&certificate, &table.log_key().await).unwrap();
+    let log_key = VerifierKey::parse(&table.log_key().await).unwrap();
+    let lines = DestructionCertificate::open(&certificate, &log_key).unwrap();
     assert!(lines.iter().any(|(_, value)| *value == table.view.name), "{lines:?}");
     assert!(kills.count >= 31, "{} kills", kills.count);
     assert!(kills.unanswered > 0, "some steps were done although nobody was told");

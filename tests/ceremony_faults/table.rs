@@ -176,11 +176,11 @@ impl Table {
         Ok(())
     }
 
-    /// The key of the audit log.
-    pub(crate) async fn log_key(&self) -> VerifierKey {
+    /// The key of the audit log, in words.
+    pub(crate) async fn log_key(&self) -> String {
         let (auditor, _) = self.service.person("auditor-1").await;
         let told = auditor.audit().get_checkpoint(GetCheckpointRequest::default()).await.unwrap();
-        VerifierKey::parse(&told.into_inner().verifier_key).unwrap()
+        told.into_inner().verifier_key
     }
 
     /// What the transcript proves, by itself.
@@ -188,7 +188,8 @@ impl Table {
         let admin = self.service.read("data/dev-tls/authorities/admin.crt");
         let text = self.view.transcript.lines().join("\n");
         let authorities = certificates_from_pem(&admin).unwrap();
-        verify(&text, &self.log_key().await, Authorities::of(&authorities)).unwrap()
+        let log_key = VerifierKey::parse(&self.log_key().await).unwrap();
+        verify(&text, &log_key, Authorities::of(&authorities)).unwrap()
     }
 
     /// A key, if there is one.

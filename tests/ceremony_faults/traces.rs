@@ -138,7 +138,8 @@ struct Held {
 
 impl Held {
     /// Takes up a ceremony in a terminal; everybody logs in and joins.
-    fn begin(name: &'static str, table: Table) -> Self {
+    async fn begin(name: &'static str, table: Table) -> Self {
+        let log_key = table.log_key().await;
         let path = |name: &str| table.service.folder.join(name).display().to_string();
         let papers = |who: &str| path(&format!("data/dev-tls/clients/admin/{who}.crt"));
         let (slips, transcript) = (path("slips"), path("transcript.jsonl"));
@@ -167,6 +168,8 @@ impl Held {
                 &own,
                 "--key",
                 &key,
+                "--log-key",
+                &log_key,
             ],
         );
         let digest = data_encoding::HEXUPPER.encode(&table.view.planned.digest()[..8]);
@@ -249,7 +252,7 @@ async fn the_tool_keeps_no_trace_of_what_was_typed() {
         search.wanted.add_every_form(&format!("brought {number}"), component);
     }
     let table = Table::set(Service::start("info"), &plan).await;
-    let mut held = Held::begin("traces-import", table);
+    let mut held = Held::begin("traces-import", table).await;
     for component in &brought {
         let step = held.next();
         held.terminal.sees(&[&step, "Check value of your component"]);
@@ -266,7 +269,7 @@ async fn the_tool_keeps_no_trace_of_what_was_typed() {
     held.everybody_confirms_and_signs();
     let table = held.ends(&search).await;
 
-    let mut held = Held::begin("traces-generate", table.next(GENERATE).await);
+    let mut held = Held::begin("traces-generate", table.next(GENERATE).await).await;
     for number in 1..=2 {
         let step = held.next();
         if number == 1 {

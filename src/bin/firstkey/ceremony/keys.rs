@@ -64,11 +64,10 @@ impl Keys {
     /// So many octets were read.
     pub(super) fn filled(&mut self, len_bytes: usize) -> Option<Read> {
         let read = self.octets.get(..len_bytes).unwrap_or_default();
-        let typed = read.iter().filter(|octet| (b' '..=b'~').contains(*octet)).count();
-        if self.state == State::Plain
-            && read.first() != Some(&ESCAPE)
-            && typed >= Self::TYPED_AT_ONCE_MAX
-        {
+        // What a marked paste is made of counts as nothing here.
+        let before_escape = read.iter().take_while(|octet| **octet != ESCAPE);
+        let typed = before_escape.filter(|octet| (b' '..=b'~').contains(*octet)).count();
+        if self.state == State::Plain && typed >= Self::TYPED_AT_ONCE_MAX {
             let _ = self.room();
             return Some(Read::Key(Key::Paste));
         }
