@@ -6,10 +6,10 @@
 mod custody;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use firstkey::grpc::proto::{
     UnsealRequest,
 };
 use rusqlite::Connection;
+use tokio::time::timeout;
 
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const PIN: &str = "493817";
@@ -45,7 +46,7 @@ impl Bench {
         let tokens = format!("directories.tokendir = {}\n", folder.join("tokens").display());
         fs::write(folder.join("softhsm2.conf"), tokens).unwrap();
         let bench = Self { folder, child: None, log: Arc::default(), url: String::new() };
-        bench.run("softhsm2-util", &["--init-token", "--free", "--label", "firstkey"]);
+        bench.add_token(PIN);
         let made = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
             .arg("init")
             .arg(bench.path("fk"))
@@ -71,18 +72,32 @@ impl Bench {
         fs::set_permissions(self.path("fk/pin"), fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// What a program of the token prints.
-    fn run(&self, program: &str, arguments: &[&str]) -> String {
+    fn try_run(&self, program: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(program);
         command.args(arguments).env("SOFTHSM2_CONF", self.path("softhsm2.conf"));
-        if program == "softhsm2-util" {
-            command.args(["--pin", PIN, "--so-pin", "87654321"]);
-        } else {
-            command.args(["--module", MODULE, "--login", "--pin", PIN]);
+        if program == "pkcs11-tool" {
+            command.args(["--module", MODULE]);
         }
-        let done = command.output().unwrap();
+        command.output().unwrap()
+    }
+
+    /// What a program of the token prints.
+    fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let done = self.try_run(program, arguments);
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).unwrap()
+    }
+
+    /// What a program of the token prints when it is logged in.
+    fn run_inside(&self, arguments: &[&str]) -> String {
+        self.run("pkcs11-tool", &[&["--login", "--pin", PIN], arguments].concat())
+    }
+
+    /// One more token of the name that the configuration says.
+    fn add_token(&self, pin: &str) {
+        let token = ["--init-token", "--free", "--label", "firstkey"];
+        let pins = ["--so-pin", "87654321", "--pin", pin];
+        self.run("softhsm2-util", &[&token[..], &pins].concat());
     }
 
     fn start(&mut self) {
@@ -162,12 +177,40 @@ impl Bench {
         Ok(answer.into_inner().status.unwrap().state().as_str_name())
     }
 
-    /// What the status of an open service says of its seal.
-    async fn health(&self) -> (bool, String) {
+    /// Has the service sealed.
+    async fn seal(&self) {
+        let officer = self.client("officer-1").await;
+        officer.seals().seal(SealRequest {}).await.unwrap();
+    }
+
+    /// The state of the token when it is tried, and what the caller is told.
+    async fn refused_unseal(&self) -> (&'static str, String) {
+        let (reason, told) = refused(self.unseal().await);
+        assert_eq!(reason, "TOKEN_UNAVAILABLE");
+        let status = self.status().await;
+        assert_eq!(status.state().as_str_name(), SealState::Sealed.as_str_name());
+        (status.token().as_str_name(), told)
+    }
+
+    /// What the status of an open service says of its seal; none before it was examined.
+    async fn health(&self) -> Option<(bool, String)> {
         let status = self.client("operator-1").await.status();
         let status = { status }.get_status(GetStatusRequest {}).await.unwrap().into_inner();
-        let check = status.checks.into_iter().find(|check| check.name == "seal").unwrap();
-        (check.healthy, check.detail)
+        let check = status.checks.into_iter().find(|check| check.name == "seal")?;
+        Some((check.healthy, check.detail))
+    }
+
+    /// Waits until health complains of the token in these words.
+    async fn complains(&self, words: &str) {
+        let mut last = None;
+        for _ in 0..100 {
+            last = self.health().await;
+            if last.as_ref().is_some_and(|(healthy, told)| !healthy && told.contains(words)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("no complaint: {last:?}");
     }
 }
 
@@ -200,7 +243,7 @@ async fn initialised() -> Bench {
 #[tokio::test]
 async fn the_wrapping_key_never_leaves_the_token_and_does_nothing_else() {
     let mut bench = initialised().await;
-    let keys = bench.run("pkcs11-tool", &["--list-objects", "--type", "secrkey"]);
+    let keys = bench.run_inside(&["--list-objects", "--type", "secrkey"]);
     let line = |name: &str| keys.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
     assert_eq!(keys.matches("Secret Key Object").count(), 1, "{keys}");
     assert!(line("Secret Key Object").contains("AES length 32"), "{keys}");
@@ -252,25 +295,17 @@ async fn a_wrong_pin_is_tried_once_and_only_a_call_tries_again() {
 #[tokio::test]
 async fn a_token_that_is_pulled_out_is_told_and_the_vault_stays_as_it_is() {
     let mut bench = initialised().await;
-    assert!(bench.health().await.0);
+    assert!(bench.health().await.is_none_or(|(healthy, _)| healthy));
     let away = || fs::rename(bench.path("tokens"), bench.path("away")).unwrap();
     let back = || fs::rename(bench.path("away"), bench.path("tokens")).unwrap();
     away();
     fs::create_dir(bench.path("tokens")).unwrap();
-    tokio::time::sleep(Duration::from_secs(7)).await;
-    let (healthy, detail) = bench.health().await;
-    assert!(!healthy && detail.contains("the token is not there"), "{detail}");
+    bench.complains("the token is not there").await;
     assert_eq!(bench.status().await.state().as_str_name(), SealState::Open.as_str_name());
-    let officer = bench.client("officer-1").await;
-    officer.seals().seal(SealRequest {}).await.unwrap();
+    bench.seal().await;
     assert_eq!(
-        refused(bench.unseal().await),
-        ("TOKEN_UNAVAILABLE".into(), "the token is not there".into())
-    );
-    let status = bench.status().await;
-    assert_eq!(
-        (status.state().as_str_name(), status.token().as_str_name()),
-        (SealState::Sealed.as_str_name(), TokenState::Absent.as_str_name())
+        bench.refused_unseal().await,
+        (TokenState::Absent.as_str_name(), "the token is not there".into())
     );
     fs::remove_dir(bench.path("tokens")).unwrap();
     back();
@@ -324,7 +359,7 @@ async fn what_was_wrapped_and_changed_does_not_open_and_one_thing_is_told() {
 async fn a_key_that_may_leave_the_token_wraps_nothing() {
     let mut bench = Bench::new();
     let make = ["--keygen", "--key-type", "AES:32", "--label", "firstkey-master", "--extractable"];
-    bench.run("pkcs11-tool", &make);
+    bench.run_inside(&make);
     bench.start();
     let officer = bench.client("officer-1").await;
     let refused = refused(create_master_key(&officer, Keepers::Token(true)).await);
@@ -335,6 +370,94 @@ async fn a_key_that_may_leave_the_token_wraps_nothing() {
         (status.state().as_str_name(), status.token().as_str_name()),
         (SealState::Uninitialised.as_str_name(), TokenState::KeyUnfit.as_str_name())
     );
+}
+
+#[tokio::test]
+async fn no_pin_is_sent_to_another_token_of_the_name() {
+    let bench = initialised().await;
+    fs::rename(bench.path("tokens"), bench.path("away")).unwrap();
+    fs::create_dir(bench.path("tokens")).unwrap();
+    bench.add_token("111111");
+    bench.complains("another token").await;
+    bench.seal().await;
+    let (state, told) = bench.refused_unseal().await;
+    assert_eq!(state, TokenState::OtherToken.as_str_name());
+    assert!(told.contains("no PIN is sent"), "{told}");
+    // A token remembers a PIN that it refused, as the control shows.
+    let flags = || bench.run("pkcs11-tool", &["--list-slots"]);
+    assert!(flags().contains("PIN initialized") && !flags().contains("PIN count low"));
+    let login = bench.try_run("pkcs11-tool", &["--login", "--pin", PIN, "--list-objects"]);
+    assert!(!login.status.success());
+    assert!(flags().contains("PIN count low"));
+    fs::remove_dir_all(bench.path("tokens")).unwrap();
+    fs::rename(bench.path("away"), bench.path("tokens")).unwrap();
+    assert_eq!(bench.unseal().await.unwrap(), SealState::Open.as_str_name());
+}
+
+#[tokio::test]
+async fn of_two_tokens_or_two_keys_of_one_name_neither_is_used() {
+    let bench = initialised().await;
+    bench.seal().await;
+    let serials = || {
+        let slots = bench.run("pkcs11-tool", &["--list-token-slots"]);
+        let serials = slots.lines().filter_map(|line| line.trim().strip_prefix("serial num"));
+        serials.map(|rest| rest.trim_matches([' ', ':']).to_owned()).collect::<Vec<_>>()
+    };
+    let before = serials();
+    bench.add_token(PIN);
+    assert_eq!(bench.refused_unseal().await.0, TokenState::Ambiguous.as_str_name());
+    let second = serials().into_iter().find(|serial| !before.contains(serial)).unwrap();
+    bench.run("softhsm2-util", &["--delete-token", "--serial", &second]);
+    // A key is found again by its id, which another may be given.
+    let keys = bench.run_inside(&["--list-objects", "--type", "secrkey"]);
+    let id = keys.lines().find_map(|line| line.trim().strip_prefix("ID:")).unwrap().trim();
+    let make = ["--keygen", "--key-type", "AES:32", "--label", "second", "--id", id];
+    bench.run_inside(&make);
+    assert_eq!(bench.refused_unseal().await.0, TokenState::KeyAmbiguous.as_str_name());
+    bench.run_inside(&["--delete-object", "--type", "secrkey", "--label", "second"]);
+    assert_eq!(bench.unseal().await.unwrap(), SealState::Open.as_str_name());
+}
+
+#[tokio::test]
+async fn a_token_that_never_answers_holds_up_no_call_no_sealing_and_no_end() {
+    let mut bench = initialised().await;
+    let settings = fs::read_to_string(bench.path("softhsm2.conf")).unwrap();
+    // The library reads its settings whenever it begins: out of this pipe it never gets any.
+    let hang = || {
+        fs::remove_file(bench.path("softhsm2.conf")).unwrap();
+        assert!(
+            Command::new("mkfifo").arg(bench.path("softhsm2.conf")).status().unwrap().success()
+        );
+    };
+    hang();
+    bench.complains("the token does not answer").await;
+    let within = Duration::from_secs;
+    timeout(within(5), bench.seal()).await.unwrap();
+    let glance = async {
+        tokio::time::sleep(within(1)).await;
+        timeout(within(5), bench.status()).await.unwrap();
+    };
+    let (tried, ()) = tokio::join!(timeout(within(15), bench.refused_unseal()), glance);
+    assert_eq!(
+        tried.unwrap(),
+        (TokenState::Unanswered.as_str_name(), "the token does not answer".into())
+    );
+    // It comes back, and serves again.
+    let mut pipe = fs::OpenOptions::new().write(true).open(bench.path("softhsm2.conf")).unwrap();
+    fs::write(bench.path("settings"), &settings).unwrap();
+    fs::rename(bench.path("settings"), bench.path("softhsm2.conf")).unwrap();
+    pipe.write_all(settings.as_bytes()).unwrap();
+    drop(pipe);
+    assert_eq!(bench.unseal().await.unwrap(), SealState::Open.as_str_name());
+    hang();
+    bench.complains("the token does not answer").await;
+    let mut child = bench.child.take().unwrap();
+    let asked = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(asked.success());
+    // Its callers are tasks here, which hang up meanwhile.
+    let ended = tokio::task::spawn_blocking(move || child.wait().unwrap());
+    let ended = timeout(within(10), ended).await.unwrap().unwrap();
+    assert!(ended.success(), "{ended} {:#?}", bench.log.lock().unwrap());
 }
 
 /// Somebody at the table, with the key of the certificate.

@@ -18,7 +18,7 @@ use cryptoki::error::{Error as LibraryError, RvError};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
-use cryptoki::slot::Slot;
+use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::RawAuthPin;
 use zeroize::Zeroizing;
 
@@ -53,15 +53,26 @@ pub enum TokenError {
     /// There is no such token.
     #[error("the token is not there")]
     Absent,
+    /// Several tokens bear the name.
+    #[error("several tokens bear the name: say which by its serial number")]
+    Ambiguous,
+    /// Several keys inside the token bear the name.
+    #[error("several keys inside the token bear the wrapping key's name: there must be one")]
+    KeyAmbiguous,
     /// There is no such key inside the token.
     #[error("the token does not hold the wrapping key")]
     KeyMissing,
-    /// The wrapping key may do more, or is less safe, than it must be; or there are several.
+    /// The wrapping key may do more, or is less safe, than it must be.
     #[error("the wrapping key is not fit: it must be one, made inside the token, never leave it")]
     KeyUnfit,
     /// The library does not load, or the token fails.
     #[error("the token or its library failed")]
     ModuleFailed,
+    /// The token of the name is not the one that is meant.
+    #[error(
+        "another token than the one that wrapped the master key bears its name: no PIN is sent"
+    )]
+    OtherToken,
     /// One more wrong PIN would lock the token: none is tried.
     #[error("one more wrong PIN would lock the token, so none is tried: log in by other means")]
     PinFinalTry,
@@ -94,9 +105,11 @@ impl Token {
         Self { place, library: OnceLock::new() }
     }
 
-    /// Looks whether the token is there, without a PIN.
-    pub fn look(&self) -> Result<(), TokenError> {
-        self.with_slot(|_, _| Ok(()))
+    /// Looks whether the token of a serial number is there, without a PIN.
+    pub fn look(&self, serial: &str) -> Result<(), TokenError> {
+        self.with_slot(|library, slot| {
+            expect_serial(&library.get_token_info(slot).map_err(failed)?, serial)
+        })
     }
 
     /// Wraps 32 octets under the token's key, which is made if there is none of its label yet.
@@ -106,12 +119,12 @@ impl Token {
         rng: &dyn Rng,
         secret: &[u8; SecretPage::LEN_BYTES],
     ) -> Result<Wrapped, TokenError> {
-        self.with_session(pin, |session, serial| {
+        self.with_session(pin, None, |session, serial| {
             let label = self.place.key_label.as_bytes();
             let key = match keys_of(session, Attribute::Label(label.to_vec()))?.as_slice() {
                 [] => generate(session, label, rng)?,
                 [key] => *key,
-                _ => return Err(TokenError::KeyUnfit),
+                _ => return Err(TokenError::KeyAmbiguous),
             };
             let key_id = expect_fit(session, key)?;
             // Its copy inside the library ends with the session.
@@ -124,14 +137,11 @@ impl Token {
 
     /// Opens what this token's key wrapped.
     pub fn unwrap(&self, pin: &[u8], wrapped: &Wrapped) -> Result<SecretPage, TokenError> {
-        self.with_session(pin, |session, serial| {
-            if serial != wrapped.serial {
-                return Err(TokenError::KeyMissing);
-            }
+        self.with_session(pin, Some(&wrapped.serial), |session, _| {
             let key = match keys_of(session, Attribute::Id(wrapped.key_id.clone()))?.as_slice() {
                 [] => return Err(TokenError::KeyMissing),
                 [key] => *key,
-                _ => return Err(TokenError::KeyUnfit),
+                _ => return Err(TokenError::KeyAmbiguous),
             };
             expect_fit(session, key)?;
             let mechanism = Mechanism::AesKeyWrapPad;
@@ -144,21 +154,25 @@ impl Token {
         })
     }
 
-    /// Logs in once and does something; the session and the login end with it.
+    /// Logs in once and does something; the session and the login end with it. Where a serial
+    /// number is known no other token is told the PIN.
     fn with_session<T>(
         &self,
         pin: &[u8],
+        serial: Option<&str>,
         act: impl FnOnce(&Session, &str) -> Result<T, TokenError>,
     ) -> Result<T, TokenError> {
         self.with_slot(|library, slot| {
+            // Before the token is looked at: it ends when another is put in its place.
+            let session = library.open_rw_session(slot).map_err(failed)?;
             let info = library.get_token_info(slot).map_err(failed)?;
+            serial.map_or(Ok(()), |serial| expect_serial(&info, serial))?;
             if info.user_pin_locked() {
                 return Err(TokenError::PinLocked);
             }
             if info.user_pin_final_try() {
                 return Err(TokenError::PinFinalTry);
             }
-            let session = library.open_rw_session(slot).map_err(failed)?;
             // It wipes itself.
             let pin = RawAuthPin::new(Box::new(pin.to_vec()));
             session.login_with_raw(UserType::User, &pin).map_err(failed)?;
@@ -192,6 +206,7 @@ impl Token {
         Ok(self.library.get_or_init(|| library))
     }
 
+    /// The slot whose token bears the name; among several none is chosen.
     fn find(&self, library: &Pkcs11) -> Result<Slot, TokenError> {
         let named = |slot: &Slot| {
             library.get_token_info(*slot).is_ok_and(|info| {
@@ -200,8 +215,16 @@ impl Token {
             })
         };
         let slots = library.get_slots_with_token().map_err(failed)?;
-        slots.into_iter().find(named).ok_or(TokenError::Absent)
+        match slots.into_iter().filter(named).collect::<Vec<_>>().as_slice() {
+            [] => Err(TokenError::Absent),
+            [slot] => Ok(*slot),
+            _ => Err(TokenError::Ambiguous),
+        }
     }
+}
+
+fn expect_serial(info: &TokenInfo, serial: &str) -> Result<(), TokenError> {
+    if info.serial_number() == serial { Ok(()) } else { Err(TokenError::OtherToken) }
 }
 
 /// The secret keys inside the token that have an attribute.

@@ -83,12 +83,13 @@ impl Examiner {
 
     /// A token that is lost while the vault is open is needed at the next opening alone.
     async fn of_token(&self) -> Finding {
-        match tokio::time::timeout(ANSWER_MAX, self.keeper.look_at_token()).await {
+        // It gives up the token itself; what may be waited for besides is the store.
+        match tokio::time::timeout(ANSWER_MAX * 2, self.keeper.look_at_token()).await {
             Ok(None | Some(Ok(()))) => Finding::Well,
             Ok(Some(Err(trouble))) => Finding::Failing(format!(
                 "the vault would not open again: {trouble}; look at the token before any restart"
             )),
-            Err(_) => Finding::Failing("the token does not answer in time".to_owned()),
+            Err(_) => Finding::Failing("nobody could look at the token".to_owned()),
         }
     }
 

@@ -182,10 +182,8 @@ impl Keeper {
             return None;
         }
         let custody = self.custody().await.ok()??;
-        if !matches!(custody.seal, Seal::Pkcs11 { .. }) {
-            return None;
-        }
-        let found = token.look().await;
+        let Seal::Pkcs11 { token: serial, .. } = custody.seal else { return None };
+        let found = token.look(serial).await;
         self.desk().await.token = Some(found);
         Some(found)
     }
