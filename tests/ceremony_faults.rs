@@ -4,6 +4,8 @@
 
 #[path = "ceremony_faults/disk.rs"]
 mod disk;
+#[path = "setup/firstkeyd.rs"]
+mod firstkeyd;
 #[path = "ceremony_faults/kills.rs"]
 mod kills;
 #[path = "setup/memory.rs"]

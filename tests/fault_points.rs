@@ -4,14 +4,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
+#[path = "setup/firstkeyd.rs"]
+mod firstkeyd;
 #[path = "setup/memory.rs"]
 mod memory;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use firstkey::grpc::client::{Client, ClientError, request_id};
@@ -21,7 +21,7 @@ use firstkey::grpc::proto::{
     TranslatePinRequest, VerifyMacRequest, WorkingKey, working_key,
 };
 use firstkey::server::self_test_names;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::transport::Endpoint;
@@ -29,82 +29,36 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::firstkeyd::Firstkeyd;
 use crate::memory::Memory;
 
 /// What the exit code of a failed self-test is.
 const SELF_TEST_FAILED: i32 = 3;
 
 struct Process {
-    child: Child,
-    log: Arc<Mutex<Vec<String>>>,
-    folder: PathBuf,
+    process: Firstkeyd,
+    folder: Folder,
 }
 
 impl Process {
     fn start(arguments: &[&str]) -> Self {
-        let folder = std::env::temp_dir().join(format!("firstkey-fault-{}", request_id()));
-        fs::create_dir(&folder).unwrap();
-        let (child, log) = Self::spawn(&folder, arguments);
-        Self { child, log, folder }
+        let folder = Folder::new();
+        Self { process: Firstkeyd::spawn(&mut serve(&folder, arguments)), folder }
     }
 
     /// Kills it, and starts it again with the same store.
     fn restart(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        (self.child, self.log) = Self::spawn(&self.folder, &[]);
+        self.process.kill();
+        self.process = Firstkeyd::spawn(&mut serve(&self.folder, &[]));
     }
 
-    fn spawn(folder: &Path, arguments: &[&str]) -> (Child, Arc<Mutex<Vec<String>>>) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0"])
-            .arg("--data")
-            .arg(folder.join("data"))
-            .args(["--dev-keys", concat!(env!("CARGO_MANIFEST_DIR"), "/keys-dev")])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (lines, stderr) = (Arc::clone(&log), child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                lines.lock().unwrap().push(line);
-            }
-        });
-        (child, log)
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// Waits until it logs a message.
-    async fn told(&self, message: &str) -> serde_json::Value {
-        for _ in 0..3_000 {
-            if let Some(entry) = self.logged(message) {
-                return entry;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("it does not say {message:?}: {:#?}", self.log.lock().unwrap());
-    }
-
-    fn logged(&self, message: &str) -> Option<serde_json::Value> {
-        let lines = self.log.lock().unwrap();
-        let entries = lines.iter().filter_map(|line| serde_json::from_str(line).ok());
-        entries.into_iter().find(|entry: &serde_json::Value| entry["message"] == message)
-    }
-
-    async fn url(&self) -> String {
-        format!("http://{}", self.told("serving").await["address"].as_str().unwrap())
+    fn url(&self) -> String {
+        format!("http://{}", self.process.address("serving"))
     }
 
     /// What `/readyz` answers.
     async fn readiness(&self) -> serde_json::Value {
-        let address = self.told("operations").await["address"].as_str().unwrap().to_owned();
+        let address = self.process.address("operations");
         let mut stream = TcpStream::connect(&address).await.unwrap();
         let request =
             format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -115,16 +69,42 @@ impl Process {
     }
 
     fn memory(&self) -> Memory {
-        Memory(self.child.id())
+        Memory(self.process.id())
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
+/// A folder that goes when the test ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("firstkey-fault-{}", request_id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
     }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left behind lies in the folder for temporary files.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn serve(folder: &Folder, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firstkeyd"));
+    command
+        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0"])
+        .arg("--data")
+        .arg(folder.path("data"))
+        .args(["--dev-keys", concat!(env!("CARGO_MANIFEST_DIR"), "/keys-dev")])
+        .args(arguments)
+        .stdin(Stdio::null());
+    command
 }
 
 #[test]
@@ -132,18 +112,16 @@ fn each_failure_at_the_start_ends_the_program_with_nothing_served() {
     let names: Vec<_> = self_test_names().collect();
     assert!(names.len() >= 32, "{names:?}");
     for name in names {
-        let mut process = Process::start(&["--fault", name]);
-        let status = process.child.wait().unwrap();
-        std::thread::sleep(Duration::from_millis(20));
-        let log = process.log.lock().unwrap().join("\n");
-        assert_eq!(status.code(), Some(SELF_TEST_FAILED), "{name}: {log}");
+        let folder = Folder::new();
+        let ended = serve(&folder, &["--fault", name]).output().unwrap();
+        let log = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(SELF_TEST_FAILED), "{name}: {log}");
         assert!(!log.contains("\"serving\""), "{name}: {log}");
-        let said = std::io::read_to_string(process.child.stdout.take().unwrap()).unwrap();
-        assert_eq!(said, "", "{name}");
+        assert!(ended.stdout.is_empty(), "{name}");
         // The tests of new key pairs come with the first key pair; by then the store is there.
         if !name.starts_with("a key pair") {
             assert!(log.contains("self-test of"), "{name}: {log}");
-            assert!(!process.folder.join("data").exists(), "{name}: nothing was written");
+            assert!(!folder.path("data").exists(), "{name}: nothing was written");
         }
     }
 }
@@ -158,12 +136,12 @@ async fn a_failure_while_it_serves_latches_and_wipes_the_master_key() {
         "random numbers",
     ] {
         let mut process = Process::start(&["--fault-on-signal", name, "--self-test-seconds", "1"]);
-        let client = Client::connect(&process.url().await).await.unwrap();
+        let client = Client::connect(&process.url()).await.unwrap();
         use_keys(&client).await;
         tokio::time::sleep(Duration::from_millis(1_200)).await;
         client.macs().generate_mac(mac_request()).await.expect("and after a run without a fault");
         let secret_pages = process.memory().secret_pages();
-        process.signal(Signal::USR1);
+        process.process.signal(Signal::USR1);
         expect_latched(&mut process, name, secret_pages).await;
     }
 }
@@ -172,17 +150,17 @@ async fn a_failure_while_it_serves_latches_and_wipes_the_master_key() {
 async fn a_new_key_pair_that_is_none_latches_at_once() {
     let name = "a key pair for ECDH";
     let mut process = Process::start(&["--fault-on-signal", name]);
-    let url = process.url().await;
+    let url = process.url();
     let client = Client::connect(&url).await.unwrap();
     tool(&url, &["terminal", "register", "till", "--serial", "SN-1", "--profile", "dev-aes"]);
     let code = tool(&url, &["terminal", "code", "till"]);
     let secret_pages = process.memory().secret_pages();
-    process.signal(Signal::USR1);
+    process.process.signal(Signal::USR1);
     tokio::time::sleep(Duration::from_millis(200)).await;
     // The tests of today are over; it is the delivery of this terminal's keys that finds it.
     use_keys(&client).await;
-    let state = process.folder.join("till.json");
-    let (state, pki) = (state.to_str().unwrap(), process.folder.join("data/dev-pki"));
+    let state = process.folder.path("till.json");
+    let (state, pki) = (state.to_str().unwrap(), process.folder.path("data/dev-pki"));
     let pki = pki.to_str().unwrap();
     let simulate = ["terminal", "simulate", "--state", state, "--pki", pki, "--serial", "SN-1"];
     let refused = run(&url, &[&simulate[..], &["--code", code.trim()]].concat());
@@ -198,12 +176,12 @@ async fn a_new_key_pair_that_is_none_latches_at_once() {
 async fn a_run_that_ends_or_panics_leaves_no_secret_behind() {
     for (how, signal) in [("SIGTERM", Signal::TERM), ("a panic", Signal::USR2)] {
         let process = Process::start(&["--hold", "--panic-on-signal"]);
-        let client = Client::connect(&process.url().await).await.unwrap();
+        let client = Client::connect(&process.url()).await.unwrap();
         use_keys(&client).await;
         let secret_pages = process.memory().secret_pages();
-        process.signal(signal);
-        process.told("held at its end").await;
-        let panicked = process.log.lock().unwrap().iter().any(|line| line.contains("panicked"));
+        process.process.signal(signal);
+        process.process.told("held at its end");
+        let panicked = process.process.logged().contains("panicked");
         assert_eq!(panicked, how == "a panic");
         expect_wiped(&process, how, secret_pages);
     }
@@ -213,8 +191,8 @@ async fn a_run_that_ends_or_panics_leaves_no_secret_behind() {
 /// and nothing else, serves again and finds the event.
 async fn expect_latched(process: &mut Process, name: &str, secret_pages: usize) {
     let failure = "a self-test failed: nothing is served until the next start";
-    assert_eq!(process.told(failure).await["algorithm"], name);
-    let url = process.url().await;
+    assert_eq!(process.process.told(failure)["algorithm"], name);
+    let url = process.url();
     let client = Client::connect(&url).await.unwrap();
     refuses_everything(&client).await;
     let status = run(&url, &["status"]);
@@ -237,7 +215,7 @@ async fn expect_latched(process: &mut Process, name: &str, secret_pages: usize) 
     expect_wiped(process, name, secret_pages);
 
     process.restart();
-    let url = process.url().await;
+    let url = process.url();
     let events = tool(&url, &["audit", "list", "--count", "1000", "--output", "json"]);
     let mut events = events.lines().map(|line| serde_json::from_str(line).unwrap());
     let is_told = |event: &serde_json::Value| {
@@ -261,7 +239,7 @@ fn expect_wiped(process: &Process, how: &str, secret_pages: usize) {
         assert!(!process.memory().holds(&octets), "{how}: the {secret} is still there");
     }
     // The control: the search finds what is there, such as the folder of the store.
-    assert!(process.memory().holds(process.folder.join("data").as_os_str().as_encoded_bytes()));
+    assert!(process.memory().holds(process.folder.path("data").as_os_str().as_encoded_bytes()));
 }
 
 /// What [`use_keys`] lets the service compute with: ANSI X9.24-3:2017, supplement.

@@ -8,6 +8,8 @@
 
 #[path = "faults/change.rs"]
 mod change;
+#[path = "setup/firstkeyd.rs"]
+mod firstkeyd;
 #[path = "faults/outside.rs"]
 mod outside;
 #[path = "faults/service.rs"]

@@ -8,6 +8,8 @@
 
 #[path = "kills/device.rs"]
 mod device;
+#[path = "setup/firstkeyd.rs"]
+mod firstkeyd;
 #[path = "kills/lane.rs"]
 mod lane;
 #[path = "kills/service.rs"]

@@ -4,22 +4,23 @@
 
 #[path = "setup/custody.rs"]
 mod custody;
+#[path = "setup/firstkeyd.rs"]
+mod firstkeyd;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
 use firstkey::component::Share;
 use firstkey::crypto::certificate::certificates_from_pem;
 use firstkey::grpc::client::{Client, Refusal};
 use firstkey::grpc::proto::ListTerminalsRequest;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
+
+use crate::firstkeyd::Firstkeyd;
 
 const FIRSTKEY: &str = env!("CARGO_BIN_EXE_firstkey");
 const FIRSTKEYD: &str = env!("CARGO_BIN_EXE_firstkeyd");
@@ -63,11 +64,10 @@ fn init(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(FIRSTKEYD).arg("init").arg(folder).args(arguments).output().unwrap()
 }
 
-/// A running `firstkeyd`, killed when the test ends.
+/// A running service.
 struct Service {
-    child: Child,
+    process: Firstkeyd,
     url: String,
-    log: Receiver<String>,
 }
 
 impl Service {
@@ -93,48 +93,10 @@ impl Service {
     }
 
     fn start_with(arguments: &[&str]) -> Self {
-        let mut child = Command::new(FIRSTKEYD)
-            .arg("serve")
-            .args(arguments)
-            .current_dir(ROOT)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let (sender, log) = channel();
-        // Read to its end, so that the service never waits for a full pipe.
-        std::thread::spawn(move || lines.for_each(|line| drop(sender.send(line))));
-        let mut service = Self { child, url: String::new(), log };
-        let line = service.hear("\"serving\"");
-        let line: Value = serde_json::from_str(&line).unwrap();
-        service.url = format!("https://{}", line["address"].as_str().unwrap());
-        service
-    }
-
-    /// Waits for a line of the log.
-    fn hear(&self, told: &str) -> String {
-        let mut heard = Vec::new();
-        loop {
-            let Ok(line) = self.log.recv_timeout(Duration::from_secs(30)) else {
-                panic!("{told} is not in the log: {heard:#?}");
-            };
-            if line.contains(told) {
-                return line;
-            }
-            heard.push(line);
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // A service that has ended by itself is as gone as one that is killed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let mut command = Command::new(FIRSTKEYD);
+        command.arg("serve").args(arguments).current_dir(ROOT);
+        let (process, address) = Firstkeyd::serving(&mut command);
+        Self { process, url: format!("https://{address}") }
     }
 }
 
@@ -231,8 +193,8 @@ fn what_is_made_serves_those_it_knows_and_nobody_else() {
     let plain = Command::new(FIRSTKEY).args(list).args(["--server", &service.url]).output();
     assert!(text(&plain.unwrap().stderr).contains("--ca"));
     // Ended and started again, over the same store.
-    service.signal(Signal::TERM);
-    service.hear("every acknowledged call is durable");
+    service.process.signal(Signal::TERM);
+    service.process.hear("every acknowledged call is durable");
     drop(service);
     let service = Service::start(&folder);
     succeed(&service, &made, Some("terminals/operator-1"), &list);
@@ -272,16 +234,16 @@ async fn a_hangup_reads_certificates_and_the_deny_list_again_and_drops_no_call()
         let (from, to) = (format!("renewed.{ending}"), format!("tls/server.{ending}"));
         fs::rename(made.join(from), made.join(to)).unwrap();
     }
-    service.signal(Signal::HUP);
-    service.hear("reloaded certificates");
+    service.process.signal(Signal::HUP);
+    service.process.hear("reloaded certificates");
     let after = shown(&service, &made).await;
     assert_ne!(before, after, "new connections see the new certificate");
     let file = fs::read(made.join("tls/server.crt")).unwrap();
     assert_eq!(after, certificates_from_pem(&file).unwrap()[0]);
     // A deny list that is broken is not taken.
     fs::write(made.join("denied.txt"), "anna\n").unwrap();
-    service.signal(Signal::HUP);
-    let told = service.hear("not reloaded");
+    service.process.signal(Signal::HUP);
+    let told = service.process.hear("not reloaded");
     assert!(told.contains("line 1 is neither"), "{told}");
     stop.cancel();
     calling.await.expect("every call was answered");
@@ -289,25 +251,25 @@ async fn a_hangup_reads_certificates_and_the_deny_list_again_and_drops_no_call()
     let list = "spiffe://firstkey.internal/operator/operator-1\n";
     fs::write(made.join("denied.txt"), list).unwrap();
     fs::write(made.join("tls/server.crt"), "none").unwrap();
-    service.signal(Signal::HUP);
-    let told = service.hear("not reloaded");
+    service.process.signal(Signal::HUP);
+    let told = service.process.hear("not reloaded");
     assert!(told.contains("the service's certificate"), "{told}");
-    service.hear("what is broken was left");
+    service.process.hear("what is broken was left");
     assert_eq!(shown(&service, &made).await, after);
     let mut terminals = client.terminals();
     let call = terminals.list_terminals(ListTerminalsRequest::default()).await;
     assert_eq!(Refusal::from(call.err().expect("it is denied")).reason, "CALLER_UNKNOWN");
     // Mended, certificates are taken too.
     fs::write(made.join("tls/server.crt"), file).unwrap();
-    service.signal(Signal::HUP);
-    service.hear("reloaded certificates");
+    service.process.signal(Signal::HUP);
+    service.process.hear("reloaded certificates");
     // An authority that others may write is not.
     let admin = made.join("authorities/admin.crt");
     fs::set_permissions(&admin, fs::Permissions::from_mode(0o620)).unwrap();
-    service.signal(Signal::HUP);
-    let told = service.hear("not reloaded");
+    service.process.signal(Signal::HUP);
+    let told = service.process.hear("not reloaded");
     assert!(told.contains("admin.crt may be written by others"), "{told}");
-    service.hear("what is broken was left");
+    service.process.hear("what is broken was left");
     reloads_are_audited(&service, &made, list);
 }
 

@@ -2,13 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
-use std::io::{BufRead as _, BufReader};
+#[path = "setup/firstkeyd.rs"]
+mod firstkeyd;
+
+use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use firstkey::grpc::client::{Client, request_id};
 use firstkey::grpc::proto;
 use serde_json::Value;
+
+use crate::firstkeyd::Firstkeyd;
 
 const FIRSTKEY: &str = env!("CARGO_BIN_EXE_firstkey");
 const FIRSTKEYD: &str = env!("CARGO_BIN_EXE_firstkeyd");
@@ -36,38 +41,20 @@ impl Drop for Folder {
     }
 }
 
-/// A running `firstkeyd`, killed when the test ends.
+/// A running service.
 struct Service {
-    child: Child,
+    process: Firstkeyd,
     url: String,
 }
 
 impl Service {
     fn start(data: &str) -> Self {
-        let mut child = Command::new(FIRSTKEYD)
+        let mut command = Command::new(FIRSTKEYD);
+        command
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data", data])
-            .current_dir(ROOT)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let url = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
-            .find_map(|line| Some(format!("http://{}", line.get("address")?.as_str()?)))
-            .expect("the service says where it serves");
-        // What it logs from here on is read, so that it never waits for a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, url }
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // A service that has ended by itself is as gone as one that is killed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+            .current_dir(ROOT);
+        let (process, address) = Firstkeyd::serving(&mut command);
+        Self { process, url: format!("http://{address}") }
     }
 }
 
@@ -617,7 +604,7 @@ fn the_status_is_what_the_machine_says() {
     assert!(checks.len() >= 7 && checks.iter().all(|check| check["healthy"] == true));
 
     // Seen from outside.
-    let process = format!("/proc/{}", service.child.id());
+    let process = format!("/proc/{}", service.process.id());
     let read = |name: &str| std::fs::read_to_string(format!("{process}/{name}")).unwrap();
     let (status, limits, maps) = (read("status"), read("limits"), read("maps"));
     let field = |name: &str| {

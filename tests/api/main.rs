@@ -14,6 +14,8 @@ mod codes;
 mod compromise;
 mod facility;
 mod faults;
+#[path = "../setup/firstkeyd.rs"]
+mod firstkeyd;
 mod fleet;
 mod hand;
 mod harness;

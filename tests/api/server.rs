@@ -1,10 +1,9 @@
 //! The service as a process: its health, its end, its settings, its logs, its descriptors.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::{BASE64, HEXLOWER, HEXUPPER};
@@ -26,7 +25,7 @@ use firstkey::terminal::{Purchase, Terminal};
 use firstkey::vault::store::SqliteStore;
 use firstkey::vault::{AuditSettings, Gate, Opening, Vault};
 use prost::Message as _;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -42,6 +41,7 @@ use tonic_reflection::pb::v1::{
     server_reflection_response::MessageResponse,
 };
 
+use crate::firstkeyd::Firstkeyd;
 use crate::harness::{
     Service, TempFolder, TestClock, answer, create_terminal_request, development_keys, everybody,
 };
@@ -123,13 +123,6 @@ async fn reflection_is_answered_only_when_it_is_asked_for() {
     serving.await.unwrap().expect("it ends in order");
 }
 
-/// The real program, ended with the test.
-struct Process {
-    child: Child,
-    log: Arc<Mutex<Vec<String>>>,
-    url: String,
-}
-
 fn firstkeyd(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firstkeyd"));
     command
@@ -137,67 +130,21 @@ fn firstkeyd(folder: &Path) -> Command {
         .arg(folder.join("data"))
         .args(["--dev-keys", concat!(env!("CARGO_MANIFEST_DIR"), "/keys-dev")])
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+        .stdout(Stdio::null());
     command
 }
 
-impl Process {
-    /// Starts it for development and waits until it serves.
-    async fn start(folder: &Path, arguments: &[&str]) -> Self {
-        let mut command = firstkeyd(folder);
-        command.args(["--dev", "--listen", "127.0.0.1:0"]).args(arguments);
-        let mut child = command.spawn().unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (lines, stderr) = (Arc::clone(&log), child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                lines.lock().unwrap().push(line);
-            }
-        });
-        let mut process = Self { child, log, url: String::new() };
-        process.url = format!("http://{}", process.address().await);
-        process
-    }
-
-    async fn address(&self) -> String {
-        for _ in 0..1_500 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            let lines = self.log.lock().unwrap();
-            let parsed = lines.iter().filter_map(|line| serde_json::from_str(line).ok());
-            let serving = parsed.into_iter().find(|line: &serde_json::Value| {
-                line["message"] == "serving" && line["target"] == "firstkeyd::serve"
-            });
-            if let Some(line) = serving {
-                return line["address"].as_str().unwrap().to_owned();
-            }
-        }
-        panic!("it does not serve: {:#?}", self.log.lock().unwrap());
-    }
-
-    fn terminate(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-    }
-
-    async fn ended(mut self) -> (ExitStatus, Vec<String>) {
-        for _ in 0..1_500 {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                // The reader of its log is at the end of it a moment later.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                return (status, std::mem::take(&mut *self.log.lock().unwrap()));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("it does not end");
-    }
+/// Starts it for development and waits until it serves; with where it does.
+fn start(folder: &Path, arguments: &[&str]) -> (Firstkeyd, String) {
+    let mut command = firstkeyd(folder);
+    let dev = command.args(["--dev", "--listen", "127.0.0.1:0"]).args(arguments);
+    let (process, address) = Firstkeyd::serving(dev);
+    (process, format!("http://{address}"))
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It has ended already where the test went to its end.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Waits until it has ended after SIGTERM, while this side of its connections goes on.
+async fn ended(mut process: Firstkeyd) -> (ExitStatus, String) {
+    tokio::task::spawn_blocking(move || process.ended()).await.unwrap()
 }
 
 /// Opens in this process the vault that the program left behind.
@@ -217,14 +164,14 @@ async fn vault_of(folder: &Path) -> Vault {
 #[tokio::test]
 async fn a_signal_lets_what_is_in_flight_end_and_nothing_more_begin() {
     let folder = TempFolder::new();
-    let process = Process::start(folder.path(), &[]).await;
-    let client = Client::connect(&process.url).await.unwrap();
+    let (process, url) = start(folder.path(), &[]);
+    let client = Client::connect(&url).await.unwrap();
     let watched = client.terminals().watch_terminals(WatchTerminalsRequest::default()).await;
     let mut watched = watched.unwrap().into_inner();
 
     // A call whose message is still on its way when the signal comes.
     let (message, messages) = mpsc::channel::<CreateKeyRequest>(1);
-    let on_its_way = channel(&process.url).await;
+    let on_its_way = channel(&url).await;
     let mut probe = HealthClient::new(on_its_way.clone());
     let in_flight = tokio::spawn(async move {
         let mut grpc = tonic::client::Grpc::new(on_its_way);
@@ -239,7 +186,7 @@ async fn a_signal_lets_what_is_in_flight_end_and_nothing_more_begin() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         probe.check(of_service("")).await.unwrap();
     }
-    process.terminate();
+    process.signal(Signal::TERM);
     assert!(watched.message().await.unwrap().is_none(), "streams end with the service");
     let request = CreateKeyRequest {
         request_id: request_id(),
@@ -252,9 +199,9 @@ async fn a_signal_lets_what_is_in_flight_end_and_nothing_more_begin() {
     drop(message);
     let made = answer(in_flight.await.unwrap()).key.unwrap();
     drop((client, probe));
-    let (status, log) = process.ended().await;
-    assert_eq!(status.code(), Some(0), "{log:#?}");
-    assert!(log.iter().any(|line| line.contains("every acknowledged call is durable")));
+    let (status, log) = ended(process).await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("every acknowledged call is durable"));
     let vault = vault_of(folder.path()).await;
     let kept = vault.key_record("in-flight").await.expect("what was answered is durable").record;
     assert_eq!(HEXUPPER.encode(&made.check_value), kept.check_value);
@@ -304,7 +251,7 @@ fn it_does_not_start_when_it_is_not_safe_or_not_understood() {
 #[tokio::test]
 async fn two_services_do_not_share_a_store() {
     let folder = TempFolder::new();
-    let _first = Process::start(folder.path(), &[]).await;
+    let _first = start(folder.path(), &[]);
     let mut second = firstkeyd(folder.path());
     second.args(["--dev", "--listen", "127.0.0.1:0"]);
     let output = tokio::task::spawn_blocking(move || second.output().unwrap()).await.unwrap();
@@ -409,7 +356,7 @@ fn firstkey_now() -> u64 {
 #[tokio::test]
 async fn what_the_service_was_told_in_confidence_stands_in_no_log_and_no_file() {
     let folder = TempFolder::new();
-    let process = Process::start(folder.path(), &["--log", "trace"]).await;
+    let (process, url) = start(folder.path(), &["--log", "trace"]);
     let pki = folder.path().join("data/dev-pki");
     let read = |name: &str| std::fs::read(pki.join(name)).unwrap();
     let authority = |name: &str| {
@@ -422,21 +369,21 @@ async fn what_the_service_was_told_in_confidence_stands_in_no_log_and_no_file() 
     secrets.text("PIN", PIN);
     secrets.bytes("master key", &dev().master);
     secrets.bytes("key encryption key", &dev().kek);
-    let client = Client::connect(&process.url).await.unwrap();
+    let client = Client::connect(&url).await.unwrap();
     use_the_service(&client, &pki, &mut secrets).await;
     drop(client);
-    process.terminate();
-    let (status, log) = process.ended().await;
-    assert_eq!(status.code(), Some(0), "{log:#?}");
+    process.signal(Signal::TERM);
+    let (status, log) = ended(process).await;
+    assert_eq!(status.code(), Some(0), "{log}");
 
-    for line in &log {
+    for line in log.lines() {
         let parsed: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
         for member in ["timestamp", "level", "target"] {
             assert!(parsed[member].is_string(), "{member}: {line}");
         }
         assert_eq!(secrets.found_in(line.as_bytes()), [""; 0], "{line}");
     }
-    let told = |what: &str| log.iter().any(|line| line.contains(what));
+    let told = |what: &str| log.contains(what);
     assert!(told("KSN_REPLAYED") && told("KEY_BLOCK_REJECTED") && told("FIELD_INVALID"));
     let mut files = 0;
     for file in std::fs::read_dir(folder.path().join("data/store")).unwrap() {

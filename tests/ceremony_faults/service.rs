@@ -1,10 +1,8 @@
 //! A development service that tells people apart, as a process that can be killed at any moment.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,16 +11,17 @@ use firstkey::crypto::ec::SigningKey;
 use firstkey::grpc::client::{Client, Credentials};
 use zeroize::Zeroizing;
 
+use crate::firstkeyd::Firstkeyd;
 use crate::memory::Memory;
 
 /// A running service, killed when the test ends; its folder goes with it.
 pub(crate) struct Service {
     pub(crate) folder: PathBuf,
     filter: &'static str,
-    child: Arc<Mutex<Child>>,
+    process: Firstkeyd,
     url: String,
-    /// Everything that it ever logged, over all its lives.
-    log: Arc<Mutex<Vec<String>>>,
+    /// What it logged in the lives before this one.
+    logged: String,
 }
 
 impl Service {
@@ -35,27 +34,23 @@ impl Service {
 
     /// The same in a folder that there is.
     pub(crate) fn start_in(folder: PathBuf, filter: &'static str) -> Self {
-        let log = Arc::default();
-        let (child, url) = spawn(&folder, filter, &log);
-        Self { folder, filter, child, url, log }
+        let (process, url) = spawn(&folder, filter);
+        Self { folder, filter, process, url, logged: String::new() }
     }
 
     pub(crate) fn restart(&mut self) {
-        kill(&self.child);
-        (self.child, self.url) = spawn(&self.folder, self.filter, &self.log);
+        self.process.kill();
+        self.logged += &self.process.logged();
+        (self.process, self.url) = spawn(&self.folder, self.filter);
     }
 
     /// Kills it after so long, whatever else goes on.
     pub(crate) fn kill_after(&self, delay: Duration) -> JoinHandle<()> {
-        let child = Arc::clone(&self.child);
-        std::thread::spawn(move || {
-            std::thread::sleep(delay);
-            kill(&child);
-        })
+        self.process.kill_after(delay)
     }
 
     pub(crate) fn id(&self) -> u32 {
-        self.child.lock().unwrap().id()
+        self.process.id()
     }
 
     pub(crate) fn memory(&self) -> Memory {
@@ -66,8 +61,9 @@ impl Service {
         &self.url
     }
 
+    /// Everything that it ever logged, over all its lives.
     pub(crate) fn logged(&self) -> String {
-        self.log.lock().unwrap().join("\n")
+        format!("{}\n{}", self.logged, self.process.logged())
     }
 
     pub(crate) fn read(&self, path: &str) -> Vec<u8> {
@@ -87,47 +83,19 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        kill(&self.child);
+        self.process.kill();
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-fn kill(child: &Mutex<Child>) {
-    let mut child = child.lock().unwrap();
-    // A service that was killed before is as gone.
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-fn spawn(
-    folder: &Path,
-    filter: &str,
-    log: &Arc<Mutex<Vec<String>>>,
-) -> (Arc<Mutex<Child>>, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
+fn spawn(folder: &Path, filter: &str) -> (Firstkeyd, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firstkeyd"));
+    command
         .args(["serve", "--dev", "--tls", "--listen", "127.0.0.1:0", "--log", filter])
         // Little is kept on a disk that is small.
         .args(["--audit-reserve-mib", "8", "--data"])
         .arg(folder.join("data"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let (sender, serving) = std::sync::mpsc::channel();
-    let log = Arc::clone(log);
-    std::thread::spawn(move || {
-        for line in lines {
-            let entry = serde_json::from_str::<serde_json::Value>(&line).unwrap_or_default();
-            if let Some(address) =
-                entry["address"].as_str().filter(|_| entry["message"] == "serving")
-            {
-                // Nobody listens any more where it was killed at once.
-                let _ = sender.send(format!("https://{address}"));
-            }
-            log.lock().unwrap().push(line);
-        }
-    });
-    let url = serving.recv_timeout(Duration::from_mins(1)).expect("it serves");
-    (Arc::new(Mutex::new(child)), url)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let (process, address) = Firstkeyd::serving(&mut command);
+    (process, format!("https://{address}"))
 }

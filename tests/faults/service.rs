@@ -1,11 +1,9 @@
 //! The service as a process, its disk and its system calls, and callers who note what came of it.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
-use std::thread;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use firstkey::grpc::DESCRIPTORS;
@@ -14,6 +12,8 @@ use firstkey::grpc::proto;
 use prost::Message as _;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
+
+use crate::firstkeyd::Firstkeyd;
 
 /// How long a start may take.
 const START_MAX: Duration = Duration::from_mins(1);
@@ -30,7 +30,7 @@ pub(crate) struct Outcome {
 
 /// A running `firstkeyd`.
 pub(crate) struct Service {
-    child: Child,
+    process: Firstkeyd,
     data: PathBuf,
     flags: Vec<String>,
     url: String,
@@ -40,33 +40,14 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
     pub(crate) fn start(data: &Path, flags: &[&str]) -> Self {
-        let mut child = serve(data, flags).spawn().expect("firstkeyd starts");
-        let log = BufReader::new(child.stderr.take().expect("standard error is piped"));
-        let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || {
-            for line in log.lines().map_while(Result::ok) {
-                let _ = sender.send(line);
-            }
-        });
-        let (mut said, mut addresses) = (Vec::new(), Vec::new());
-        // Where it serves comes first, then where it tells how it is.
-        while addresses.len() < 2 {
-            let Ok(line) = receiver.recv_timeout(START_MAX) else {
-                panic!("firstkeyd did not come to serve:\n{}", said.join("\n"));
-            };
-            let parsed = serde_json::from_str::<serde_json::Value>(&line).ok();
-            addresses
-                .extend(parsed.and_then(|line| Some(line.get("address")?.as_str()?.to_owned())));
-            said.push(line);
-        }
-        let operations = addresses.pop().expect("two");
-        let url = format!("http://{}", addresses.pop().expect("two"));
+        let (process, address) = Firstkeyd::serving(&mut serve(data, flags));
+        let (url, operations) = (format!("http://{address}"), process.address("operations"));
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-        Self { child, data: data.to_owned(), flags, url, operations }
+        Self { process, data: data.to_owned(), flags, url, operations }
     }
 
     /// What it says when it does not come to serve, which it must not.
@@ -117,19 +98,14 @@ impl Service {
 
     /// Ends it at once, as a crash does.
     pub(crate) fn kill(mut self) {
-        self.end();
+        self.process.kill();
     }
 
     /// Kills it and starts it over the same folder.
     pub(crate) fn restart(mut self) -> Self {
-        self.end();
+        self.process.kill();
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
         Self::start(&self.data, &flags)
-    }
-
-    fn end(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -263,15 +239,8 @@ fn serve(data: &Path, flags: &[&str]) -> Command {
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("keys-dev"))
         .arg("--data")
         .arg(data)
-        .args(flags)
-        .stderr(Stdio::piped());
+        .args(flags);
     command
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.end();
-    }
 }
 
 pub(crate) async fn timed<T>(

@@ -1,10 +1,9 @@
 //! The service as a process of its own over TLS, with short times so that a test sees them end.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, mpsc};
+use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use firstkey::grpc::client::Credentials;
@@ -13,10 +12,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use zeroize::Zeroizing;
 
+use crate::firstkeyd::Firstkeyd;
 use crate::wire::Target;
-
-/// How long a start may take before the test gives up.
-const START_MAX: Duration = Duration::from_mins(1);
 
 /// Limits with shorter times than where nobody sets them. Two numbers are a tenth of what they are
 /// then: a program that is built for tests takes about ten times as long over a frame or a call.
@@ -36,7 +33,7 @@ pub(crate) const CUT_MAX: Duration = Duration::from_secs(8);
 
 /// A running `firstkeyd`, over TLS with the certificates of development.
 pub(crate) struct Service {
-    child: Child,
+    process: Firstkeyd,
     folder: PathBuf,
     pub(crate) address: SocketAddr,
 }
@@ -52,7 +49,8 @@ impl Service {
         std::fs::create_dir(&folder).expect("a folder for the test");
         let configuration = folder.join("firstkeyd.toml");
         std::fs::write(&configuration, CONFIGURATION).expect("a configuration");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firstkeyd"));
+        command
             .args([
                 "serve",
                 "--dev",
@@ -66,32 +64,10 @@ impl Service {
             .arg("--config")
             .arg(&configuration)
             .arg("--data")
-            .arg(folder.join("data"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("firstkeyd starts");
-        let log = BufReader::new(child.stderr.take().expect("standard error is piped"));
-        let (sender, lines) = mpsc::channel();
-        // Reads on until the process is gone, so that it is never held up by a full pipe.
-        std::thread::spawn(move || {
-            for line in log.lines().map_while(Result::ok) {
-                // Nobody listens any more once the address is known.
-                let _ = sender.send(line);
-            }
-        });
-        // Held from here on, so that it is ended however this function ends.
-        let mut service = Self { child, folder, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        let mut said = Vec::new();
-        loop {
-            let Ok(line) = lines.recv_timeout(START_MAX) else {
-                panic!("firstkeyd did not come to serve:\n{}", said.join("\n"));
-            };
-            if let Some(address) = serving(&line) {
-                service.address = address;
-                return service;
-            }
-            said.push(line);
-        }
+            .arg(folder.join("data"));
+        let (process, address) = Firstkeyd::serving(&mut command);
+        let address = address.parse().expect("an address and a port");
+        Self { process, folder, address }
     }
 
     /// How the attackers know it, who have no certificate of their own.
@@ -122,13 +98,13 @@ impl Service {
     }
 
     /// Whether the process still runs.
-    pub(crate) fn runs(&mut self) -> bool {
-        self.child.try_wait().expect("a process of one's own").is_none()
+    pub(crate) fn runs(&self) -> bool {
+        self.process.runs()
     }
 
     /// What it holds in memory now, and the most it ever held, in KiB.
     pub(crate) fn memory_kib(&self) -> (u64, u64) {
-        let status = format!("/proc/{}/status", self.child.id());
+        let status = format!("/proc/{}/status", self.process.id());
         let status = std::fs::read_to_string(status).expect("it runs");
         let of = |name: &str| {
             let line = status.lines().find(|line| line.starts_with(name)).expect("a line of it");
@@ -139,23 +115,14 @@ impl Service {
 
     /// How many descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
-        let folder = format!("/proc/{}/fd", self.child.id());
+        let folder = format!("/proc/{}/fd", self.process.id());
         std::fs::read_dir(folder).expect("it runs").count()
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Where it has ended by itself the test has failed already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.kill();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
-}
-
-/// The address in the line of the log that says that it serves.
-fn serving(line: &str) -> Option<SocketAddr> {
-    let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    let serves = line.get("message")?.as_str()? == "serving";
-    serves.then(|| line["address"].as_str()?.parse().ok()).flatten()
 }
