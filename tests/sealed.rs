@@ -4,63 +4,48 @@
 
 #[path = "setup/custody.rs"]
 mod custody;
+#[path = "setup/firstkeyd.rs"]
+mod firstkeyd;
 #[path = "setup/memory.rs"]
 mod memory;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use firstkey::component::Share;
 use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::client::{Client, ShareHolder, create_master_key};
 use firstkey::grpc::proto::create_master_key_request::Keepers;
-use firstkey::grpc::proto::{SealRequest, SealState, ShareKeepers};
+use firstkey::grpc::proto::{SealRequest, SealState, SealStatus, ShareKeepers};
+use firstkey::vault::store::SqliteStore;
+use firstkey::vault::{AuditSettings, Clock, MasterKey, Opener, Policy, Realm, Seal, UnixMillis};
 
+use crate::firstkeyd::Firstkeyd;
 use crate::memory::Memory;
 
 /// A service that `firstkeyd init` set up; killed, and its folder gone, when the test ends.
 struct Service {
     folder: PathBuf,
-    child: Child,
-    log: Receiver<String>,
+    process: Firstkeyd,
     url: String,
 }
 
 impl Service {
     fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("firstkey-sealed-{}", uuid::Uuid::new_v4()));
-        let made = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
-            .arg("init")
-            .arg(&folder)
-            .args(["--listen", "127.0.0.1:0"])
-            .output();
-        assert!(made.unwrap().status.success());
-        let (child, log) = spawn(&folder);
-        let mut service = Self { folder, child, log, url: String::new() };
-        service.wait();
-        service
+        Self::serve(set_up(), &[])
     }
 
-    fn restart(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        (self.child, self.log) = spawn(&self.folder);
-        self.wait();
+    fn serve(folder: PathBuf, arguments: &[&str]) -> Self {
+        let (process, url) = serving(&folder, arguments);
+        Self { folder, process, url }
     }
 
-    fn wait(&mut self) {
-        loop {
-            let line = self.log.recv_timeout(Duration::from_mins(1)).expect("it serves");
-            let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
-            if entry["message"] == "serving" {
-                self.url = format!("https://{}", entry["address"].as_str().unwrap());
-                return;
-            }
-        }
+    fn restart(&mut self, arguments: &[&str]) {
+        self.process.kill();
+        (self.process, self.url) = serving(&self.folder, arguments);
     }
 
     async fn client(&self, who: &str) -> Client {
@@ -68,9 +53,12 @@ impl Service {
         Client::connect_with(&self.url, &own).await.unwrap()
     }
 
+    async fn status(&self) -> SealStatus {
+        self.client("operator-1").await.seal_status().await.unwrap()
+    }
+
     async fn state(&self) -> &'static str {
-        let status = self.client("operator-1").await.seal_status().await.unwrap();
-        status.state().as_str_name()
+        self.status().await.state().as_str_name()
     }
 
     /// The tool, as an operator.
@@ -87,29 +75,34 @@ impl Service {
     }
 
     fn memory(&self) -> Memory {
-        Memory(self.child.id())
+        Memory(self.process.id())
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.kill();
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-fn spawn(folder: &Path) -> (Child, Receiver<String>) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
-        .args(["serve", "--config"])
-        .arg(folder.join("firstkeyd.toml"))
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let (sender, log) = channel();
-    std::thread::spawn(move || lines.for_each(|line| drop(sender.send(line))));
-    (child, log)
+/// A folder that `firstkeyd init` made.
+fn set_up() -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("firstkey-sealed-{}", uuid::Uuid::new_v4()));
+    let made = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
+        .arg("init")
+        .arg(&folder)
+        .args(["--listen", "127.0.0.1:0"])
+        .output();
+    assert!(made.unwrap().status.success());
+    folder
+}
+
+fn serving(folder: &Path, arguments: &[&str]) -> (Firstkeyd, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firstkeyd"));
+    command.args(["serve", "--config"]).arg(folder.join("firstkeyd.toml")).args(arguments);
+    let (process, address) = Firstkeyd::serving(&mut command);
+    (process, format!("https://{address}"))
 }
 
 fn two_of_three() -> Keepers {
@@ -179,12 +172,12 @@ async fn a_kill_at_any_step_of_the_initialisation_leaves_the_store_empty_or_whol
                 holder.confirm(taken.last().unwrap()).await.unwrap();
             }
         }
-        service.restart();
+        service.restart(&[]);
         assert_eq!(service.state().await, SealState::Uninitialised.as_str_name(), "{steps}");
     }
     let mut shares = Vec::new();
     custody::open(&service.url, &service.folder, &mut shares).await;
-    service.restart();
+    service.restart(&[]);
     assert_eq!(service.state().await, SealState::Sealed.as_str_name());
     custody::open(&service.url, &service.folder, &mut shares).await;
 }
@@ -220,8 +213,7 @@ async fn the_tool_tells_that_the_vault_is_sealed() {
 async fn a_configuration_that_says_who_else_keeps_the_master_key_is_refused() {
     let mut service = Service::new();
     custody::open(&service.url, &service.folder, &mut Vec::new()).await;
-    service.child.kill().unwrap();
-    service.child.wait().unwrap();
+    service.process.kill();
     let file = service.folder.join("firstkeyd.toml");
     let table = "kind = \"pkcs11\"\nmodule = \"/bin/true\"\ntoken = \"t\"\npin_file = \"pin\"";
     let text = fs::read_to_string(&file).unwrap().replacen("kind = \"shamir\"", table, 1);
@@ -231,4 +223,61 @@ async fn a_configuration_that_says_who_else_keeps_the_master_key_is_refused() {
     assert_eq!(told.status.code(), Some(1));
     let told = String::from_utf8(told.stderr).unwrap();
     assert!(told.contains("is kept by shamir, and [seal] says kind = \"pkcs11\""), "{told}");
+}
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// A clock that is so far behind the real one.
+struct Behind(Duration);
+
+impl Clock for Behind {
+    #[allow(clippy::disallowed_methods, reason = "a program beside it has the real time")]
+    fn now(&self) -> UnixMillis {
+        let then = SystemTime::now().checked_sub(self.0).unwrap();
+        let since = then.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        UnixMillis(since.as_millis().try_into().unwrap())
+    }
+}
+
+/// Begins the store of a service as the service did so long ago, and stops.
+async fn begun(folder: &Path, ago: Duration) -> Vec<Share> {
+    let rng = Arc::new(SystemRng::new());
+    let master = MasterKey::draw(&*rng).unwrap();
+    let shares = master.expose_bytes(|secret| Share::split(secret, 2, 3, &*rng)).unwrap();
+    let heading = shares[0].heading();
+    let policy = fs::read_to_string(folder.join("policy.toml")).unwrap();
+    let opener = Opener {
+        store: Arc::new(SqliteStore::open(&folder.join("data/store")).unwrap()),
+        realm: Realm::Live,
+        clock: Arc::new(Behind(ago)),
+        rng,
+        node: "node-1".to_owned(),
+        audit: AuditSettings::default(),
+        first_policy: Some(toml::from_str::<Policy>(&policy).unwrap()),
+    };
+    let seal = Seal::Shamir { set_id: heading.set_id(), threshold: 2, shares: 3 };
+    opener.begin(master, seal, &|_| Ok(())).await.unwrap().close().await;
+    shares
+}
+
+#[tokio::test]
+async fn a_clock_far_ahead_of_the_last_event_opens_nothing_until_somebody_says_that_it_is_right() {
+    let folder = set_up();
+    let mut shares = begun(&folder, 40 * DAY).await;
+    let mut service = Service::serve(folder, &[]);
+    for (number, share) in (2..).zip(&shares[1..]) {
+        let own = custody::credentials(&service.folder, &format!("admin/custodian-{number}"));
+        let client = Client::connect_with(&service.url, &own).await.unwrap();
+        let given = ShareHolder::new(&client, &own, &SystemRng::new()).unwrap().give(share).await;
+        assert_eq!(given.is_ok(), number == 2, "with the last one it is to open");
+    }
+    let status = service.status().await;
+    assert_eq!(status.state().as_str_name(), SealState::Sealed.as_str_name());
+    assert!(status.fault.contains("40 days ahead"), "{}", status.fault);
+    assert!(status.fault.contains("--clock-is-right"), "{}", status.fault);
+    // With the word of an operator it goes on, and needs none the next time.
+    for arguments in [&["--clock-is-right"][..], &[]] {
+        service.restart(arguments);
+        custody::open(&service.url, &service.folder, &mut shares).await;
+    }
 }

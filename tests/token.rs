@@ -4,13 +4,14 @@
 
 #[path = "setup/custody.rs"]
 mod custody;
+#[path = "setup/firstkeyd.rs"]
+mod firstkeyd;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use firstkey::command::ceremony::plan::Plan;
@@ -25,7 +26,10 @@ use firstkey::grpc::proto::{
     UnsealRequest,
 };
 use rusqlite::Connection;
+use rustix::process::Signal;
 use tokio::time::timeout;
+
+use crate::firstkeyd::Firstkeyd;
 
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const PIN: &str = "493817";
@@ -33,8 +37,7 @@ const PIN: &str = "493817";
 /// A folder with a service and a token, gone with the test.
 struct Bench {
     folder: PathBuf,
-    child: Option<Child>,
-    log: Arc<Mutex<Vec<String>>>,
+    process: Option<Firstkeyd>,
     url: String,
 }
 
@@ -45,7 +48,7 @@ impl Bench {
         fs::create_dir_all(folder.join("tokens")).unwrap();
         let tokens = format!("directories.tokendir = {}\n", folder.join("tokens").display());
         fs::write(folder.join("softhsm2.conf"), tokens).unwrap();
-        let bench = Self { folder, child: None, log: Arc::default(), url: String::new() };
+        let bench = Self { folder, process: None, url: String::new() };
         bench.add_token(PIN);
         let made = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
             .arg("init")
@@ -102,46 +105,27 @@ impl Bench {
 
     fn start(&mut self) {
         self.stop();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
-            .args(["serve", "--config"])
-            .arg(self.path("fk/firstkeyd.toml"))
-            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        self.log = Arc::default();
-        let (log, stderr) = (Arc::clone(&self.log), child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                log.lock().unwrap().push(line);
-            }
-        });
-        self.child = Some(child);
-        for _ in 0..3_000 {
-            let lines = self.log.lock().unwrap();
-            let entries = lines.iter().filter_map(|line| serde_json::from_str(line).ok());
-            let serving =
-                entries.into_iter().find(|entry: &serde_json::Value| entry["message"] == "serving");
-            if let Some(entry) = serving {
-                self.url = format!("https://{}", entry["address"].as_str().unwrap());
-                return;
-            }
-            drop(lines);
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("it does not serve: {:#?}", self.log.lock().unwrap());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firstkeyd"));
+        command.args(["serve", "--config"]).arg(self.path("fk/firstkeyd.toml"));
+        command.env("SOFTHSM2_CONF", self.path("softhsm2.conf"));
+        let (process, address) = Firstkeyd::serving(&mut command);
+        self.process = Some(process);
+        self.url = format!("https://{address}");
     }
 
     fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
+        if let Some(mut process) = self.process.take() {
+            process.kill();
         }
+    }
+
+    fn logged(&self) -> String {
+        self.process.as_ref().unwrap().logged()
     }
 
     /// How often the log says something.
     fn told(&self, message: &str) -> usize {
-        self.log.lock().unwrap().iter().filter(|line| line.contains(message)).count()
+        self.logged().matches(message).count()
     }
 
     async fn client(&self, who: &str) -> Client {
@@ -164,7 +148,7 @@ impl Bench {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("the token was not tried: {:#?}", self.log.lock().unwrap());
+        panic!("the token was not tried:\n{}", self.logged());
     }
 
     async fn unseal(&self) -> Result<&'static str, ClientError> {
@@ -451,13 +435,12 @@ async fn a_token_that_never_answers_holds_up_no_call_no_sealing_and_no_end() {
     assert_eq!(bench.unseal().await.unwrap(), SealState::Open.as_str_name());
     hang();
     bench.complains("the token does not answer").await;
-    let mut child = bench.child.take().unwrap();
-    let asked = Command::new("kill").arg(child.id().to_string()).status().unwrap();
-    assert!(asked.success());
+    let mut process = bench.process.take().unwrap();
+    process.signal(Signal::TERM);
     // Its callers are tasks here, which hang up meanwhile.
-    let ended = tokio::task::spawn_blocking(move || child.wait().unwrap());
-    let ended = timeout(within(10), ended).await.unwrap().unwrap();
-    assert!(ended.success(), "{ended} {:#?}", bench.log.lock().unwrap());
+    let ended = tokio::task::spawn_blocking(move || process.ended());
+    let (ended, log) = timeout(within(10), ended).await.unwrap().unwrap();
+    assert!(ended.success(), "{ended}\n{log}");
 }
 
 /// Somebody at the table, with the key of the certificate.
