@@ -11,20 +11,20 @@ use firstkey::grpc::proto::{
     CreateKeyRequest, ExportKeyRequest, Exportability, GenerateMacRequest, GetKeyRequest,
     ImportKeyRequest, InspectKeyBlockRequest, Key, KeyAlgorithm, KeyAttributes, KeyOrigin,
     KeyState, KeyUsage, ListKeysRequest, MacAlgorithm, ModeOfUse, PinBlockFormat,
-    SetKeyStateRequest, TranslatePinRequest, VerifyMacRequest,
+    SetKeyStateRequest, VerifyMacRequest,
 };
 use firstkey::key::Algorithm;
-use firstkey::key::usage::{DataBoth, KeyEncryption, PinEncryption};
+use firstkey::key::usage::{DataBoth, KeyEncryption};
 use firstkey::keyblock::Header;
 use tonic::Code;
 
 use crate::harness::Service;
 use crate::known::{
-    Known, PAN, PIN, dev, expect_field, expect_reason, import_request, open_b, open_d, pin_block,
-    random, reason_of, status_of, stored, wrap_b, wrap_d,
+    Known, dev, expect_field, expect_reason, import_request, open_b, open_d, random, reason_of,
+    status_of, stored, wrap_b, wrap_d,
 };
 
-fn create(id: &str, usage: KeyUsage, algorithm: KeyAlgorithm) -> CreateKeyRequest {
+pub(crate) fn create(id: &str, usage: KeyUsage, algorithm: KeyAlgorithm) -> CreateKeyRequest {
     CreateKeyRequest {
         request_id: request_id(),
         key_id: id.to_owned(),
@@ -34,7 +34,7 @@ fn create(id: &str, usage: KeyUsage, algorithm: KeyAlgorithm) -> CreateKeyReques
     }
 }
 
-async fn made(service: &Service, request: CreateKeyRequest) -> Key {
+pub(crate) async fn made(service: &Service, request: CreateKeyRequest) -> Key {
     let answer = service.client.keys().create_key(request).await;
     answer.expect("the key is made").into_inner().key.unwrap()
 }
@@ -45,7 +45,7 @@ async fn exportable(service: &Service, id: &str, usage: KeyUsage, of: KeyAlgorit
     made(service, CreateKeyRequest { exportability, ..request }).await
 }
 
-fn export(name: &str, wrapping_key: &str) -> ExportKeyRequest {
+pub(crate) fn export(name: &str, wrapping_key: &str) -> ExportKeyRequest {
     ExportKeyRequest {
         request_id: request_id(),
         name: format!("keys/{name}"),
@@ -54,7 +54,11 @@ fn export(name: &str, wrapping_key: &str) -> ExportKeyRequest {
     }
 }
 
-async fn move_to(service: &Service, id: &str, state: KeyState) -> Result<Key, tonic::Status> {
+pub(crate) async fn move_to(
+    service: &Service,
+    id: &str,
+    state: KeyState,
+) -> Result<Key, tonic::Status> {
     let request = SetKeyStateRequest {
         request_id: request_id(),
         name: format!("keys/{id}"),
@@ -661,138 +665,6 @@ async fn a_key_block_is_explained_without_its_key() {
         assert!(values.starts_with(&fixed), "{values}");
         assert_eq!(values.contains("00604B120F9292800000"), key_block.contains("KS18"));
         assert!(told.fields.iter().all(|row| !row.field.is_empty() && !row.meaning.is_empty()));
-    }
-}
-
-#[tokio::test]
-async fn a_key_moves_as_the_table_says_and_never_back_from_its_end() {
-    use KeyState::{Active, Compromised, Deactivated, Destroyed, PreActive, Suspended};
-    // NIST SP 800-57 part 1 rev. 5, 7, as the proto tells it.
-    let ways = [
-        (PreActive, [Active, Compromised, Destroyed].as_slice()),
-        (Active, &[Suspended, Deactivated, Compromised]),
-        (Suspended, &[Active, Deactivated, Compromised]),
-        (Deactivated, &[Compromised, Destroyed]),
-        (Compromised, &[]),
-        (Destroyed, &[]),
-    ];
-    let service = Service::start().await;
-    let mut count = 0;
-    for (from, permitted) in ways {
-        for to in [PreActive, Active, Suspended, Deactivated, Compromised, Destroyed] {
-            count += 1;
-            let id = format!("life-{count}");
-            let pre_active = from == PreActive;
-            let request = create(&id, KeyUsage::MacCmac, KeyAlgorithm::Aes128);
-            made(&service, CreateKeyRequest { pre_active, ..request }).await;
-            for state in way_to(from) {
-                move_to(&service, &id, *state).await.expect("a way of the table");
-            }
-            let answer = move_to(&service, &id, to).await;
-            let request = GetKeyRequest { name: format!("keys/{id}") };
-            let found = service.client.keys().get_key(request).await.unwrap().into_inner();
-            let now = found.key.unwrap().state();
-            if permitted.contains(&to) {
-                assert!(answer.expect("a way of the table").state() == to);
-                assert!(now == to);
-            } else {
-                expect_reason(&status_of(answer), "KEY_NOT_ACTIVE");
-                assert!(now == from, "{} to {}", from.as_str_name(), to.as_str_name());
-            }
-        }
-    }
-}
-
-/// How a new key comes to a state.
-fn way_to(state: KeyState) -> &'static [KeyState] {
-    match state {
-        KeyState::Unspecified | KeyState::PreActive | KeyState::Active => &[],
-        KeyState::Suspended => &[KeyState::Suspended],
-        KeyState::Deactivated => &[KeyState::Deactivated],
-        KeyState::Compromised => &[KeyState::Compromised],
-        KeyState::Destroyed => &[KeyState::Deactivated, KeyState::Destroyed],
-    }
-}
-
-/// Everything that a stored key can be asked for, each with a key of its own.
-async fn what_works(service: &Service, suffix: &str, state: KeyState) -> Vec<&'static str> {
-    let client = &service.client;
-    let id = |what: &str| format!("{what}-{suffix}");
-    let none = KeyAttributes::default();
-    let pin_key = Known::<PinEncryption>::generate(Algorithm::Aes128);
-    pin_key.import_with(service, &id("pin"), "P0AB00E", none).await;
-    let mac = create(&id("mac"), KeyUsage::MacCmac, KeyAlgorithm::Aes128);
-    made(service, mac).await;
-    let kek = Known::<KeyEncryption>::generate(Algorithm::Aes256);
-    kek.import(service, &id("kek"), "K0AB00E").await;
-    let message = || b"what a MAC is for".to_vec();
-    let algorithm = MacAlgorithm::AesCmac.into();
-    let generate = GenerateMacRequest {
-        key: stored(&id("mac")),
-        algorithm,
-        message: message(),
-        mac_length_bytes: 16,
-        ..GenerateMacRequest::default()
-    };
-    let mac = client.macs().generate_mac(generate.clone()).await.unwrap().into_inner().mac;
-    for what in ["pin", "mac", "kek"] {
-        for state in way_to(state) {
-            move_to(service, &id(what), *state).await.unwrap();
-        }
-    }
-    let verify = VerifyMacRequest {
-        key: stored(&id("mac")),
-        algorithm,
-        message: message(),
-        mac,
-        ..VerifyMacRequest::default()
-    };
-    let iso_4 = PinBlockFormat::Iso4.into();
-    let translate = |source: &str, destination: &str, pin_block| TranslatePinRequest {
-        source: stored(source),
-        source_format: iso_4,
-        pin_block,
-        destination: stored(destination),
-        destination_format: iso_4,
-        pan: PAN.to_owned(),
-        ..TranslatePinRequest::default()
-    };
-    let always = Known::<PinEncryption>::generate(Algorithm::Aes128);
-    always.import(service, &id("always"), "P0AB00E").await;
-    let from = translate(&id("pin"), &id("always"), pin_block(4, &pin_key.bytes, PIN, PAN));
-    let to = translate(&id("always"), &id("pin"), pin_block(4, &always.bytes, PIN, PAN));
-    let block = wrap_d(&kek.bytes, "P0AB00E0000", &random(16));
-    let import = import_request(&id("in"), &block, &format!("keys/{}", id("kek")));
-    let outcomes = [
-        ("generate", client.macs().generate_mac(generate).await.err()),
-        ("verify", client.macs().verify_mac(verify).await.err()),
-        ("decipher", client.pins().translate_pin(from).await.err()),
-        ("encipher", client.pins().translate_pin(to).await.err()),
-        ("unwrap", client.keys().import_key(import).await.err()),
-        ("wrap", client.keys().export_key(export(&id("always"), &id("kek"))).await.err()),
-        ("leave", client.keys().export_key(export(&id("pin"), "dev-kek")).await.err()),
-    ];
-    let mut works = Vec::new();
-    for (what, refused) in outcomes {
-        match refused {
-            None => works.push(what),
-            Some(status) => expect_reason(&status, "KEY_NOT_ACTIVE"),
-        }
-    }
-    works
-}
-
-#[tokio::test]
-async fn a_state_stops_what_it_says_on_the_spot() {
-    let service = Service::start().await;
-    let all = ["generate", "verify", "decipher", "encipher", "unwrap", "wrap", "leave"];
-    assert_eq!(what_works(&service, "a", KeyState::Active).await, all);
-    let old = ["verify", "decipher", "unwrap"];
-    assert_eq!(what_works(&service, "d", KeyState::Deactivated).await, old);
-    for (suffix, state) in
-        [("s", KeyState::Suspended), ("c", KeyState::Compromised), ("x", KeyState::Destroyed)]
-    {
-        assert_eq!(what_works(&service, suffix, state).await, [""; 0], "{}", state.as_str_name());
     }
 }
 

@@ -185,7 +185,13 @@ fn open_attributes(key_set_id: &[u8]) -> proto::KeyAttributes {
     proto::KeyAttributes { key_set_id, open: true, ..proto::KeyAttributes::default() }
 }
 
-fn enciphered(key: &Key<PinEncryption>, format: PinBlockFormat, pin: &str, pan: &str) -> Vec<u8> {
+/// A PIN block under a key of the library.
+pub(crate) fn enciphered(
+    key: &Key<PinEncryption>,
+    format: PinBlockFormat,
+    pin: &str,
+    pan: &str,
+) -> Vec<u8> {
     let fill = Fill::draw(&SystemRng::new()).unwrap();
     let (pin, pan) = (Pin::parse(pin).unwrap(), Pan::parse(pan).unwrap());
     pin::encipher(key, format, &pin, &pan, &fill).unwrap().bytes().to_vec()

@@ -9,6 +9,7 @@ mod audit;
 mod backend;
 mod batch;
 mod ceremony;
+mod ceremony_aborts;
 mod ceremony_ends;
 mod codes;
 mod compromise;
