@@ -24,11 +24,11 @@ use crate::harness::{TlsService, answer};
 /// Somebody at the table, with the connection and the key of one certificate.
 pub(crate) struct Person {
     pub(crate) client: Client,
-    signer: SigningKey,
+    pub(crate) signer: SigningKey,
 }
 
 impl Person {
-    async fn come(service: &TlsService, holder: &str) -> Self {
+    pub(crate) async fn come(service: &TlsService, holder: &str) -> Self {
         let holder = HOLDERS.iter().find(|one| one.name == holder).expect("a holder");
         let issued = service.issue(&holder.uri_name(dev::TRUST_DOMAIN), Plane::Admin);
         let client = service.connect(Some(&issued)).await.expect("the service answers");
@@ -45,7 +45,7 @@ pub(crate) struct Table {
 }
 
 const CUSTODIANS: usize = 2;
-const WITNESS: usize = 2;
+pub(crate) const WITNESS: usize = 2;
 
 pub(crate) fn plan(table: &str) -> Planned {
     let name = |role: &str, name: &str| format!("spiffe://{}/{role}/{name}", dev::TRUST_DOMAIN);
@@ -234,15 +234,15 @@ async fn a_base_derivation_key_is_made_and_given_out_in_components() {
     assert_eq!((again.reason.as_str(), again.told("state")), ("CEREMONY_STATE", Some("CLOSED")));
 }
 
-fn component(octet: u8) -> Component {
+pub(crate) fn component(octet: u8) -> Component {
     Component::from_bytes(Algorithm::Aes256, &[octet; 32]).unwrap()
 }
 
-fn shown(component: &Component) -> String {
+pub(crate) fn shown(component: &Component) -> String {
     HEXUPPER.encode(component.check_value().bytes())
 }
 
-fn import(check_value: &str) -> String {
+pub(crate) fn import(check_value: &str) -> String {
     let values = [1, 2].map(|octet| shown(&component(octet)));
     format!(
         "[import]\ncheck_value = \"{check_value}\"\ncomponent_check_values = {values:?}\n\

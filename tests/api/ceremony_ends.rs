@@ -178,7 +178,7 @@ async fn a_key_that_is_there_already_ends_the_ceremony_and_takes_no_key_set_with
 }
 
 /// Makes a key in a ceremony of its own, and takes it out of use.
-async fn deactivated(table: &mut Table) -> String {
+pub(crate) async fn deactivated(table: &mut Table) -> String {
     table.join().await;
     for who in 0..2 {
         let slip = table.take(who).await;
@@ -196,7 +196,7 @@ async fn deactivated(table: &mut Table) -> String {
     value
 }
 
-async fn verifier_key(service: &TlsService) -> VerifierKey {
+pub(crate) async fn verifier_key(service: &TlsService) -> VerifierKey {
     let checkpoint = service.plain.vault.checkpoint().await.unwrap();
     VerifierKey::parse(&checkpoint.verifier_key).unwrap()
 }

@@ -22,6 +22,7 @@ mod hand;
 mod harness;
 mod hidden;
 mod identity;
+mod key_states;
 mod keys;
 mod known;
 mod ledger;

@@ -364,7 +364,10 @@ impl Turn<'_> {
                     worse => worse.into(),
                 }
             }
-            StepRefused::DigestDiffers | StepRefused::NotNext => {
+            StepRefused::DigestDiffers => {
+                refuse(self.work, Error::field("plan_digest", "is that of another plan")).await
+            }
+            StepRefused::NotNext => {
                 let error = not_next(&self.found.record);
                 refuse(self.work, error).await
             }
