@@ -46,8 +46,8 @@ class Key(NamedTuple):
         return Key(name, expected, Ed25519PublicKey.from_public_bytes(key[1:]))
 
 
-def open_checkpoint(note: str, key: Key) -> Checkpoint:
-    """Reads a checkpoint that the key signed."""
+def open_note(note: str, key: Key) -> str:
+    """Reads a note that the key signed."""
     text, _, signatures = note.rpartition("\n\n")
     text += "\n"
     signed = False
@@ -63,8 +63,15 @@ def open_checkpoint(note: str, key: Key) -> Checkpoint:
         except InvalidSignature as error:
             raise NotVerified("not_verified") from error
         signed = True
-    origin, size, root = text.split("\n")[:3]
-    if not signed or origin != key.name or str(int(size)) != size:
+    if not signed:
+        raise NotVerified("not_verified")
+    return text
+
+
+def open_checkpoint(note: str, key: Key) -> Checkpoint:
+    """Reads a checkpoint that the key signed."""
+    origin, size, root = open_note(note, key).split("\n")[:3]
+    if origin != key.name or str(int(size)) != size:
         raise NotVerified("not_verified")
     return Checkpoint(origin, int(size), base64.b64decode(root, validate=True))
 

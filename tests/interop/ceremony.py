@@ -1,9 +1,13 @@
 """Ceremonies of people whose tool is in this folder, and the keys that come of them."""
 
+import functools
 import hashlib
 import json
+import subprocess
+import tempfile
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import hpke
@@ -14,7 +18,7 @@ from google.protobuf.message import Message
 from custodian import Custodian
 from dukpt import cmac, xor
 from people import Guarded, Person
-from stubs import ceremonies, ceremonies_grpc
+from stubs import BUILD, audit, audit_grpc, ceremonies, ceremonies_grpc
 
 LENGTHS = {"TDES2": 16, "TDES3": 24, "AES128": 16, "AES192": 24, "AES256": 32}
 
@@ -29,7 +33,7 @@ class Ceremony:
                 "custodians": [person.name for person in people],
                 "witness": self.people[-1].name, "idle_minutes": 15, **task}
         self.plan = json.dumps(plan, separators=(",", ":")).encode()
-        self.digest = hashlib.sha256(b"firstkey/v1/ceremony/plan" + self.plan).digest()
+        self.digest = digest_of(self.plan)
         officer = stub(service.officer())
         request = ceremonies.CreateCeremonyRequest(request_id=str(uuid.uuid4()), plan=self.plan)
         self.view: Message = service.approved(officer.CreateCeremony, request).ceremony
@@ -84,10 +88,44 @@ class Ceremony:
 
     def sign(self) -> None:
         """Everybody signs what has happened so far."""
-        link = hashlib.sha256(self.view.transcript[-1].encode()).digest()
-        for person in self.people:
-            signature = person.sign(b"firstkey/v1/ceremony/transcript" + link)
-            self.step(person, "SignCeremony", signature=signature)
+        self.view = signed(self.view, self.people)
+
+
+def signed(view: Message, people: Sequence[Person]) -> Message:
+    """People sign what has happened so far; returns what became of the ceremony."""
+    link = hashlib.sha256(view.transcript[-1].encode()).digest()
+    for person in people:
+        signature = person.sign(b"firstkey/v1/ceremony/transcript" + link)
+        view = stub(person).SignCeremony(
+            ceremonies.SignCeremonyRequest(name=view.name, signature=signature)).ceremony
+    return view
+
+
+def digest_of(plan: bytes) -> bytes:
+    """The digest of a plan, in its canonical form."""
+    return hashlib.sha256(b"firstkey/v1/ceremony/plan" + plan).digest()
+
+
+@functools.cache
+def log_key_by(auditor: Person) -> str:
+    """The key of the audit log, as an auditor gets it with an export."""
+    stub_of_log = audit_grpc.AuditServiceStub(auditor.channel)
+    *_, last = stub_of_log.ExportEvents(audit.ExportEventsRequest())
+    return last.verifier_key
+
+
+def by_tool(text: str, log_key: str, authority: Path) -> dict[str, Any]:
+    """What `firstkey ceremony verify` says of a transcript."""
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(text)
+        file.flush()
+        done = subprocess.run(
+            [BUILD / "debug" / "firstkey", "--output", "json", "ceremony", "verify", file.name,
+             "--log-key", log_key, "--ca", authority],
+            capture_output=True, text=True, timeout=60, check=False)
+    said = json.loads(done.stdout)
+    assert done.returncode == (0 if said["verified"] else 6), done.stderr
+    return said
 
 
 def stub(person: Person) -> ceremonies_grpc.CeremonyServiceStub:

@@ -61,23 +61,28 @@ class Guarded(Program):
         return self.person("officer-1")
 
     def approved(self, call: Callable[[Message], Any], request: Message) -> Any:
-        """Asks as one officer, has it approved by another, and asks again.
+        """Asks as one officer, has it approved by another, and asks again."""
+        return approved(self.person("officer-2"), call, request)
 
-        What is approved is the digest that the requester computes, not one that the service tells.
-        """
-        try:
-            call(request)
-            raise AssertionError("nobody had to approve")
-        except grpc.RpcError as error:
-            info = refusal(error)
-        assert info.reason == "APPROVAL_REQUIRED", info
-        method = type(request).__name__.removesuffix("Request")
-        sent = request.SerializeToString(deterministic=True)
-        digest = hashlib.sha256(method.encode() + b"\0" + sent).digest()
-        stub = approvals_grpc.ApprovalServiceStub(self.person("officer-2").channel)
-        stub.Approve(approvals.ApproveRequest(
-            request_id=str(uuid.uuid4()), name=info.metadata["approval"], request_digest=digest))
-        return call(request)
+
+def approved(other: Person, call: Callable[[Message], Any], request: Message) -> Any:
+    """Asks, has it approved by another officer, and asks again.
+
+    What is approved is the digest that the requester computes, not one that the service tells.
+    """
+    try:
+        call(request)
+        raise AssertionError("nobody had to approve")
+    except grpc.RpcError as error:
+        info = refusal(error)
+    assert info.reason == "APPROVAL_REQUIRED", info
+    method = type(request).__name__.removesuffix("Request")
+    sent = request.SerializeToString(deterministic=True)
+    digest = hashlib.sha256(method.encode() + b"\0" + sent).digest()
+    stub = approvals_grpc.ApprovalServiceStub(other.channel)
+    stub.Approve(approvals.ApproveRequest(
+        request_id=str(uuid.uuid4()), name=info.metadata["approval"], request_digest=digest))
+    return call(request)
 
 
 @functools.cache

@@ -1,11 +1,8 @@
 """Ceremonies whose custodians' tool nobody here wrote, and what a partner does with their keys."""
 
-import functools
 import hashlib
 import json
 import os
-import subprocess
-import tempfile
 import unittest
 import uuid
 from pathlib import Path
@@ -20,12 +17,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import ceremony
 import hpke
 import transcript
-from auditlog import Key
+from auditlog import Key, open_note
 from backend import refusal
-from ceremony import LENGTHS, Ceremony, check_value, combined, generated
+from ceremony import (
+    LENGTHS,
+    Ceremony,
+    by_tool,
+    check_value,
+    combined,
+    generated,
+    log_key_by,
+)
 from custodian import parts
 from people import guarded
-from stubs import BUILD, audit, audit_grpc, ceremonies, keys, keys_grpc
+from stubs import ceremonies, keys, keys_grpc, types
 
 DONE, CLOSED, ABORTED = (ceremonies.CEREMONY_STATE_DONE, ceremonies.CEREMONY_STATE_CLOSED,
                          ceremonies.CEREMONY_STATE_ABORTED)
@@ -55,12 +60,9 @@ def an_import(algorithm: str, components: list[bytes], usage: str = "K0") -> dic
             "parity": "required"}
 
 
-@functools.cache
 def log_key() -> str:
-    """The key of the audit log, as an auditor gets it with an export."""
-    stub = audit_grpc.AuditServiceStub(guarded().person("auditor-1").channel)
-    *_, last = stub.ExportEvents(audit.ExportEventsRequest())
-    return last.verifier_key
+    """The key of the audit log."""
+    return log_key_by(guarded().person("auditor-1"))
 
 
 class Table(unittest.TestCase):
@@ -70,8 +72,8 @@ class Table(unittest.TestCase):
         self.service = guarded()
         self.officer = self.service.officer()
         self.keys = keys_grpc.KeyServiceStub(self.officer.channel)
-        self.authority = x509.load_pem_x509_certificate(
-            (self.service.access / "authorities" / "admin.crt").read_bytes())
+        self.authority_file = self.service.access / "authorities" / "admin.crt"
+        self.authority = x509.load_pem_x509_certificate(self.authority_file.read_bytes())
 
     def key(self, name: str) -> Any:
         return self.keys.GetKey(keys.GetKeyRequest(name=f"keys/{name}")).key
@@ -81,24 +83,11 @@ class Table(unittest.TestCase):
         text = "".join(f"{line}\n" for line in held.view.transcript)
         verified = transcript.verify(text, Key.parse(log_key()).public, self.authority)
         self.assertEqual(verified.plan, json.loads(held.plan))
-        said = self.by_tool(text)
+        said = by_tool(text, log_key(), self.authority_file)
         self.assertEqual((said["verified"], said["aborted"]), (True, not verified.complete))
         self.assertEqual(said["lines"], len(verified.lines))
         self.assertEqual(said["plan_digest"], shown(held.digest))
         return verified
-
-    def by_tool(self, text: str) -> dict[str, Any]:
-        """What `firstkey ceremony verify` says."""
-        with tempfile.NamedTemporaryFile("w") as file:
-            file.write(text)
-            file.flush()
-            done = subprocess.run(
-                [BUILD / "debug" / "firstkey", "--output", "json", "ceremony", "verify", file.name,
-                 "--log-key", log_key(), "--ca", self.service.access / "authorities" / "admin.crt"],
-                capture_output=True, text=True, timeout=60, check=False)
-        said = json.loads(done.stdout)
-        self.assertEqual(done.returncode, 0 if said["verified"] else 6, done.stderr)
-        return said
 
     def refused(self, call: Any, *arguments: Any, **fields: Any) -> Any:
         """The service refuses; returns what it says."""
@@ -164,6 +153,28 @@ class Ceremonies(Table):
                 revealed = [line["values"]["check_value"] for line in lines
                             if line["what"] == "revealed"]
                 self.assertEqual(revealed, plan["component_check_values"])
+
+    def test_a_key_is_destroyed_and_everybody_has_it_in_writing(self) -> None:
+        plan = a_key("AES128")
+        _, components = generated(self.service, 2, plan)
+        value = check_value("AES128", combined("AES128", components))
+        name = f"keys/{plan['id']}/versions/1"
+        self.service.approved(self.keys.SetKeyState, keys.SetKeyStateRequest(
+            request_id=str(uuid.uuid4()), name=name, state=types.KEY_STATE_DEACTIVATED))
+        held = Ceremony(self.service, 2, destroy={"key": name, "check_value": shown(value)})
+        held.join()
+        self.assertEqual(held.view.product, "")
+        held.confirm(value)
+        held.sign()
+        self.assertEqual(held.view.state, CLOSED)
+        lines = self.verified(held).lines
+        done = next(line["values"] for line in lines if line["what"] == "done")
+        self.assertEqual(done, {"check_value": shown(value), "key": name})
+        self.assertEqual(self.key(plan["id"]).state, types.KEY_STATE_DESTROYED)
+        _, *rows = open_note(held.view.product, Key.parse(log_key())).splitlines()
+        certificate = dict(row.split(": ", 1) for row in rows)
+        self.assertEqual((certificate["key"], certificate["check_value"]), (name, shown(value)))
+        self.assertEqual(certificate["ceremony"], held.view.name)
 
     def test_the_key_for_envelopes_is_vouched_for_by_the_log(self) -> None:
         held = Ceremony(self.service, 2, generate=a_key("AES256"))
@@ -295,7 +306,7 @@ class Transcripts(Table):
         text = "".join(f"{line}\n" for line in lines)
         with self.assertRaises(transcript.NotVerified) as found:
             transcript.verify(text, Key.parse(log_key()).public, self.authority)
-        self.assertFalse(self.by_tool(text)["verified"], text)
+        self.assertFalse(by_tool(text, log_key(), self.authority_file)["verified"], text)
         return found.exception.fault, found.exception.line
 
 

@@ -3,6 +3,7 @@ another way, and held against what the store says."""
 
 import hashlib
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -12,15 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from cryptography import x509
 from cryptography.exceptions import InvalidTag
 
 import hpke
+import transcript
+from auditlog import Key
 from backend import refusal
+from ceremony import by_tool, digest_of, log_key_by, signed
+from ceremony import stub as of_ceremonies
 from custodian import Keeper
 from custody import Store, accepts, combine, heading, opened
-from people import Person
+from people import Person, approved
 from service import Program, fresh_folder
-from stubs import BUILD, seal, seal_grpc
+from stubs import BUILD, ceremonies, seal, seal_grpc
 
 MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
 PIN = "493817"
@@ -110,13 +116,74 @@ class Custodians(Found):
         self.assertEqual(self.given(people[1], shares[1]).state, seal.SEAL_STATE_OPEN)
         self.is_the_master_key(store, master)
 
-    def taken(self, begun: Any, person: Person) -> bytes:
+    def test_it_is_made_and_shared_again_in_ceremonies_that_anybody_verifies(self) -> None:
+        live = Live(fresh_folder())
+        self.addCleanup(live.program.stop)
+        people = [live.person(f"custodian-{number}") for number in (1, 2, 3)]
+        other = live.person("officer-2")
+
+        def approve(call: Any, request: Any) -> Any:
+            return approved(other, call, request)
+
+        def at_once(call: Any, request: Any) -> Any:
+            return call(request)
+
+        masters = []
+        for generation, (task, custodians, threshold, ask) in enumerate(
+                (("initialise", 3, 2, at_once), ("re_share", 2, 2, approve)), 1):
+            table = [*people[:custodians], live.person("auditor-1")]
+            plan = json.dumps({
+                "title": "a master key", "custodians": [person.name for person in table[:-1]],
+                "witness": table[-1].name, "idle_minutes": 15, task: {"threshold": threshold},
+            }, separators=(",", ":")).encode()
+            begun = ask(stub(live.person("officer-1")).CreateMasterKey, seal.CreateMasterKeyRequest(
+                request_id=str(uuid.uuid4()), plan=plan)).status.distribution
+            shares = [self.taken(begun, person, digest_of(plan)) for person in table[:-1]]
+            masters.append(combine({number: share[8:] for number, share in enumerate(shares, 1)}))
+            held = of_ceremonies(table[0]).GetCeremony(
+                ceremonies.GetCeremonyRequest(name=begun.ceremony.name)).ceremony
+            held = signed(held, table)
+            self.assertEqual(held.state, ceremonies.CEREMONY_STATE_CLOSED)
+            lines = self.verified(live, held, plan)
+            done = next(line["values"] for line in lines if line["what"] == "done")
+            self.assertEqual(done, {
+                "generation": str(generation), "set_id": begun.share_set.id.hex().upper(),
+                "shares": str(custodians), "threshold": str(threshold)})
+            said = json.dumps(lines).upper()
+            for share in shares:
+                self.assertNotIn(share[8:16].hex().upper(), said)
+        self.assertNotEqual(*masters)
+
+    def verified(self, live: Live, held: Any, plan: bytes) -> list[dict[str, Any]]:
+        """The lines of a transcript that this folder's verifier believes and the tool's too."""
+        log_key = log_key_by(live.person("auditor-1"))
+        authority = live.folder / "authorities" / "admin.crt"
+
+        def verify(lines: list[str], name: str = "admin") -> transcript.Verified:
+            root = (live.folder / "authorities" / f"{name}.crt").read_bytes()
+            text = "".join(f"{line}\n" for line in lines)
+            return transcript.verify(text, Key.parse(log_key).public,
+                                     x509.load_pem_x509_certificate(root))
+
+        whole = list(held.transcript)
+        verified = verify(whole)
+        self.assertEqual((verified.plan, verified.complete), (json.loads(plan), True))
+        text = "".join(f"{line}\n" for line in whole)
+        self.assertTrue(by_tool(text, log_key, authority)["verified"])
+        # Nobody joins: who came is proved where the share was taken.
+        with self.assertRaises(transcript.NotVerified) as found:
+            verify(whole, "data")
+        self.assertEqual((found.exception.fault, found.exception.line), ("certificate", 2))
+        return verified.lines
+
+    def taken(self, begun: Any, person: Person, plan_digest: bytes = b"") -> bytes:
         """A custodian takes a share, and confirms what was written down."""
         calls, keeper = stub(person), Keeper(person, begun.id, hpke.P521)
         key = keeper.kem.generate()
         asked = keeper.signed("take", hpke.point(key))
         answer = calls.TakeShare(seal.TakeShareRequest(
-            distribution=begun.id, public_key=asked.sent, signature=asked.signature))
+            distribution=begun.id, public_key=asked.sent, signature=asked.signature,
+            plan_digest=plan_digest))
         share = keeper.open(key, answer.sealed)
         typed = keeper.sealed("confirm", begun.public_key, share)
         calls.ConfirmShare(seal.ConfirmShareRequest(distribution=begun.id, share=seal.ShareEnvelope(

@@ -56,6 +56,8 @@ def steps_of(plan: dict[str, Any]) -> list[Step]:
     def of_all(act: str) -> list[Step]:
         return [*of_each(act), Step(act, plan["witness"])]
 
+    if "initialise" in plan or "re_share" in plan:
+        return of_each("take", "read-back") + of_all("sign")
     if "import" in plan:
         middle = of_each("enter") + of_each("reveal")
     elif "export" in plan or "destroy" in plan:
@@ -77,8 +79,10 @@ def verify(text: str, log_key: Ed25519PublicKey, authority: x509.Certificate) ->
     except InvalidSignature as error:
         raise NotVerified("signature", len(lines)) from error
     outcome = _walk(plan, lines[1:-1])
+    # Where nobody joins, people come with their shares.
+    comes = "joined" if steps_of(plan)[0].act == "join" else "given out"
     for line in lines[1:-1]:
-        if line["what"] in ("joined", "signed"):
+        if line["what"] in (comes, "signed"):
             key = _certified(line, authority)
             if line["what"] == "signed":
                 _signed(line, key, _hash(written[outcome["n"] - 1]))
