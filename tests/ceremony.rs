@@ -167,7 +167,7 @@ fn a_digest_that_is_not_the_plans_and_a_certificate_of_somebody_else_come_no_fur
     let terminal = &mut table.terminal;
     terminal.sees(&["Step 1 of 18", "Path of your certificate"]);
     terminal.sends(b"\r");
-    terminal.sees(&["The first 16 digits"]);
+    terminal.sees(&["The first 32 digits"]);
     terminal.answers(&table.digest);
     terminal.sees(&["Step 2 of 18", "Enter alone takes"]);
     // The first custodian's, for the second.
@@ -179,8 +179,8 @@ fn a_digest_that_is_not_the_plans_and_a_certificate_of_somebody_else_come_no_fur
     terminal.sees(&["can not read /nowhere/at-all.crt"]);
     terminal.sends(b"\r");
     for _ in 0..3 {
-        terminal.sees(&["Step 2 of 18", "The first 16 digits", "> _"]);
-        terminal.answers("0123 4567 89AB CDEF");
+        terminal.sees(&["Step 2 of 18", "The first 32 digits", "> _"]);
+        terminal.answers("0123 4567 89AB CDEF 0123 4567 89AB CDEF");
     }
     assert!(!terminal.ends().success());
     assert!(terminal.screen().contains("Nothing happened: ceremonies/"));
@@ -269,13 +269,13 @@ usage = \"K0\"
 algorithm = \"AES128\"
 ";
 
-/// The first 16 digits of a plan's digest, as its script has them.
+/// The first 32 digits of a plan's digest, as its script has them.
 fn digest_of(plan: &str) -> String {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_firstkey"));
     let script = command.args(["ceremony", "plan", plan]).output().unwrap().stdout;
     let script = String::from_utf8(script).unwrap();
-    let (_, digest) = script.split_once("read aloud and typed: ").unwrap();
-    digest[..19].to_owned()
+    let (_, digest) = script.split_once("digest       ").unwrap();
+    digest[..39].to_owned()
 }
 
 /// Approves what a refused command left behind, by what it tells.
@@ -338,7 +338,7 @@ impl Held {
     /// Others see the same key for envelopes, and it is typed as they read it.
     fn compares_the_envelope_key(&self, run: &mut Terminal, name: &str) {
         run.sees(&["Components are sealed for", "as it is read to you"]);
-        run.answers("0123 4567 89AB CDEF");
+        run.answers("0123 4567 89AB CDEF 0123 4567 89AB CDEF");
         run.sees(&["this is not the fingerprint of the key that this tool was given"]);
         let shown = self.told("auditor-1", &["ceremony", "show", name]);
         assert!(shown.contains("It waits for step 1 of 13: join"), "{shown}");
@@ -353,6 +353,8 @@ impl Held {
         let other = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
         let mut forged = self.start("forged", &["resume", name, "--log-key", other], "auditor-1");
         forged.sees(&["Everybody has the script on paper"]);
+        forged.sends(b"\r");
+        forged.sees(&["what is planned"]);
         forged.sends(b"\r");
         assert_eq!(forged.ends().code(), Some(1));
         let screen = forged.screen();
@@ -417,10 +419,12 @@ fn a_ceremony_is_approved_held_taken_up_again_and_verified() {
     run.sees(&["Everybody has the script on paper", "13 steps"]);
     let name = format!("ceremonies/{}", run.word_behind("  ceremonies/"));
     run.sends(b"\r");
+    run.sees(&["what is planned"]);
+    run.sends(b"\r");
     held.compares_the_envelope_key(&mut run, &name);
     run.sees(&["Step 1 of 13", "Path of your certificate"]);
     run.answers(&held.service.papers("custodian-1"));
-    run.sees(&["Step 1 of 13", "The first 16 digits"]);
+    run.sees(&["Step 1 of 13", "The first 32 digits"]);
     run.sends(b"\x03");
     assert_eq!(run.ends().code(), Some(1));
     assert!(run.screen().contains("Nothing happened: ceremonies/"));

@@ -98,7 +98,7 @@ fn takes(table: &mut Terminal, service: &Service, custodian: usize, digest: &str
     let step = format!("Step {} of 10", 2 * custodian - 1);
     table.sees(&[&step, "Path of your certificate"]);
     table.answers(&service.papers(&format!("custodian-{custodian}")));
-    table.sees(&[&step, "The first 16 digits"]);
+    table.sees(&[&step, "The first 32 digits"]);
     table.answers(digest);
     if custodian == 1 {
         table.sees(&[&step, "First the script is printed"]);
@@ -121,6 +121,8 @@ fn slip(service: &Service, custodian: usize) -> String {
 fn it_is_killed_in_the_middle(service: &mut Service, run: &[&str], digest: &str) {
     let mut table = service.tool("shares-killed", run);
     table.sees(&["Everybody has the script on paper", "10 steps"]);
+    table.sends(b"\r");
+    table.sees(&["what is planned"]);
     table.sends(b"\r");
     takes(&mut table, service, 1, digest);
     service.is_killed_and_started();
@@ -145,8 +147,8 @@ fn three_custodians_make_the_first_master_key_at_a_table() {
         .output()
         .unwrap();
     let script = String::from_utf8(script.stdout).unwrap();
-    let (_, digest) = script.split_once("read aloud and typed: ").unwrap();
-    let digest = &digest[..19];
+    let (_, digest) = script.split_once("digest       ").unwrap();
+    let digest = &digest[..39];
     let room = ["--print-to", &slips, "--force-file", "--transcript", &transcript];
     let run = [&["ceremony", "run", &plan], &room[..]].concat();
 
@@ -156,6 +158,8 @@ fn three_custodians_make_the_first_master_key_at_a_table() {
     let mut table = service.tool("shares", &run);
     table.sees(&["Everybody has the script on paper"]);
     let name = format!("ceremonies/{}", table.word_behind("  ceremonies/"));
+    table.sends(b"\r");
+    table.sees(&["what is planned"]);
     table.sends(b"\r");
     takes(&mut table, &service, 1, digest);
     let first = slip(&service, 1);
@@ -168,6 +172,8 @@ fn three_custodians_make_the_first_master_key_at_a_table() {
     let mut table = service.tool("shares-resumed", &resume);
     table.sees(&["Everybody has the script on paper"]);
     table.sends(b"\r");
+    table.sees(&["what is planned"]);
+    table.sends(b"\r");
     table.sees(&["Step 2 of 10", "Path of your certificate"]);
     table.answers(&service.papers("custodian-1"));
     table.sees(&["Step 2 of 10", "row 0 of 4    ____"]);
@@ -176,7 +182,7 @@ fn three_custodians_make_the_first_master_key_at_a_table() {
         if custodian == 2 {
             table.sees(&["Step 3 of 10", "Path of your certificate"]);
             table.answers(&service.papers("custodian-2"));
-            table.sees(&["Step 3 of 10", "The first 16 digits"]);
+            table.sees(&["Step 3 of 10", "The first 32 digits"]);
             table.answers(digest);
             table.sees(&["Step 3 of 10", "First the script is printed"]);
             table.sends(b"\r");

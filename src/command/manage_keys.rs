@@ -55,6 +55,8 @@ pub struct Exported {
     pub dropped_attributes: Vec<String>,
     /// The check value of the key, in upper case hexadecimals.
     pub check_value: String,
+    /// The check value of the version of the key encryption key that wrapped it.
+    pub wrapping_check_value: String,
 }
 
 /// A key of a development service to be imported.
@@ -344,6 +346,7 @@ pub(super) async fn wrap(
         key_block: exported.key_block,
         dropped_attributes: exported.dropped_attributes.into_iter().map(str::to_owned).collect(),
         check_value: exported.check_value,
+        wrapping_check_value: wrapping.record().check_value.clone(),
     };
     Ok((exported, usage))
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use data_encoding::{HEXLOWER_PERMISSIVE, HEXUPPER};
 
 use super::ask::{Ask, Stopped, go_on};
-use super::screen::{Frame, Happened, Screen, digest_groups};
+use super::screen::{Frame, Happened, Screen, digest_groups, read_aloud};
+use super::script::planned_lines;
 use super::seat::Seat;
 use super::table::{Interrupted, Table};
 use super::words::{done, expected, role_of};
@@ -19,6 +20,11 @@ use crate::vault::VerifierKey;
 
 /// How long a call may take before its answer is taken for lost.
 const CALL: Duration = Duration::from_secs(30);
+
+/// What the smallest screen holds of a plan.
+const PLANNED_COLUMNS: usize = 76;
+/// What the smallest screen holds of a plan.
+const PLANNED_LINES: usize = 10;
 
 /// What a table is set for.
 pub struct Setting<'a> {
@@ -125,6 +131,13 @@ impl<'a> Sitting<'a> {
         ];
         screen.notice = self.setting.warnings.join(" ");
         go_on(self.table, screen)?;
+        let lines = planned_lines(&self.view.planned, PLANNED_COLUMNS);
+        for page in lines.chunks(PLANNED_LINES) {
+            let mut screen = self.screen();
+            "what is planned".clone_into(&mut screen.who);
+            screen.expected = page.to_vec();
+            go_on(self.table, screen)?;
+        }
         Ok(())
     }
 
@@ -184,7 +197,7 @@ impl<'a> Sitting<'a> {
             self.tell("the envelope key is signed by the service's audit log".to_owned());
             return Ok(());
         }
-        let right = fingerprint(&self.view.envelope_key);
+        let right = squeezed(&fingerprint(&self.view.envelope_key));
         let mut screen = self.screen();
         // It comes from elsewhere: what stands here would only be copied.
         "as it is read to you".clone_into(&mut screen.frame.envelope_key);
@@ -199,7 +212,7 @@ impl<'a> Sitting<'a> {
         ];
         Ask::value("Fingerprint of the envelope key").on(self.table, screen, |_, typed| {
             let other = "this is not the fingerprint of the key that this tool was given";
-            (squeezed(typed) == squeezed(&right)).then_some(()).ok_or_else(|| other.to_owned())
+            (squeezed(typed) == right).then_some(()).ok_or_else(|| other.to_owned())
         })?;
         self.tell("the envelope key is the one that others see".to_owned());
         Ok(())
@@ -212,14 +225,13 @@ impl<'a> Sitting<'a> {
 
     /// Whoever comes types the digest of the plan.
     pub(super) fn type_digest(&mut self, step: Step) -> Result<(), Fault> {
-        let digest = HEXUPPER.encode(&self.view.planned.digest());
+        let right = squeezed(&read_aloud(&self.view.planned.digest()));
         let mut screen = self.screen_of(step);
         // It is on paper: what stands here would only be copied.
         "as on your paper".clone_into(&mut screen.frame.digest);
-        Ask::value("The first 16 digits of the digest").on(self.table, screen, |_, typed| {
-            let same = squeezed(typed) == digest[..16];
+        Ask::value("The first 32 digits of the digest").on(self.table, screen, |_, typed| {
             let other = "this is not the digest of the plan that this tool runs";
-            same.then_some(()).ok_or_else(|| other.to_owned())
+            (squeezed(typed) == right).then_some(()).ok_or_else(|| other.to_owned())
         })?;
         Ok(())
     }
@@ -264,7 +276,7 @@ impl<'a> Sitting<'a> {
                 service: self.setting.url.to_owned(),
                 title: planned.plan().title.clone(),
                 digest: digest_groups(&planned.digest()),
-                envelope_key: fingerprint(&self.view.envelope_key),
+                envelope_key: at_a_glance(&self.view.envelope_key),
             },
             happened: self.happened.clone(),
             ..Screen::default()
@@ -272,10 +284,15 @@ impl<'a> Sitting<'a> {
     }
 }
 
-/// The first digits of the SHA-256 of a ceremony's key for envelopes; of no key, none.
+/// As much of [`fingerprint`] as stands on every screen.
+fn at_a_glance(key: &[u8]) -> String {
+    if key.is_empty() { String::new() } else { digest_groups(&sha256(&[key])) }
+}
+
+/// The SHA-256 of a ceremony's key for envelopes as it is read aloud; of no key, nothing.
 #[must_use]
 pub fn fingerprint(key: &[u8]) -> String {
-    if key.is_empty() { String::new() } else { digest_groups(&sha256(&[key])) }
+    if key.is_empty() { String::new() } else { read_aloud(&sha256(&[key])) }
 }
 
 /// An answer, or a fault when there is none in time.

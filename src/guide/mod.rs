@@ -22,7 +22,7 @@ pub use self::ask::Stopped;
 pub use self::flow::{Fault, Setting, Sitting, fingerprint};
 pub use self::paper::pdf;
 pub use self::screen::{
-    COLUMNS_MIN, Frame, Happened, LINES_MIN, Screen, TooSmall, digest_groups, in_groups,
+    COLUMNS_MIN, Frame, Happened, LINES_MIN, Screen, TooSmall, in_groups, read_aloud,
 };
 pub use self::script::script;
 pub use self::table::{Interrupted, Key, Table};

@@ -155,11 +155,18 @@ impl Screen {
     }
 }
 
-/// The first 16 digits of a digest in groups of 4: as many as somebody types who has read it.
-#[must_use]
-pub fn digest_groups(digest: &[u8]) -> String {
+/// The first 16 digits of a digest in groups of 4: enough to tell one from another at a glance.
+pub(super) fn digest_groups(digest: &[u8]) -> String {
     let digits = data_encoding::HEXUPPER.encode(digest);
     in_groups(digits.get(..16).unwrap_or(&digits))
+}
+
+/// The first 32 digits of a digest in groups of 4, which are read aloud and typed: who writes what
+/// is digested finds no two that have them in common.
+#[must_use]
+pub fn read_aloud(digest: &[u8]) -> String {
+    let digits = data_encoding::HEXUPPER.encode(digest);
+    in_groups(digits.get(..32).unwrap_or(&digits))
 }
 
 /// Digits in groups of 4, which two people can read to each other.
@@ -192,22 +199,25 @@ fn three(left: &str, middle: &str, right: &str, columns: usize) -> String {
     format!(" {left}{middle:^width$}{right} ")
 }
 
-/// Breaks a paragraph at its spaces; a word that is longer than a line is broken too.
+/// Breaks a paragraph at its spaces; a word that is longer than a line is broken too. What it
+/// begins with stays: nothing looks like the beginning of something that is none.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
-    let mut line = String::new();
+    let (mut line, mut is_fresh) = (String::new(), true);
     for word in text.split(' ') {
         let mut word: Vec<char> = word.chars().collect();
         loop {
             let begun = line.chars().count();
-            let space = usize::from(begun > 0);
+            let space = usize::from(!is_fresh);
             if begun + space + word.len() <= width {
                 line.extend([" "].iter().take(space).copied());
                 line.extend(word);
+                is_fresh = false;
                 break;
             }
             if begun > 0 {
                 lines.push(std::mem::take(&mut line));
+                is_fresh = true;
             } else {
                 let rest = word.split_off(width);
                 lines.push(String::from_iter(word));

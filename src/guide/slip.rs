@@ -6,7 +6,7 @@
 use zeroize::Zeroizing;
 
 use super::paper::{LARGE, PAGE_LINES};
-use super::screen::digest_groups;
+use super::screen::read_aloud;
 use super::words::{part_of, role_of, task_of};
 use crate::command::ceremony::plan::Planned;
 use crate::command::ceremony::step::Actor;
@@ -54,7 +54,7 @@ impl Slip<'_> {
         for (label, value) in [
             ("purpose", task_of(self.planned)),
             ("ceremony", self.ceremony.to_owned()),
-            ("plan", digest_groups(&self.planned.digest())),
+            ("plan", read_aloud(&self.planned.digest())),
             ("date", self.date.to_owned()),
             ("custodian", role_of(self.planned, actor)),
             ("", self.planned.name_of(actor).unwrap_or_default().to_owned()),

@@ -1,5 +1,7 @@
 //! What a step is called in a script and on a screen.
 
+use serde_json::Value;
+
 use crate::command::ceremony::plan::{KeyPlan, Planned, Task};
 use crate::command::ceremony::step::{Act, Actor, Step};
 
@@ -11,8 +13,8 @@ pub(super) fn task_of(planned: &Planned) -> String {
             format!("destroy {}, check value {}", destroy.key, destroy.check_value)
         }
         Task::Export(export) => format!(
-            "export {}, check value {}, under {}",
-            export.key, export.check_value, export.wrapping_key
+            "export {}, check value {}, under {}, check value {}",
+            export.key, export.check_value, export.wrapping_key, export.wrapping_key_check_value
         ),
         Task::Generate(key) => format!("generate {} in {custodians} components", key_of(key)),
         Task::Import(import) => format!(
@@ -33,6 +35,32 @@ pub(super) fn task_of(planned: &Planned) -> String {
 
 fn key_of(key: &KeyPlan) -> String {
     format!("keys/{}, usage {}, {},", key.id, key.usage.as_str(), key.algorithm)
+}
+
+/// Everything that a plan says of what it does, each with its name, by the names. It is read from
+/// the canonical form: nothing is digested that nobody sees. (Title, people and time-out stand by
+/// themselves wherever this does.)
+pub(super) fn fields_of(planned: &Planned) -> Vec<(String, String)> {
+    let plan: Value =
+        serde_json::from_slice(&planned.canonical()).expect("the canonical form of a plan is JSON");
+    let mut fields = Vec::new();
+    for (name, task) in plan.as_object().into_iter().flatten().filter(|one| one.1.is_object()) {
+        add_fields(&mut fields, name, task);
+    }
+    fields
+}
+
+fn add_fields(fields: &mut Vec<(String, String)>, name: &str, value: &Value) {
+    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    if let Value::Object(members) = value {
+        for (member, value) in members {
+            add_fields(fields, &format!("{name}.{member}"), value);
+        }
+    } else if let Value::Array(values) = value {
+        fields.push((name.to_owned(), values.iter().map(plain).collect::<Vec<_>>().join(", ")));
+    } else {
+        fields.push((name.to_owned(), plain(value)));
+    }
 }
 
 /// Who somebody is at the table.
@@ -85,7 +113,7 @@ pub(super) const fn done(step: Step) -> &'static str {
 pub(super) fn expected(planned: &Planned, step: Step) -> Vec<String> {
     let part = part_of(planned);
     match step.act {
-        Act::Confirm => vec![confirmation(planned).to_owned()],
+        Act::Confirm => vec![format!("To {}.", task_of(planned)), confirmation(planned).to_owned()],
         Act::Enter => vec![
             format!(
                 "Open your envelope and type your {part}, group by group. Nobody else looks at \
@@ -96,8 +124,8 @@ pub(super) fn expected(planned: &Planned, step: Step) -> Vec<String> {
                 .to_owned(),
         ],
         Act::Join => vec![
-            "Type the first 16 digits of the plan's digest, as they stand on your paper. Those of \
-             another plan are refused."
+            "Type the first line of the plan's digest, 32 digits, as they stand on your paper. \
+             Those of another plan are refused."
                 .to_owned(),
         ],
         Act::ReadBack => {

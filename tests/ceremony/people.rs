@@ -14,7 +14,7 @@ use crate::service::Service;
 /// A rehearsal in a terminal.
 pub(crate) struct Rehearsal {
     pub(crate) terminal: Terminal,
-    /// The first 16 digits of the digest, as the script has them.
+    /// The first 32 digits of the digest, as the script has them.
     pub(crate) digest: String,
     /// Where slips and transcript go; gone with the test.
     folder: PathBuf,
@@ -53,11 +53,13 @@ impl Rehearsal {
         let mut terminal = Terminal::start(name, &arguments);
         terminal.sees(&["Keep the digest at hand, and press Enter."]);
         let script = String::from_utf8(terminal.octets()).unwrap();
-        let (_, digest) = script.split_once("read aloud and typed: ").unwrap();
-        let digest = digest[..19].to_owned();
+        let (_, digest) = script.split_once("digest       ").unwrap();
+        let digest = digest[..39].to_owned();
         terminal.sends(b"\r");
         terminal.sees(&["Everybody has the script on paper", "TEST"]);
         let (custodians, steps) = if plan.is_some() { (2, 13) } else { (3, 18) };
+        terminal.sends(b"\r");
+        terminal.sees(&["what is planned"]);
         terminal.sends(b"\r");
         Self { terminal, digest, folder, custodians, step: 1, steps }
     }
@@ -81,7 +83,7 @@ impl Rehearsal {
             let step = self.next();
             self.terminal.sees(&[&step, "Path of your certificate"]);
             self.terminal.sends(b"\r");
-            self.terminal.sees(&[&step, "The first 16 digits"]);
+            self.terminal.sees(&[&step, "The first 32 digits"]);
             let digest = self.digest.clone();
             self.terminal.answers(&digest);
         }
@@ -90,6 +92,8 @@ impl Rehearsal {
     /// A ceremony that is taken up again, with two custodians and from its first step.
     pub(crate) fn taken_up(mut terminal: Terminal, digest: &str, folder: &Path) -> Self {
         terminal.sees(&["Everybody has the script on paper"]);
+        terminal.sends(b"\r");
+        terminal.sees(&["what is planned"]);
         terminal.sends(b"\r");
         let folder = folder.to_owned();
         Self { terminal, digest: digest.to_owned(), folder, custodians: 2, step: 1, steps: 13 }
@@ -100,7 +104,7 @@ impl Rehearsal {
             let step = self.next();
             self.terminal.sees(&[&step, "Path of your certificate"]);
             self.terminal.answers(&service.papers(holder));
-            self.terminal.sees(&[&step, "The first 16 digits"]);
+            self.terminal.sees(&[&step, "The first 32 digits"]);
             let digest = self.digest.clone();
             self.terminal.answers(&digest);
         }

@@ -178,8 +178,10 @@ async fn a_key_is_brought_handed_out_and_destroyed_whenever_the_service_is_kille
 
     let value = make_key(&table).await;
     let shown = data_encoding::HEXUPPER.encode(&value);
+    let under = data_encoding::HEXUPPER.encode(&kek.check_value);
     let export = format!(
-        "[export]\nkey = \"keys/zone\"\nwrapping_key = \"keys/kek\"\ncheck_value = \"{shown}\"\n"
+        "[export]\nkey = \"keys/zone\"\ncheck_value = \"{shown}\"\n\
+         wrapping_key = \"keys/kek\"\nwrapping_key_check_value = \"{under}\"\n"
     );
     table = table.next(&export).await;
     kills.at_every_step(&mut table, &Effect::Exported).await;

@@ -172,9 +172,11 @@ impl Held {
                 &log_key,
             ],
         );
-        let digest = data_encoding::HEXUPPER.encode(&table.view.planned.digest()[..8]);
+        let digest = data_encoding::HEXUPPER.encode(&table.view.planned.digest()[..16]);
         let mut held = Self { table, terminal, step: 0 };
         held.terminal.sees(&["Everybody has the script on paper"]);
+        held.terminal.sends(b"\r");
+        held.terminal.sees(&["what is planned"]);
         held.terminal.sends(b"\r");
         for who in ["custodian-1", "custodian-2", "auditor-1"] {
             let step = held.next();
@@ -182,7 +184,7 @@ impl Held {
             let papers =
                 held.table.service.folder.join(format!("data/dev-tls/clients/admin/{who}.crt"));
             held.terminal.answers(papers.to_str().unwrap());
-            held.terminal.sees(&[&step, "The first 16 digits"]);
+            held.terminal.sees(&[&step, "The first 32 digits"]);
             held.terminal.answers(&digest);
         }
         held

@@ -319,7 +319,11 @@ class Partners(Table):
             with self.subTest(wrapping):
                 facility, value, secret = self.facility(wrapping)
                 made = self.made(algorithm)
-                held = self.exported(made, facility)
+                # A key encryption key of the same name, but not the partner's.
+                other = bytes([value[0] ^ 1]) + value[1:]
+                said = self.refused(self.exported, made, facility, other)
+                self.assertEqual((said.reason, said.metadata["field"]), ("FIELD_INVALID", "plan"))
+                held = self.exported(made, facility, value)
                 header, opened = psec.tr31.unwrap(secret, held.view.product)
                 self.assertEqual(
                     (header.version_id, header.key_usage, header.exportability),
@@ -329,6 +333,7 @@ class Partners(Table):
                 done = next(line["values"] for line in lines if line["what"] == "done")
                 hashed = hashlib.sha256(held.view.product.encode()).hexdigest()
                 self.assertEqual(done, {"key": made.name, "wrapping_key": facility,
+                                        "wrapping_key_check_value": shown(value),
                                         "check_value": shown(made.check_value),
                                         "key_block_sha256": hashed})
                 self.assertEqual(self.key(facility.removeprefix("keys/")).check_value, value)
@@ -367,10 +372,11 @@ class Partners(Table):
             usage="KEY_USAGE_DATA_ENCRYPTION", algorithm=f"KEY_ALGORITHM_{algorithm}",
             exportability="EXPORTABILITY_EXPORTABLE")).key
 
-    def exported(self, made: Any, wrapping_key: str) -> Ceremony:
+    def exported(self, made: Any, wrapping_key: str, under: bytes) -> Ceremony:
         """An export, held to its end by two custodians."""
         held = Ceremony(self.service, 2, export={
-            "key": made.name, "check_value": shown(made.check_value), "wrapping_key": wrapping_key})
+            "key": made.name, "check_value": shown(made.check_value), "wrapping_key": wrapping_key,
+            "wrapping_key_check_value": shown(under)})
         held.join()
         held.confirm(made.check_value)
         self.assertEqual(held.view.state, DONE)

@@ -97,15 +97,19 @@ async fn act(vault: &Vault, work: &mut Work, planned: &Planned) -> Result<Done, 
         Task::Export(plan) => {
             let (id, wrapping_key) = (named(&plan.key)?, named(&plan.wrapping_key)?);
             let check_value = is_the_one(vault, &id, &plan.check_value).await?;
+            let under = &plan.wrapping_key_check_value;
+            let wrapping_check_value = is_the_one(vault, &wrapping_key, under).await?;
             let export = Export { id, wrapping_key, exportability: plan.exportability };
             let (exported, _) = manage_keys::wrap(vault, work, &export).await?;
             // Another version may have become the primary one since it was looked at.
-            if exported.check_value != check_value {
+            let is_other = exported.check_value != check_value;
+            if is_other || exported.wrapping_check_value != wrapping_check_value {
                 return Err(Error::refused(Reason::CeremonyAborted));
             }
             let values = vec![
                 ("key", plan.key.clone()),
                 ("wrapping_key", plan.wrapping_key.clone()),
+                ("wrapping_key_check_value", wrapping_check_value),
                 ("check_value", check_value),
                 ("key_block_sha256", HEXLOWER.encode(&sha256(&[exported.key_block.as_bytes()]))),
             ];

@@ -102,6 +102,8 @@ pub struct Export {
     pub check_value: String,
     /// `keys/{key}`, the key encryption key that the partner has too.
     pub wrapping_key: String,
+    /// Its check value in hexadecimals, as the partner has it too.
+    pub wrapping_key_check_value: String,
     /// What the block says of further export; none for never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exportability: Option<Exportability>,
@@ -205,12 +207,17 @@ impl Plan {
         let check_value = ("check_value", "3 or 5 bytes in upper case hexadecimals");
         match task {
             Task::Destroy(Destroy { check_value: value, .. })
-            | Task::Export(Export { check_value: value, .. }) => {
-                let few = !COMPONENTS.contains(&custodians);
-                (few.then_some(("custodians", "2 to 5")))
-                    .or((!is_check_value(value)).then_some(check_value))
+            | Task::Export(Export { check_value: value, .. })
+                if COMPONENTS.contains(&custodians) && !is_check_value(value) =>
+            {
+                Some(check_value)
             }
-            Task::Generate(_) => {
+            Task::Export(Export { wrapping_key_check_value: value, .. })
+                if COMPONENTS.contains(&custodians) && !is_check_value(value) =>
+            {
+                Some(("wrapping_key_check_value", check_value.1))
+            }
+            Task::Destroy(_) | Task::Export(_) | Task::Generate(_) => {
                 (!COMPONENTS.contains(&custodians)).then_some(("custodians", "2 to 5"))
             }
             Task::Import(import) => {
@@ -321,6 +328,8 @@ mod tests {
             component_check_values = [\"0011AA\", \"0011AA\"]\n\
             [import.key]\nid = \"k\"\nusage = \"K0\"\nalgorithm = \"TDES2\"\n";
         assert!(read(&format!("{}{import}", people(2))).check().is_ok());
+        let export = "[export]\nkey = \"keys/k\"\nwrapping_key = \"keys/w\"\n";
+        let (value, under) = ("check_value = \"0011AA\"\n", "wrapping_key_check_value");
         let witness = people(2).replace("auditor/w", "custodian/2");
         let twice = people(2).replace("custodian/2", "custodian/1");
         let no_title = people(2).replace("\"T\"", "\"\"");
@@ -338,6 +347,12 @@ mod tests {
                 format!("{}{}", people(2), import.replace("\"0011AA\"\n", "\"0011\"\n")),
                 "check_value",
             ),
+            (format!("{}{export}{value}wrapping_key_check_value = \"\"\n", people(2)), under),
+            (
+                format!("{}{export}check_value = \"\"\n{under} = \"0011AA\"\n", people(2)),
+                "check_value",
+            ),
+            (format!("{}{export}{value}{under} = \"0011AA\"\n", people(1)), "custodians"),
             (format!("{}[initialise]\nthreshold = 1\n", people(3)), "threshold"),
             (format!("{}[re_share]\nthreshold = 4\n", people(3)), "threshold"),
             (format!("{}[re_share]\nthreshold = 4\n", people(17)), "custodians"),

@@ -144,7 +144,9 @@ mod tests {
             ),
             (format!("[destroy]\nkey = \"keys/k/versions/1\"\n{value}"), String::new()),
             (
-                format!("[export]\nkey = \"keys/k\"\nwrapping_key = \"keys/w\"\n{value}"),
+                format!(
+                    "[export]\nkey = \"keys/k\"\nwrapping_key = \"keys/w\"\nwrapping_key_{value}{value}"
+                ),
                 String::new(),
             ),
         ] {

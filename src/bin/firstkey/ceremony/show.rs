@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use firstkey::grpc::client::CeremonyView;
-use firstkey::guide::{digest_groups, fingerprint};
+use firstkey::guide::{fingerprint, read_aloud};
 use serde_json::{Map, Value, json};
 
 use super::hold::tell;
@@ -62,7 +62,7 @@ fn shown(view: &CeremonyView) -> Vec<(&'static str, String)> {
     let shown = [
         ("name", view.name.clone()),
         ("title", view.planned.plan().title.clone()),
-        ("plan", digest_groups(&view.planned.digest())),
+        ("plan", read_aloud(&view.planned.digest())),
         ("envelope_key", fingerprint(&view.envelope_key)),
         ("check_value", view.check_value.clone()),
     ];
