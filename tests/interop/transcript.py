@@ -152,9 +152,8 @@ def _walk(plan: dict[str, Any], lines: Sequence[dict[str, Any]]) -> dict[str, An
 
 
 def _may_begin_again(steps: Sequence[Step], done: int) -> bool:
-    """Whether all have joined, and nobody has revealed yet."""
-    acts = [step.act for step in steps]
-    return "enter" in acts and acts.index("enter") <= done <= acts.index("reveal")
+    """Whether all have joined, and not all have revealed yet."""
+    return done < len(steps) and steps[done].act in ("enter", "reveal")
 
 
 def _certified(line: dict[str, Any], authority: x509.Certificate) -> EllipticCurvePublicKey:

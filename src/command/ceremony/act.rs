@@ -234,8 +234,10 @@ impl Ceremony {
         Ok(())
     }
 
-    /// Takes all commitments back: whoever has entered enters again. It costs a try, and the time
-    /// until the ceremony ends goes on, so that nobody holds it up for ever.
+    /// Takes all commitments back, and what was revealed: whoever has entered enters again, while
+    /// not all have revealed. Nobody steers the key by that: its check value, and each component's,
+    /// stand in the plan. It costs a try, and the time until the ceremony ends goes on, so that
+    /// nobody holds it up for ever.
     pub fn restart_entry(
         &mut self,
         who: Participant<'_>,
@@ -244,7 +246,7 @@ impl Ceremony {
         let steps = self.planned().steps();
         let first = steps.iter().position(|step| step.act == Act::Enter);
         let awaited = self.next().is_some_and(|next| matches!(next.act, Act::Enter | Act::Reveal));
-        let (Some(first), true, true) = (first, awaited, self.components.is_empty()) else {
+        let (Some(first), true) = (first, awaited) else {
             return Err(StepRefused::NotNext);
         };
         if !self.plan.custodians.iter().any(|name| name == who.name) {
@@ -252,6 +254,7 @@ impl Ceremony {
         }
         self.tries_left = self.tries_left.saturating_sub(1);
         self.commitments.clear();
+        self.components.clear();
         self.steps_done = first;
         self.write(now, "entry begins again", who.name, &[]);
         if self.tries_left == 0 {

@@ -161,12 +161,10 @@ impl Walk<'_> {
         if joins { "joined" } else { "given out" }
     }
 
-    /// Custodians begin again until the first has revealed.
+    /// Custodians begin again until the last has revealed.
     fn may_begin_again(&self, who: &str) -> bool {
-        let first = self.steps.iter().position(|step| step.act == Act::Reveal);
-        let entered = self.steps.iter().position(|step| step.act == Act::Enter);
-        let (Some(first), Some(entered)) = (first, entered) else { return false };
-        (entered..=first).contains(&self.done)
+        let next = self.steps.get(self.done).map(|next| next.act);
+        matches!(next, Some(Act::Enter | Act::Reveal))
             && self.planned.plan().custodians.iter().any(|name| name == who)
     }
 }
