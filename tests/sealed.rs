@@ -89,12 +89,7 @@ impl Drop for Service {
 /// A folder that `firstkeyd init` made.
 fn set_up() -> PathBuf {
     let folder = std::env::temp_dir().join(format!("firstkey-sealed-{}", uuid::Uuid::new_v4()));
-    let made = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
-        .arg("init")
-        .arg(&folder)
-        .args(["--listen", "127.0.0.1:0"])
-        .output();
-    assert!(made.unwrap().status.success());
+    custody::set_up(&folder);
     folder
 }
 

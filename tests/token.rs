@@ -50,12 +50,7 @@ impl Bench {
         fs::write(folder.join("softhsm2.conf"), tokens).unwrap();
         let bench = Self { folder, process: None, url: String::new() };
         bench.add_token(PIN);
-        let made = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
-            .arg("init")
-            .arg(bench.path("fk"))
-            .args(["--listen", "127.0.0.1:0"])
-            .output();
-        assert!(made.unwrap().status.success());
+        custody::set_up(&bench.path("fk"));
         let table = format!(
             "kind = \"pkcs11\"\nmodule = \"{MODULE}\"\ntoken = \"firstkey\"\npin_file = \"pin\""
         );

@@ -14,6 +14,7 @@
 use zeroize::Zeroizing;
 
 use crate::agreement::label;
+use crate::crypto::digest::framed;
 use crate::crypto::ec::{self, Point, SigningKey};
 use crate::crypto::hpke::{self, Kem, RecipientKey, SealError};
 use crate::crypto::rng::{Rng, RngFailed};
@@ -97,19 +98,8 @@ impl Context<'_> {
     }
 
     fn parts(&self, label: &str, last: &[u8]) -> Vec<u8> {
-        parts(&[label.as_bytes(), self.id, self.purpose.as_str().as_bytes(), last])
+        framed(&[label.as_bytes(), self.id, self.purpose.as_str().as_bytes(), last])
     }
-}
-
-/// Each part behind its length as four octets, big endian.
-pub(super) fn parts(parts: &[&[u8]]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for part in parts {
-        let len = u32::try_from(part.len()).expect("no part comes near 4 GiB");
-        out.extend_from_slice(&len.to_be_bytes());
-        out.extend_from_slice(part);
-    }
-    out
 }
 
 #[cfg(test)]

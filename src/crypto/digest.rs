@@ -19,6 +19,20 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     digest
 }
 
+/// Puts each part behind its length, four octets, big endian: no two lists of parts read the same.
+#[must_use]
+pub fn framed(parts: &[&[u8]]) -> Vec<u8> {
+    let len_bytes = parts.iter().map(|part| part.len() + 4).sum();
+    // Of the whole length from the beginning: nothing is moved, and so nothing left behind.
+    let mut out = Vec::with_capacity(len_bytes);
+    for part in parts {
+        let len = u32::try_from(part.len()).expect("no part comes near 4 GiB");
+        out.extend_from_slice(&len.to_be_bytes());
+        out.extend_from_slice(part);
+    }
+    out
+}
+
 /// A SHA-256 that can be interrupted: what is kept of it is its state, not what went in.
 ///
 /// `ring` gives no state away, so this one alone is of another library; a test holds both together.
@@ -81,6 +95,15 @@ mod tests {
         running.update(&[0; 64]);
         let state = running.state();
         assert!(!state.windows(12).any(|window| window == b"7Q2KZ1DJYDTN"));
+    }
+
+    #[test]
+    fn no_two_lists_of_parts_read_the_same() {
+        assert_eq!(framed(&[b"ab", b""]), b"\0\0\0\x02ab\0\0\0\0");
+        let lists: [&[&[u8]]; 5] = [&[], &[b""], &[b"ab"], &[b"a", b"b"], &[b"a\0\0\0\x01b"]];
+        for (place, list) in lists.iter().enumerate() {
+            assert!(lists[..place].iter().all(|other| framed(other) != framed(list)), "{place}");
+        }
     }
 
     #[test]

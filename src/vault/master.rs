@@ -17,8 +17,9 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use super::record::Kind;
-use super::seal::{Realm, framed};
+use super::seal::Realm;
 use crate::agreement::label;
+use crate::crypto::digest::framed;
 use crate::crypto::rng::{Rng, RngFailed};
 use crate::crypto::{aead, kdf};
 use crate::memory::{PageKind, SecretPage, SecretPageUnavailable, with_wiped_stack};

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::master::{Address, Generation, MasterKey, Nonce, Unopenable, generation_of};
 use super::record::{Kind, Record};
 use crate::agreement::label;
+use crate::crypto::digest::framed;
 use crate::crypto::hmac;
 use crate::crypto::rng::{Rng, RngFailed};
 use crate::key::usage::KeyBlockProtection;
@@ -277,18 +278,6 @@ impl Sealer {
     fn masters_mut(&self) -> RwLockWriteGuard<'_, Masters> {
         self.masters.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Puts each part behind its length, so that no two lists of parts read the same.
-pub(super) fn framed(parts: &[&[u8]]) -> Vec<u8> {
-    let len_bytes = parts.iter().map(|part| part.len() + 4).sum();
-    let mut out = Vec::with_capacity(len_bytes);
-    for part in parts {
-        let len = u32::try_from(part.len()).expect("no part comes near 4 GiB");
-        out.extend_from_slice(&len.to_be_bytes());
-        out.extend_from_slice(part);
-    }
-    out
 }
 
 #[cfg(test)]

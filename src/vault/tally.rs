@@ -27,8 +27,9 @@ use super::core::address;
 use super::error::Error;
 use super::hexadecimals;
 use super::record::Kind;
-use super::seal::{HashPurpose, Sealer, framed};
+use super::seal::{HashPurpose, Sealer};
 use super::store::{Batch, Change, Expected, Row, Store, StoreError, Surveyed};
+use crate::crypto::digest::framed;
 use crate::crypto::hmac;
 
 /// The kinds of rows that are not counted, each for a reason of its own.

@@ -11,9 +11,8 @@ use firstkey::grpc::client::{
 };
 use firstkey::grpc::proto::create_master_key_request::Keepers;
 use firstkey::grpc::proto::{
-    AbandonMasterKeyRequest, ApproveRequest, CreateKeyRequest, KeyAlgorithm, KeyUsage,
-    ListEventsRequest, ListKeysRequest, SealRequest, SealState, SealStatus, ShareKeepers,
-    UnsealRequest,
+    AbandonMasterKeyRequest, CreateKeyRequest, KeyAlgorithm, KeyUsage, ListEventsRequest,
+    ListKeysRequest, SealRequest, SealState, SealStatus, ShareKeepers, UnsealRequest,
 };
 use firstkey::grpc::{DenyList, Plane, SEAL_SERVICE, SERVICE_NAMES, Trust};
 use firstkey::server::access::{Access, policy};
@@ -29,6 +28,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use zeroize::Zeroizing;
 
+use crate::approvals::approve;
 use crate::harness::{DECADES, MINUTE, TestClock, material};
 use crate::self_tests::{call, every_path};
 
@@ -537,13 +537,8 @@ async fn new_shares_mean_a_new_master_key_and_wait_for_approval() {
     let asked = create_master_key(&officer, three_of_five()).await;
     let ClientError::Refused(refusal) = asked.err().unwrap() else { panic!("it is no refusal") };
     assert_eq!(refusal.reason, "APPROVAL_REQUIRED");
-    let digest = refusal.told("request_digest").unwrap();
-    let vote = ApproveRequest {
-        request_id: request_id(),
-        name: refusal.told("approval").unwrap().to_owned(),
-        request_digest: data_encoding::HEXLOWER.decode(digest.as_bytes()).unwrap(),
-    };
-    service.client("officer-2").await.approvals().approve(vote).await.unwrap();
+    let name = refusal.told("approval").unwrap();
+    approve(&service.client("officer-2").await, name).await.unwrap();
     let begun = create_master_key(&officer, three_of_five()).await.unwrap();
     assert_eq!((begun.generation, begun.distribution.is_some()), (1, true));
     let renewed = service.distribute().await;

@@ -10,10 +10,11 @@ use firstkey::crypto::certificate::key_from_pem;
 use firstkey::crypto::ec::SigningKey;
 use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::Plane;
-use firstkey::grpc::client::{CeremonyView, Client, ClientError, ceremony_in, request_id};
-use firstkey::grpc::proto::{ApproveRequest, GetCheckpointRequest};
+use firstkey::grpc::client::{CeremonyView, Client, ClientError, ceremony_in};
+use firstkey::grpc::proto::GetCheckpointRequest;
 use firstkey::vault::VerifierKey;
 
+use crate::approvals::approve;
 use crate::harness::MINUTE;
 use crate::seal::{Sealed, name, refused, spoilt};
 
@@ -213,13 +214,8 @@ async fn approved(service: &Sealed, planned: &Planned, before: &str) -> Ceremony
     let asked = officer.plan_master_key(planned, before).await;
     let ClientError::Refused(refusal) = asked.err().unwrap() else { panic!("it is no refusal") };
     assert_eq!(refusal.reason, "APPROVAL_REQUIRED");
-    let digest = refusal.told("request_digest").unwrap();
-    let vote = ApproveRequest {
-        request_id: request_id(),
-        name: refusal.told("approval").unwrap().to_owned(),
-        request_digest: data_encoding::HEXLOWER.decode(digest.as_bytes()).unwrap(),
-    };
-    service.client("officer-2").await.approvals().approve(vote).await.unwrap();
+    let name = refusal.told("approval").unwrap();
+    approve(&service.client("officer-2").await, name).await.unwrap();
     let status = officer.plan_master_key(planned, before).await.unwrap();
     ceremony_in(&status).unwrap().unwrap()
 }

@@ -1,9 +1,11 @@
-//! Custodians of a live service: they make its master key among them, and open it again.
+//! A live service from its beginning: its folder, and the custodians who make its master key among
+//! them, and open it again.
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use firstkey::component::Share;
 use firstkey::crypto::rng::SystemRng;
@@ -16,6 +18,13 @@ use zeroize::Zeroizing;
 const THRESHOLD: u32 = 2;
 /// Those that `firstkeyd init` makes certificates for.
 const CUSTODIANS: [&str; 3] = ["custodian-1", "custodian-2", "custodian-3"];
+
+/// Makes a folder with everything that a new service needs, as `firstkeyd init` does.
+pub(crate) fn set_up(folder: &Path) {
+    let mut init = Command::new(env!("CARGO_BIN_EXE_firstkeyd"));
+    let made = init.arg("init").arg(folder).args(["--listen", "127.0.0.1:0"]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
 
 /// Reads what a holder shows, from the folder that `firstkeyd init` made.
 pub(crate) fn credentials(folder: &Path, who: &str) -> Credentials {

@@ -13,8 +13,7 @@ use super::plan::{Plan, Planned, Task};
 use super::step::Step;
 use super::transcript::Transcript;
 use crate::agreement::label;
-use crate::command::envelope::parts;
-use crate::crypto::digest::sha256;
+use crate::crypto::digest::{framed, sha256};
 use crate::crypto::hpke::RecipientKey;
 use crate::crypto::rng::{Rng, RngFailed};
 use crate::vault::{Kind, Record, UnixMillis};
@@ -255,11 +254,11 @@ pub fn transcript_signed(link: &[u8]) -> Vec<u8> {
 /// What the signature of a ceremony's key for envelopes covers.
 #[must_use]
 pub fn key_signed(ceremony: &str, digest: &[u8; 32], public: &[u8]) -> Vec<u8> {
-    parts(&[label::CEREMONY_KEY.as_bytes(), ceremony.as_bytes(), digest, public])
+    framed(&[label::CEREMONY_KEY.as_bytes(), ceremony.as_bytes(), digest, public])
 }
 
 /// The occasion that an envelope of a component belongs to.
 #[must_use]
 pub fn occasion(ceremony: &str, digest: &[u8; 32], number: u8) -> [u8; 32] {
-    sha256(&[&parts(&[ceremony.as_bytes(), digest, &[number]])])
+    sha256(&[&framed(&[ceremony.as_bytes(), digest, &[number]])])
 }

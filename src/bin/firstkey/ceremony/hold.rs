@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::plan;
 use super::printer::Printer;
 use super::terminal::{Terminal, ensure_there_is_one};
-use crate::cli::ceremony::{Abort, Resume, Room, Run};
+use crate::cli::ceremony::{Abort, Place, Resume, Room, Run};
 use crate::connect::connect;
 use crate::shared::access::read;
 use crate::shared::development::write_new;
@@ -31,10 +31,11 @@ const ASK: Duration = Duration::from_secs(10);
 /// Creates a ceremony, or finds the one that the same plan created, and holds it.
 pub(super) async fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     ensure_there_is_one()?;
-    let log_key = log_key(arguments.log_key.as_deref())?;
+    let place = &arguments.place;
+    let log_key = log_key(place.log_key.as_deref())?;
     let planned = plan::read(&arguments.file)?;
-    let printer = printer(&arguments.room, gives_slips(&planned.steps()))?;
-    let client = connect(&arguments.server).await?;
+    let printer = printer(&place.room, gives_slips(&planned.steps()))?;
+    let client = connect(&place.server).await?;
     let view = if is_of_shares(&planned) {
         create_of_shares(&client, &planned, arguments.anew).await?
     } else {
@@ -42,7 +43,7 @@ pub(super) async fn run(arguments: &Run) -> anyhow::Result<ExitCode> {
     };
     let file = arguments.file.display();
     ensure!(view.planned == planned, "the service runs another plan than {file}");
-    at_service(&client, view, &arguments.room, (printer, log_key), &arguments.server).await
+    at_service(&client, view, place, (printer, log_key)).await
 }
 
 /// Creates the ceremony of a plan under a request id that the plan always has: once others have
@@ -95,15 +96,16 @@ async fn create_of_shares(
 /// Takes a ceremony up again.
 pub(super) async fn resume(arguments: &Resume) -> anyhow::Result<ExitCode> {
     ensure_there_is_one()?;
-    let log_key = log_key(arguments.log_key.as_deref())?;
-    let client = connect(&arguments.server).await?;
+    let place = &arguments.place;
+    let log_key = log_key(place.log_key.as_deref())?;
+    let client = connect(&place.server).await?;
     let found = client.master_key_ceremony(&arguments.name).await?;
     let Some(view) = found else {
         print::line(&forgotten(&arguments.name));
         return Ok(ExitCode::from(exit::FAILED));
     };
-    let printer = printer(&arguments.room, gives_slips(&view.planned.steps()))?;
-    at_service(&client, view, &arguments.room, (printer, log_key), &arguments.server).await
+    let printer = printer(&place.room, gives_slips(&view.planned.steps()))?;
+    at_service(&client, view, place, (printer, log_key)).await
 }
 
 /// Ends a ceremony before anything has happened.
@@ -125,9 +127,8 @@ pub(super) async fn abort(arguments: &Abort) -> anyhow::Result<ExitCode> {
 async fn at_service(
     client: &Client,
     view: CeremonyView,
-    room: &Room,
+    Place { room, server, .. }: &Place,
     (printer, log_key): (Printer, Option<VerifierKey>),
-    server: &crate::cli::Server,
 ) -> anyhow::Result<ExitCode> {
     let authority = server.ca.as_deref().context("people log in by TLS: name the --ca")?;
     let setting = Setting {

@@ -109,14 +109,8 @@ pub(crate) struct Resume {
     /// `ceremonies/{ceremony}`.
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
-    /// The key of the service's audit log: it proves that the ceremony's envelope key is the
-    /// service's. Without it people compare fingerprints.
-    #[arg(long, value_name = "KEY")]
-    pub(crate) log_key: Option<String>,
     #[command(flatten)]
-    pub(crate) room: Room,
-    #[command(flatten)]
-    pub(crate) server: Server,
+    pub(crate) place: Place,
 }
 
 #[derive(Debug, Args)]
@@ -127,6 +121,13 @@ pub(crate) struct Run {
     /// The ceremony of this plan was aborted: create another.
     #[arg(long)]
     pub(crate) anew: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Where a ceremony is held: at this table, with that service.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
     /// The key of the service's audit log: it proves that the ceremony's envelope key is the
     /// service's. Without it people compare fingerprints.
     #[arg(long, value_name = "KEY")]
