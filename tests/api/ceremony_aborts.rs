@@ -1,6 +1,7 @@
 //! What is wrong with a ceremony is told by its name, and whoever ends one, at whatever step, leaves
 //! nothing behind but a signed end.
 
+use data_encoding::HEXUPPER;
 use firstkey::command::ceremony::plan::Plan;
 use firstkey::command::ceremony::record::{Ceremony, CeremonyState};
 use firstkey::command::ceremony::step::{Act, Actor};
@@ -126,13 +127,20 @@ async fn whoever_ends_a_ceremony_at_whatever_step_leaves_nothing_but_a_signed_en
     let mut table = Table::set(GENERATE).await;
     // The key set id is as free as it was, each time.
     let other = GENERATE.replace("bdk", "bdl").replace("12345678", "22345678");
+    let other = format!("{other}exportability = \"E\"\n");
     let kept = end_at_each_step(&mut table, &other).await;
     assert_eq!(kept, ["components", "given", "private"], "the control: it was there");
-    let kept = end_at_each_step(&mut table, &import(&shown(&component(3)))).await;
+    let made = key(&table.service, "bdl").await.expect("the one that came to its end");
+    let wrapping = shown(&component(3));
+    let kept = end_at_each_step(&mut table, &import(&wrapping)).await;
     assert_eq!(kept, ["commitments", "components", "private"], "the control: it was there");
-    assert!(
-        key(&table.service, "bdl").await.is_some() && key(&table.service, "kek").await.is_some()
+    let export = format!(
+        "[export]\nkey = \"keys/bdl\"\ncheck_value = \"{}\"\nwrapping_key = \"keys/kek\"\n\
+         wrapping_key_check_value = \"{wrapping}\"\n",
+        HEXUPPER.encode(&made.check_value)
     );
+    assert_eq!(end_at_each_step(&mut table, &export).await, [""; 0]);
+    assert!(!table.view.product.is_empty(), "the key block of the one that came to its end");
     table.view = Table::create(&table.service, GENERATE).await;
     let value = deactivated(&mut table).await;
     let destroy = format!("[destroy]\nkey = \"keys/bdk/versions/1\"\ncheck_value = \"{value}\"\n");
