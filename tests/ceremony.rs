@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+#[path = "setup/firstkeyd.rs"]
+mod firstkeyd;
 #[path = "ceremony/people.rs"]
 mod people;
 #[path = "ceremony/pty.rs"]

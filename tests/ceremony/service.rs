@@ -1,14 +1,13 @@
 //! A development service that tells people apart, and the tool beside its terminal.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 
-use serde_json::Value;
+use crate::firstkeyd::Firstkeyd;
 
 /// A running service, killed when the test ends.
 pub(crate) struct Service {
-    child: Child,
+    process: Firstkeyd,
     pub(crate) url: String,
     /// Its store and its certificates, and what the test writes; gone with the test.
     pub(crate) folder: PathBuf,
@@ -18,23 +17,11 @@ impl Service {
     pub(crate) fn start() -> Self {
         let folder = std::env::temp_dir().join(format!("firstkey-test-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&folder).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_firstkeyd"))
-            .args(["serve", "--dev", "--tls", "--listen", "127.0.0.1:0", "--data"])
-            .arg(folder.join("data"))
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let url = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
-            .find_map(|line| Some(format!("https://{}", line.get("address")?.as_str()?)))
-            .expect("the service says where it serves");
-        // What it logs from here on is read, so that it never waits for a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, url, folder }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firstkeyd"));
+        command.args(["serve", "--dev", "--tls", "--listen", "127.0.0.1:0", "--data"]);
+        command.arg(folder.join("data")).current_dir(env!("CARGO_MANIFEST_DIR"));
+        let (process, address) = Firstkeyd::serving(&mut command);
+        Self { process, url: format!("https://{address}"), folder }
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
@@ -65,9 +52,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // A service that has ended by itself is as gone as one that is killed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.kill();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
