@@ -1,7 +1,6 @@
 //! Dual control, in a live realm over real TLS: what is asked by one, agreed to by others, and done
 //! once. `marks.rs` has each call that waits.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use firstkey::crypto::digest;
@@ -14,7 +13,6 @@ use firstkey::grpc::proto::{
 };
 use firstkey::server::access;
 use firstkey::server::dev;
-use firstkey::vault::store::{SqliteStore, Store};
 use firstkey::vault::{Action, Caller, Event, Grant, Policy, Principal, Realm, Role, Versioned};
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
@@ -560,14 +558,7 @@ async fn what_was_asked_and_agreed_outlives_the_service() {
 pub(crate) async fn restarted(service: TlsService) -> TlsService {
     let (folder, pki, clock) = service.stop().await;
     let folder = folder.expect("a durable service");
-    let path = folder.path().join("store");
-    let store: Arc<dyn Store> = loop {
-        // The last of the service lets go of the folder a moment after its end.
-        match SqliteStore::open(&path) {
-            Ok(store) => break Arc::new(store),
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    };
+    let store = folder.store_again().await;
     let opened = (store, Some(folder), clock, pki);
     let plain = Service::start_in((Realm::Live, None), opened, everybody()).await;
     // The store has a policy by now, which stays.

@@ -87,6 +87,16 @@ impl TempFolder {
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
+
+    /// The store of a service that has stopped, which lets go of it a moment after its end.
+    pub(crate) async fn store_again(&self) -> Arc<dyn Store> {
+        loop {
+            match SqliteStore::open(&self.path().join("store")) {
+                Ok(store) => return Arc::new(store),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
 }
 
 impl Drop for TempFolder {

@@ -1,7 +1,6 @@
 //! `PinService`: one look per counter, one PAN, one table of formats, one answer to whatever is
 //! wrong.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::HEXUPPER;
@@ -16,7 +15,6 @@ use firstkey::key::Algorithm;
 use firstkey::key::usage::PinEncryption;
 use firstkey::pin::{EncryptedPinBlock, Fill, Pan, PanForm, PinBlockFormat, Translation};
 use firstkey::server::simulation::translate_request;
-use firstkey::vault::store::{SqliteStore, Store};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
@@ -494,14 +492,7 @@ async fn three_failures_close_a_pan_for_an_hour_and_a_restart_opens_nothing() {
 pub(crate) async fn restarted(service: Service) -> Service {
     let (folder, pki, clock) = service.stop().await;
     let folder = folder.expect("a durable service");
-    let path = folder.path().join("store");
-    let store: Arc<dyn Store> = loop {
-        // The last of the service lets go of the folder a moment after its end.
-        match SqliteStore::open(&path) {
-            Ok(store) => break Arc::new(store),
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    };
+    let store = folder.store_again().await;
     Service::start_with(store, Some(folder), clock, pki, everybody()).await
 }
 
