@@ -261,7 +261,9 @@ mod tests {
         let rng = Stream::default();
         let measure = |_| {
             let mut drawn = [[0; 32]; 4];
-            drawn.iter_mut().for_each(|value| rng.fill(value).unwrap());
+            for value in &mut drawn {
+                rng.fill(value).unwrap();
+            }
             let [input @ .., [choice, ..]] = drawn;
             // Without a branch, which would be measured with what comes after it.
             let mask = (choice & 1).wrapping_neg();

@@ -16,6 +16,7 @@ mod slip;
 mod table;
 #[cfg(test)]
 mod testing;
+mod unseal;
 mod words;
 
 pub use self::ask::Stopped;
@@ -26,3 +27,4 @@ pub use self::screen::{
 };
 pub use self::script::script;
 pub use self::table::{Interrupted, Key, Table};
+pub use self::unseal::Custodians;

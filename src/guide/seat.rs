@@ -59,22 +59,42 @@ impl Sitting<'_> {
 }
 
 /// A certificate and its key in PEM form, which name this somebody, and the key ready to sign.
-type Papers = ((Vec<u8>, Zeroizing<Vec<u8>>), SigningKey);
+pub(super) type Papers = ((Vec<u8>, Zeroizing<Vec<u8>>), SigningKey);
 
 fn papers(table: &mut dyn Table, path: &str, name: &str) -> Result<Papers, String> {
-    let stem = path.strip_suffix(".crt").unwrap_or(path);
-    let certificate = table.read(&format!("{stem}.crt"))?;
-    let chain = certificates_from_pem(&certificate)
-        .map_err(|_| format!("{stem}.crt is no certificate in PEM form"))?;
-    let own = chain.first().and_then(|der| client_name(der).ok());
-    let own = own.ok_or_else(|| format!("{stem}.crt does not say who somebody is"))?;
+    let (own, papers) = named_papers(table, path)?;
     if own != name {
         return Err(format!("this is the certificate of {own}; {name} logs in here"));
     }
+    Ok(papers)
+}
+
+/// Reads papers, and whose they are.
+pub(super) fn named_papers(table: &mut dyn Table, path: &str) -> Result<(String, Papers), String> {
+    let stem = path.strip_suffix(".crt").unwrap_or(path);
+    let certificate = table.read(&format!("{stem}.crt"))?;
+    // Whose it is comes before whether its key is there.
+    name_of(&certificate).map_err(|cause| format!("{stem}: {cause}"))?;
     let pem = table.read(&format!("{stem}.key"))?;
-    let key =
-        key_from_pem(&pem).map_err(|_| format!("{stem}.key is no private key in PEM form"))?;
-    let key = SigningKey::from_pkcs8(&key)
-        .map_err(|_| format!("{stem}.key is no key of P-256 in PKCS #8"))?;
-    Ok(((certificate.to_vec(), pem), key))
+    let (own, key) =
+        named_identity(&certificate, &pem).map_err(|cause| format!("{stem}: {cause}"))?;
+    Ok((own, ((certificate.to_vec(), pem), key)))
+}
+
+/// Whose certificate it is, and its key ready to sign.
+pub(super) fn named_identity(
+    certificate: &[u8],
+    pem: &[u8],
+) -> Result<(String, SigningKey), &'static str> {
+    let own = name_of(certificate)?;
+    let key = key_from_pem(pem).map_err(|_| "the key is no private key in PEM form")?;
+    let key = SigningKey::from_pkcs8(&key).map_err(|_| "the key is not of P-256 in PKCS #8")?;
+    Ok((own, key))
+}
+
+fn name_of(certificate: &[u8]) -> Result<String, &'static str> {
+    let chain =
+        certificates_from_pem(certificate).map_err(|_| "the certificate is none in PEM form")?;
+    let own = chain.first().and_then(|der| client_name(der).ok());
+    own.ok_or("the certificate does not say who somebody is")
 }

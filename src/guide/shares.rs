@@ -5,9 +5,10 @@ use data_encoding::HEXUPPER;
 use super::ask::{Stopped, go_on};
 use super::flow::{Fault, Sitting, timely};
 use super::hidden::type_hidden;
-use super::screen::time;
+use super::screen::{Screen, time};
 use super::seat::Seat;
 use super::slip::Slip;
+use super::table::Table;
 use crate::command::ceremony::plan::Task;
 use crate::command::ceremony::step::Step;
 use crate::component::{Entry, Share};
@@ -33,7 +34,8 @@ impl Sitting<'_> {
         let digest = self.view.planned.digest();
         let taken = seat.client.take_share((&seat.key, self.setting.rng), &digest);
         let (status, share) = timely(taken).await?;
-        let view = ceremony_in(&status)?.ok_or(ClientError::Incomplete("ceremony"))?;
+        let told = ceremony_in(&status)?.ok_or(ClientError::Incomplete("ceremony"))?;
+        let view = told.after(&self.view)?;
         let set_id = HEXUPPER.encode(&share.heading().set_id());
         let date = time(self.table.now());
         let rows = share.write();
@@ -64,37 +66,51 @@ impl Sitting<'_> {
         loop {
             let mut screen = self.screen_of(step);
             screen.notice = std::mem::take(&mut notice);
-            let mut entry = Entry::of_share();
-            let typed = type_hidden(self.table, screen.clone(), &mut entry, self.setting.silence);
-            match typed {
-                Ok(()) => {}
-                Err(Stopped::Silence) => {
-                    screen.notice = Stopped::Silence.to_string();
+            let share = type_share(self.table, &screen, self.setting.silence)?;
+            let by = (&seat.key, self.setting.rng);
+            match timely(seat.client.read_back_share(by, &share)).await {
+                Ok(_) => {}
+                // The service counts, and ends the ceremony with the third.
+                Err(Fault::Call(error)) if error.reason() == Some("SHARE_REFUSED") => {
+                    "this is not the share that was given out: look at the slip"
+                        .clone_into(&mut notice);
                     self.table.bell();
-                    go_on(self.table, screen)?;
                     continue;
                 }
-                Err(stopped) => return Err(stopped.into()),
-            }
-            let by = (&seat.key, self.setting.rng);
-            let refused = match Share::typed(entry) {
-                Ok(share) => match timely(seat.client.read_back_share(by, &share)).await {
-                    Ok(_) => None,
-                    // The service counts, and ends the ceremony with the third.
-                    Err(Fault::Call(error)) if error.reason() == Some("SHARE_REFUSED") => {
-                        Some("this is not the share that was given out: look at the slip")
-                    }
-                    Err(fault) => return Err(fault),
-                },
-                Err(_) => Some("this is no share: look at the slip"),
-            };
-            if let Some(cause) = refused {
-                cause.clone_into(&mut notice);
-                self.table.bell();
-                continue;
+                Err(fault) => return Err(fault),
             }
             let found = timely(seat.client.master_key_ceremony(&self.view.name)).await?;
-            return found.ok_or_else(|| ClientError::Incomplete("ceremony").into());
+            let told = found.ok_or(ClientError::Incomplete("ceremony"))?;
+            return Ok(told.after(&self.view)?);
+        }
+    }
+}
+
+/// Lets somebody type a share until it is one. What was typed is wiped when nobody goes on.
+pub(super) fn type_share(
+    table: &mut dyn Table,
+    screen: &Screen,
+    silence: u16,
+) -> Result<Share, Stopped> {
+    let mut screen = screen.clone();
+    loop {
+        let mut entry = Entry::of_share();
+        match type_hidden(table, screen.clone(), &mut entry, silence) {
+            Ok(()) => {
+                if let Ok(share) = Share::typed(entry) {
+                    return Ok(share);
+                }
+                "this is no share: look at the slip".clone_into(&mut screen.notice);
+                table.bell();
+            }
+            Err(Stopped::Silence) => {
+                let mut silent = screen.clone();
+                silent.notice = Stopped::Silence.to_string();
+                table.bell();
+                go_on(table, silent)?;
+                screen.notice.clear();
+            }
+            Err(stopped) => return Err(stopped),
         }
     }
 }

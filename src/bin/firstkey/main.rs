@@ -7,7 +7,6 @@ mod cli;
 mod connect;
 mod dev;
 mod exit;
-mod hidden;
 mod inspect;
 mod key;
 mod policy;

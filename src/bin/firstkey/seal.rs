@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::{MakeKey, Output, Seal, Server, TakeShare};
 use crate::connect::{connect, credentials};
-use crate::{approval, exit, hidden, print};
+use crate::{ceremony, exit, print};
 
 pub(crate) async fn run(command: Seal, output: Output) -> anyhow::Result<ExitCode> {
     let status = match command {
@@ -77,13 +77,14 @@ async fn take_share(take: &TakeShare) -> anyhow::Result<SealStatus> {
         "{} is no printer and no pipe: a share is never written to a file",
         take.print_to.display()
     );
+    ceremony::ensure_terminal()?;
     let (client, rng) = (connect(&take.server).await?, SystemRng::new());
     let holder = ShareHolder::new(&client, &credentials(&take.server)?, &rng)?;
     let share = holder.take().await?;
     device.write_all(&slip(&share)).context("the share was not printed: abandon, begin anew")?;
     drop((share, device));
-    print::line("The share is printed. Read it back from the paper:");
-    Ok(holder.confirm(&hidden::read_share()?).await?)
+    ceremony::read_back(&client, &take.server, &holder).await?;
+    Ok(client.seal_status().await?)
 }
 
 /// What a custodian keeps.
@@ -112,7 +113,7 @@ fn slip(share: &Share) -> Zeroizing<Vec<u8>> {
 const SLIP_LEN_MAX: usize = 1_024;
 
 async fn unseal(server: &Server) -> anyhow::Result<SealStatus> {
-    let (client, rng) = (connect(server).await?, SystemRng::new());
+    let client = connect(server).await?;
     let status = client.seal_status().await?;
     match status.kind() {
         SealKind::Pkcs11 => {
@@ -120,13 +121,8 @@ async fn unseal(server: &Server) -> anyhow::Result<SealStatus> {
             Ok(answer.map_err(ClientError::from)?.into_inner().status.unwrap_or_default())
         }
         SealKind::Shamir => {
-            let attempt = status.attempt.context("the vault is open, or being opened")?;
-            let fingerprint = approval::in_groups(&HEXUPPER.encode(&attempt.fingerprint));
-            print::line(&format!(
-                "The key of this attempt, as every custodian has to see it:\n{fingerprint}"
-            ));
-            let holder = ShareHolder::new(&client, &credentials(server)?, &rng)?;
-            Ok(holder.give(&hidden::read_share()?).await?)
+            ceremony::unseal(&client, server).await?;
+            Ok(client.seal_status().await?)
         }
         SealKind::Dev | SealKind::Unspecified => bail!("there is nothing to unseal"),
     }

@@ -106,7 +106,7 @@ pub(crate) async fn settings(
 
 /// Makes the certificates of a development service at the first time: its own, and one for each
 /// role and plane.
-fn open_access(folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn open_access(folder: &Path) -> anyhow::Result<()> {
     made_whole(folder, |beside| {
         let validity = dev::validity(SystemClock.now().seconds());
         let access = Access::generate("DEV-ONLY", validity)?;

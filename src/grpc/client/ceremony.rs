@@ -80,7 +80,7 @@ impl CeremonyView {
     /// Takes this for how things stand after `before`, if it is the same ceremony, of the same
     /// plan, and all that had happened is told as it was: else what people sign is another history
     /// than the one they saw.
-    fn after(self, before: &Self) -> Result<Self, ClientError> {
+    pub fn after(self, before: &Self) -> Result<Self, ClientError> {
         let is_same = self.name == before.name
             && self.planned.digest() == before.planned.digest()
             && self.transcript.lines().starts_with(before.transcript.lines());

@@ -33,7 +33,7 @@ pub use self::backend::{ImportCall, InspectedHeader, KeyCall, MacCall, PinCall};
 pub use self::ceremony::{CeremonyView, Committed};
 pub use self::explain::{Explained, explain_request, request_digest};
 pub use self::line::{Line, Message, Reply, Replying, lost};
-pub use self::seal::{ShareHolder, ceremony_in, create_master_key};
+pub use self::seal::{AttemptView, SealView, ShareHolder, ceremony_in, create_master_key};
 
 /// A connection to a service: to each plane, and where one serves for all, four times the same.
 #[derive(Clone, Debug)]

@@ -23,6 +23,43 @@ pub struct ShareHolder<'a> {
     rng: &'a dyn Rng,
 }
 
+/// What those who give shares have to see of the seal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealView {
+    /// Whether the vault is open.
+    pub is_open: bool,
+    /// The id of the set of shares that open it, or before there is one of that which is given out,
+    /// and how many of them open it.
+    pub share_set: Option<(Vec<u8>, u32)>,
+    /// The attempt under way to open it.
+    pub attempt: Option<AttemptView>,
+}
+
+/// An attempt to open the vault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptView {
+    /// SHA-256 of the key that shares are sealed for.
+    pub fingerprint: Vec<u8>,
+    /// The URI names of those who have given one.
+    pub given_by: Vec<String>,
+}
+
+impl From<proto::SealStatus> for SealView {
+    fn from(status: proto::SealStatus) -> Self {
+        let is_open = status.state() == proto::SealState::Open;
+        let attempt = |one: proto::UnsealAttempt| AttemptView {
+            fingerprint: one.fingerprint,
+            given_by: one.given_by,
+        };
+        let under_way = status.distribution.and_then(|one| one.share_set);
+        Self {
+            is_open,
+            share_set: status.share_set.or(under_way).map(|set| (set.id, set.threshold)),
+            attempt: status.attempt.map(attempt),
+        }
+    }
+}
+
 impl Client {
     /// `SealService`.
     #[must_use]
@@ -34,6 +71,11 @@ impl Client {
     pub async fn seal_status(&self) -> Result<proto::SealStatus, ClientError> {
         let answer = self.seals().get_seal_status(proto::GetSealStatusRequest {}).await?;
         answer.into_inner().status.ok_or(ClientError::Incomplete("status"))
+    }
+
+    /// The same, as those see it who give shares.
+    pub async fn seal_view(&self) -> Result<SealView, ClientError> {
+        Ok(self.seal_status().await?.into())
     }
 
     /// How a ceremony for the master key stands: in the distribution that is under way, or in the

@@ -68,7 +68,7 @@ pub(super) async fn create(
 }
 
 /// Has a master key made by a plan, or finds the ceremony in which that is done.
-async fn create_of_shares(
+pub(super) async fn create_of_shares(
     client: &Client,
     planned: &Planned,
     anew: bool,
@@ -251,7 +251,7 @@ fn log_key(text: Option<&str>) -> anyhow::Result<Option<VerifierKey>> {
 }
 
 /// Cancelled when somebody ends the tool, or the terminal goes.
-fn stop_token() -> anyhow::Result<CancellationToken> {
+pub(super) fn stop_token() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let ended = stop.clone();
     let (signals, hangup) = (shared::stop_signal()?, shared::hangup_signal()?);
@@ -275,7 +275,7 @@ pub(super) fn printer(room: &Room, gives_slips: bool) -> anyhow::Result<Printer>
     Ok(printer)
 }
 
-fn is_of_shares(planned: &Planned) -> bool {
+pub(super) fn is_of_shares(planned: &Planned) -> bool {
     matches!(planned.task(), Task::Initialise(_) | Task::ReShare(_))
 }
 

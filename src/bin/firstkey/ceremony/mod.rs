@@ -1,15 +1,20 @@
 //! `firstkey ceremony`: people at a table.
 
+mod custodians;
 mod hold;
 mod keys;
 mod plan;
 mod printer;
 mod rehearse;
+mod rehearse_shares;
 mod show;
 mod terminal;
 mod verify;
 
 use std::process::ExitCode;
+
+pub(crate) use self::custodians::{read_back, unseal};
+pub(crate) use self::terminal::ensure_there_is_one as ensure_terminal;
 
 use crate::cli::Output;
 use crate::cli::ceremony::Ceremony;

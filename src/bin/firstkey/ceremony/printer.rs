@@ -34,6 +34,11 @@ const TMPFS: u32 = 0x0102_1994;
 const RAMFS: u32 = 0x8584_58f6;
 
 impl Printer {
+    /// None: where no slips are given out.
+    pub(super) const fn none() -> Self {
+        Self { to: To::None, form: Form::Text }
+    }
+
     /// As the command line says. A folder that is no memory is refused unless it is forced.
     pub(super) fn of(room: &Room) -> anyhow::Result<Self> {
         let form = room.print_as;

@@ -23,9 +23,9 @@ use firstkey::vault::{AuditSettings, Clock as _, Gate, Policy, Principal, Role, 
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use super::hold::{create, hold, printer, waits, warnings};
-use super::plan;
+use super::hold::{create, hold, is_of_shares, printer, waits, warnings};
 use super::terminal::ensure_there_is_one;
+use super::{plan, rehearse_shares};
 use crate::cli::ceremony::Rehearse;
 use crate::dev::Data;
 use crate::print;
@@ -33,10 +33,10 @@ use crate::shared::development::{self, Way, make_folder};
 use crate::shared::{SystemClock, access};
 
 /// How long calls in flight may take to end.
-const DRAIN: Duration = Duration::from_secs(5);
+pub(super) const DRAIN: Duration = Duration::from_secs(5);
 
 /// The folder of the certificates of those who take part, below the rehearsal's.
-const PEOPLE: &str = "people";
+pub(super) const PEOPLE: &str = "people";
 
 /// What is rehearsed where no plan is named: a base derivation key in three components.
 const PLAN: &str = r#"
@@ -68,6 +68,9 @@ pub(super) async fn run(mut arguments: Rehearse) -> anyhow::Result<ExitCode> {
     let printer = printer(&arguments.room, true)?;
     show_script(&planned, arguments.room.print_to.as_deref())?;
 
+    if is_of_shares(&planned) {
+        return rehearse_shares::run(&planned, arguments, &data, printer).await;
+    }
     let passed = server::run_self_tests()?;
     let service = development::open(data.path(), &arguments.keys, AuditSettings::default()).await?;
     service.vault.install_policy(policy(&planned)).await?;
@@ -116,8 +119,8 @@ fn planned(file: Option<&Path>) -> anyhow::Result<Planned> {
     plan.title = format!("TEST {}", plan.title).chars().take(80).collect();
     let planned = plan.check()?;
     ensure!(
-        !matches!(planned.task(), Task::Initialise(_) | Task::ReShare(_)),
-        "a ceremony for the master key is not rehearsed here: its service has a store already"
+        !matches!(planned.task(), Task::ReShare(_)),
+        "another master key is not rehearsed: the first one is, whose table is the same"
     );
     Ok(planned)
 }
@@ -134,7 +137,7 @@ fn show_script(planned: &Planned, slips: Option<&Path>) -> anyhow::Result<()> {
 }
 
 /// The development policy, and those who take part.
-fn policy(planned: &Planned) -> Policy {
+pub(super) fn policy(planned: &Planned) -> Policy {
     let mut policy = dev::policy();
     let plan = planned.plan();
     let custodians = plan.custodians.iter().map(|name| (name, Role::Custodian));
@@ -156,7 +159,7 @@ fn policy(planned: &Planned) -> Policy {
 }
 
 /// The file name of somebody's certificate: `custodian-2`, or `witness`.
-fn position(planned: &Planned, name: &str) -> Option<String> {
+pub(super) fn position(planned: &Planned, name: &str) -> Option<String> {
     let plan = planned.plan();
     let place = plan.custodians.iter().position(|custodian| custodian == name);
     let witness = (plan.witness == name).then(|| "witness".to_owned());
@@ -164,7 +167,11 @@ fn position(planned: &Planned, name: &str) -> Option<String> {
 }
 
 /// Makes a certificate for each who takes part.
-fn certify(planned: &Planned, access_folder: &Path, people: &Path) -> anyhow::Result<()> {
+pub(super) fn certify(
+    planned: &Planned,
+    access_folder: &Path,
+    people: &Path,
+) -> anyhow::Result<()> {
     make_folder(people)?;
     let read = |ending| {
         let stem = access_folder.join("authorities").join(Plane::Admin.as_str());
@@ -184,10 +191,10 @@ fn certify(planned: &Planned, access_folder: &Path, people: &Path) -> anyhow::Re
 }
 
 /// The officers of a rehearsal, whom the tool plays.
-struct Officers<'a> {
-    url: &'a str,
-    folder: &'a Path,
-    authority: &'a [u8],
+pub(super) struct Officers<'a> {
+    pub(super) url: &'a str,
+    pub(super) folder: &'a Path,
+    pub(super) authority: &'a [u8],
 }
 
 impl Officers<'_> {
@@ -212,7 +219,7 @@ impl Officers<'_> {
         Ok((one, view))
     }
 
-    async fn connect(&self, name: &str) -> anyhow::Result<Client> {
+    pub(super) async fn connect(&self, name: &str) -> anyhow::Result<Client> {
         let stem = access::client(self.folder, Plane::Admin, name);
         let certificate = access::read(&access::ending(&stem, "crt"))?;
         let key = Zeroizing::new(access::read(&access::ending(&stem, "key"))?);

@@ -69,7 +69,7 @@ impl Terminal {
 
 /// Refuses where there is no terminal: what is typed would come from a file or a program, and what
 /// is shown go to one.
-pub(super) fn ensure_there_is_one() -> anyhow::Result<()> {
+pub(crate) fn ensure_there_is_one() -> anyhow::Result<()> {
     ensure!(
         io::stdin().is_terminal() && io::stdout().is_terminal(),
         "a ceremony is held at a terminal: standard input and output must be one"
