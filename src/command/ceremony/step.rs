@@ -145,7 +145,8 @@ mod tests {
             (format!("[destroy]\nkey = \"keys/k/versions/1\"\n{value}"), String::new()),
             (
                 format!(
-                    "[export]\nkey = \"keys/k\"\nwrapping_key = \"keys/w\"\nwrapping_key_{value}{value}"
+                    "[export]\nkey = \"keys/k\"\n{value}wrapping_key = \"keys/w\"\n\
+                     wrapping_key_{value}"
                 ),
                 String::new(),
             ),
