@@ -12,7 +12,7 @@ use super::slip::Slip;
 use crate::command::ceremony::plan::{Import, Task};
 use crate::command::ceremony::record::CeremonyState;
 use crate::command::ceremony::step::Step;
-use crate::component::{Assurance, Component, Entry};
+use crate::component::{Assurance, Component, Entry, Rows};
 use crate::grpc::client::{CeremonyView, ClientError};
 use crate::key::Algorithm;
 
@@ -46,24 +46,36 @@ impl Sitting<'_> {
         ))
         .await?;
         let check = component.check_value().to_string();
-        let date = time(self.table.now());
-        let rows = component.write();
-        let slip = Slip {
-            test: self.setting.test,
-            ceremony: &view.name,
-            planned: &view.planned,
-            number: custodian,
-            rows: &rows,
-            check: &check,
-            date: &date,
-        };
-        let printed = self.table.print(&format!("slip-{custodian}"), &slip.page());
-        drop((rows, component));
+        let printed = self.print_slip(&view, custodian, component.write(), &check);
+        drop(component);
         // The slip is given out, whatever became of it on its way.
         self.see(view.clone())?;
         let told = printed.map_err(Fault::SlipLost)?;
         self.tell(format!("slip {custodian}, check value {check}, {told}"));
         Ok(view)
+    }
+
+    /// Prints what a custodian takes home; here it is wiped, whatever became of it.
+    pub(super) fn print_slip(
+        &mut self,
+        view: &CeremonyView,
+        number: u8,
+        rows: Rows,
+        check: &str,
+    ) -> Result<String, String> {
+        let date = time(self.table.now());
+        let slip = Slip {
+            test: self.setting.test,
+            ceremony: &view.name,
+            planned: &view.planned,
+            number,
+            rows: &rows,
+            check,
+            date: &date,
+        };
+        let printed = self.table.print(&format!("slip-{number}"), &slip.page());
+        drop(rows);
+        printed
     }
 
     pub(super) fn print_cover(&mut self, step: Step) -> Result<(), Fault> {

@@ -5,9 +5,8 @@ use data_encoding::HEXUPPER;
 use super::ask::{Stopped, go_on};
 use super::flow::{Fault, Sitting, timely};
 use super::hidden::type_hidden;
-use super::screen::{Screen, time};
+use super::screen::Screen;
 use super::seat::Seat;
-use super::slip::Slip;
 use super::table::Table;
 use crate::command::ceremony::plan::Task;
 use crate::command::ceremony::step::Step;
@@ -37,19 +36,8 @@ impl Sitting<'_> {
         let told = ceremony_in(&status)?.ok_or(ClientError::Incomplete("ceremony"))?;
         let view = told.after(&self.view)?;
         let set_id = HEXUPPER.encode(&share.heading().set_id());
-        let date = time(self.table.now());
-        let rows = share.write();
-        let slip = Slip {
-            test: self.setting.test,
-            ceremony: &view.name,
-            planned: &view.planned,
-            number: custodian,
-            rows: &rows,
-            check: &set_id,
-            date: &date,
-        };
-        let printed = self.table.print(&format!("slip-{custodian}"), &slip.page());
-        drop((rows, share));
+        let printed = self.print_slip(&view, custodian, share.write(), &set_id);
+        drop(share);
         // The slip is given out, whatever became of it on its way.
         self.view = view.clone();
         let told = printed.map_err(Fault::SlipLost)?;
