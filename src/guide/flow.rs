@@ -24,7 +24,7 @@ const CALL: Duration = Duration::from_secs(30);
 /// What the smallest screen holds of a plan.
 const PLANNED_COLUMNS: usize = 76;
 /// What the smallest screen holds of a plan.
-const PLANNED_LINES: usize = 10;
+const PLANNED_LINES: usize = 8;
 
 /// What a table is set for.
 pub struct Setting<'a> {
@@ -135,7 +135,9 @@ impl<'a> Sitting<'a> {
         for page in lines.chunks(PLANNED_LINES) {
             let mut screen = self.screen();
             "what is planned".clone_into(&mut screen.who);
-            screen.expected = page.to_vec();
+            screen.expected = vec!["Compare each line with the script on paper:".to_owned()];
+            screen.expected.push(String::new());
+            screen.expected.extend_from_slice(page);
             go_on(self.table, screen)?;
         }
         Ok(())

@@ -75,6 +75,10 @@ impl<'a> Custodians<'a> {
                     self.happened.push(Happened::now(self.table.now(), what));
                 }
                 Err(Fault::Call(ClientError::Refused(refusal))) => {
+                    if refusal.reason == "UNSEAL_FAILED" {
+                        let what = "the shares did not open the vault".to_owned();
+                        self.happened.push(Happened::now(self.table.now(), what));
+                    }
                     self.notice = match &*refusal.reason {
                         "SHARE_REFUSED" => {
                             let cause = refusal.told("cause").unwrap_or("it is refused");
@@ -124,11 +128,9 @@ impl<'a> Custodians<'a> {
         let usual = usual.map(|name| (self.setting.papers_of)(name)).unwrap_or_default();
         let mut screen = self.screen(seal);
         screen.expected = vec![
-            "The next custodian logs in. All who give a share see the same key for envelopes on \
-             their screens."
-                .to_owned(),
-            "Who gives theirs at another machine does it there: Ctrl-C leaves this one, and what \
-             was given stays."
+            // Two lines: with a long path and a notice the smallest screen holds no more.
+            "The next custodian logs in; all compare the envelope key above. Ctrl-C leaves: what \
+             was given stays for those who give theirs elsewhere."
                 .to_owned(),
         ];
         let question = "Path of your certificate, FILE.crt; its key lies beside it, FILE.key";

@@ -4,7 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use firstkey::command::envelope::{Context, Purpose};
+use firstkey::command::seal::KEM;
 use firstkey::component::{Heading, Share};
+use firstkey::crypto::certificate::key_from_pem;
+use firstkey::crypto::ec::SigningKey;
+use firstkey::crypto::hpke::RecipientKey;
 use firstkey::crypto::rng::SystemRng;
 use firstkey::grpc::client::{
     Client, ClientError, Credentials, ShareHolder, create_master_key, request_id,
@@ -12,7 +17,8 @@ use firstkey::grpc::client::{
 use firstkey::grpc::proto::create_master_key_request::Keepers;
 use firstkey::grpc::proto::{
     AbandonMasterKeyRequest, CreateKeyRequest, KeyAlgorithm, KeyUsage, ListEventsRequest,
-    ListKeysRequest, SealRequest, SealState, SealStatus, ShareKeepers, UnsealRequest,
+    ListKeysRequest, SealRequest, SealState, SealStatus, ShareKeepers, TakeShareRequest,
+    UnsealRequest,
 };
 use firstkey::grpc::{DenyList, Plane, SEAL_SERVICE, SERVICE_NAMES, Trust};
 use firstkey::server::access::{Access, policy};
@@ -407,6 +413,47 @@ async fn who_gave_shares_is_judged_by_the_policy_that_they_open() {
     let denied: Vec<_> =
         denied.map(|event| event["detail"]["given_by"].as_str().unwrap()).collect();
     assert!(denied[0].contains("operator-1"), "{denied:?}");
+}
+
+#[tokio::test]
+async fn a_share_whose_answer_was_lost_is_given_again_to_the_same_key_alone() {
+    let service = Sealed::start().await;
+    let officer = service.client("officer-1").await;
+    create_master_key(&officer, three_of_five()).await.unwrap();
+    let (rng, own) = (SystemRng::new(), service.credentials("custodian-1", Plane::Admin));
+    let client = Client::connect_with(&service.url, &own).await.unwrap();
+    let signer = key_from_pem(&own.identity.as_ref().unwrap().1).unwrap();
+    let signer = SigningKey::from_pkcs8(&signer).unwrap();
+    let distribution = service.status().await.distribution.unwrap().id;
+    let id: [u8; 16] = distribution.clone().try_into().unwrap();
+    let holder = signer.public();
+    let context = Context { kem: KEM, id: &id, purpose: Purpose::Take, holder: &holder };
+    let ask = |key: &RecipientKey| TakeShareRequest {
+        distribution: distribution.clone(),
+        public_key: key.public().to_vec(),
+        signature: context.sign(&signer, key.public()).unwrap().to_vec(),
+        plan_digest: Vec::new(),
+    };
+    let keys = [(); 2].map(|()| RecipientKey::generate(KEM, &rng).unwrap());
+    let first = client.seals().take_share(ask(&keys[0])).await.unwrap().into_inner().sealed;
+    let again = client.seals().take_share(ask(&keys[0])).await.unwrap().into_inner().sealed;
+    assert_eq!(first, again);
+    let share = Share::from_bytes(&context.open(&keys[0], &again).unwrap()).unwrap();
+    // No other key, nobody else with this one, and not the same with another's signature.
+    let other = client.seals().take_share(ask(&keys[1])).await;
+    assert_eq!(refused(other.map_err(ClientError::from)).1, "it was taken before");
+    let mut unsigned = ask(&keys[0]);
+    unsigned.signature[5] ^= 1;
+    let unsigned = client.seals().take_share(unsigned).await;
+    let cause = refused(unsigned.map_err(ClientError::from)).1;
+    assert_eq!(cause, "the key is not signed by the certificate's");
+    let second = service.client("custodian-2").await.seals().take_share(ask(&keys[0])).await;
+    let cause = refused(second.map_err(ClientError::from)).1;
+    assert_eq!(cause, "the key is not signed by the certificate's");
+    // Read back, it is given no more.
+    ShareHolder::new(&client, &own, &rng).unwrap().confirm(&share).await.unwrap();
+    let late = client.seals().take_share(ask(&keys[0])).await;
+    assert_eq!(refused(late.map_err(ClientError::from)).1, "it was taken before");
 }
 
 #[tokio::test]

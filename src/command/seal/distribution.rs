@@ -4,7 +4,7 @@
 use data_encoding::{HEXLOWER, HEXUPPER};
 use zeroize::Zeroizing;
 
-use super::giver::{Giver, Sent, not_taken};
+use super::giver::{Asked, Giver, Sent, not_taken};
 use super::{ID_LEN_BYTES, KEM, PATIENCE_MS, ShareSet};
 use crate::command::Error;
 use crate::command::ceremony::conduct::id_of;
@@ -46,9 +46,23 @@ pub(super) enum ReadBack {
 /// One custodian, and the share.
 pub(super) struct Keeping {
     pub(super) name: String,
-    pub(super) taken: bool,
+    /// What the share left in, and to which key.
+    given: Option<Given>,
     pub(super) confirmed: bool,
     share: Share,
+}
+
+/// A share that was given out: only whoever has the key's private part opens it.
+struct Given {
+    key: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+impl Keeping {
+    /// Whether the share was given out.
+    pub(super) const fn is_taken(&self) -> bool {
+        self.given.is_some()
+    }
 }
 
 impl Distribution {
@@ -74,7 +88,7 @@ impl Distribution {
         let Some((id, set, key, shares)) = with_wiped_stack(drawn) else {
             return Err(vault::Error::incident("no master key was drawn", "seal").into());
         };
-        let keep = |(name, share)| Keeping { name, taken: false, confirmed: false, share };
+        let keep = |(name, share)| Keeping { name, given: None, confirmed: false, share };
         let keepers = names.into_iter().zip(shares).map(keep).collect();
         let (expires, patience_ms) = (now.plus_ms(PATIENCE_MS), PATIENCE_MS);
         let by = by.to_owned();
@@ -127,7 +141,7 @@ impl Distribution {
         let context = Context { kem: KEM, id, purpose: Purpose::Take, holder: &giver.key };
         let is_theirs = context.verify(key, signature);
         is_theirs.map_err(|_| not_taken("the key is not signed by the certificate's"))?;
-        if keeping.taken {
+        if keeping.is_taken() {
             return Err(not_taken("it was taken before"));
         }
         // For the one custodian whose share it is.
@@ -138,15 +152,26 @@ impl Distribution {
                 vault::Error::incident("no share was sealed", "seal").into()
             }
         })?;
-        keeping.taken = true;
+        keeping.given = Some(Given { key: key.to_vec(), sealed: sealed.clone() });
         *expires = now.plus_ms(*patience_ms);
         Ok(sealed)
+    }
+
+    /// What a custodian was given already, who asks again with the same key because the answer was
+    /// lost, and has not read the share back; else none.
+    pub(super) fn given(&mut self, giver: &Giver, asked: &Asked) -> Option<Vec<u8>> {
+        let Self { id, keepers, .. } = self;
+        let keeping = keeping(keepers, giver).ok().filter(|keeping| !keeping.confirmed)?;
+        let context = Context { kem: KEM, id, purpose: Purpose::Take, holder: &giver.key };
+        context.verify(&asked.key, &asked.signature).ok()?;
+        let before = keeping.given.as_ref().filter(|before| before.key == asked.key)?;
+        Some(before.sealed.clone())
     }
 
     /// A share did not leave after all.
     pub(super) fn take_back(&mut self, giver: &Giver) {
         if let Ok(keeping) = keeping(&mut self.keepers, giver) {
-            keeping.taken = false;
+            keeping.given = None;
         }
     }
 
@@ -161,7 +186,7 @@ impl Distribution {
         let keeping = keeping(keepers, giver)?;
         let context = Context { kem: KEM, id, purpose: Purpose::Confirm, holder: &giver.key };
         let read_back = sent.open(&context, key)?;
-        if !keeping.taken {
+        if !keeping.is_taken() {
             return Err(not_taken("it was not taken yet"));
         }
         if !keeping.share.is_same(&read_back) {

@@ -30,7 +30,8 @@ struct Made {
 }
 
 impl Keeper {
-    /// Gives a custodian a share of the distribution, once; it is audited where there is a log.
+    /// Gives a custodian a share of the distribution, once: who asks again with the same key, until
+    /// the share is read back, gets the same envelope. It is audited where there is a log.
     pub async fn take(
         self: &Arc<Self>,
         at: At,
@@ -44,11 +45,19 @@ impl Keeper {
             let work = begin(at.as_ref(), Action::TakeShare).await?;
             let one = keeper.at_table(&mut desk, at.as_ref(), distribution).await;
             let one = one.and_then(|one| still_fit(one, at.as_ref()));
-            let taken = one.and_then(|one| keeper.hand_over(one, &giver, &asked));
+            let mut is_again = false;
+            let taken = one.and_then(|one| match one.given(&giver, &asked) {
+                Some(sealed) => {
+                    is_again = true;
+                    Ok(sealed)
+                }
+                None => keeper.hand_over(one, &giver, &asked),
+            });
             // The share leaves when it is written down who has it.
             match (taken, work) {
                 (Ok(sealed), Some(work)) => match commit(work, &desk).await {
                     Ok(()) => Ok(sealed),
+                    Err(error) if is_again => Err(error),
                     Err(error) => {
                         // It has not left: it can be asked for again.
                         desk.distribution.iter_mut().for_each(|one| one.take_back(&giver));

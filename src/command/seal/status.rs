@@ -162,7 +162,7 @@ impl Keeper {
         let one = desk.distribution.as_ref().filter(|one| now < one.expires)?;
         let keepers = one.keepers.iter().map(|keeping| KeeperStatus {
             name: keeping.name.clone(),
-            taken: keeping.taken,
+            taken: keeping.is_taken(),
             confirmed: keeping.confirmed,
         });
         Some(DistributionStatus {

@@ -3,7 +3,7 @@
 use prost::Message as _;
 use tonic::transport::Channel;
 
-use super::{Client, ClientError, Refusal};
+use super::{Client, ClientError, Refusal, until_answered};
 use crate::command::ceremony::custodian::{Custodian, Signed, sign_transcript};
 use crate::command::ceremony::plan::{Plan, Planned, Task};
 use crate::command::ceremony::record::{CeremonyState, key_signed};
@@ -202,7 +202,9 @@ impl Client {
             recipient_key: asked.sent,
             signature: asked.signature.to_vec(),
         };
-        let taken = self.ceremonies().take_component(request).await?.into_inner();
+        let ask =
+            || async { Ok(self.ceremonies().take_component(request.clone()).await?.into_inner()) };
+        let taken = until_answered(ask).await?;
         let refused = |_| ClientError::Incomplete("envelope");
         let component =
             at.at(by, |custodian| custodian.open_slip(&key, &taken.envelope).map_err(refused))?;

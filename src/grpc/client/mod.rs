@@ -9,6 +9,8 @@ mod line;
 mod policy;
 mod seal;
 
+use std::time::Duration;
+
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -276,6 +278,26 @@ impl Refusal {
     }
 }
 
+/// How long is waited before a call whose answer was lost is made once more.
+const PAUSES: [Duration; 3] =
+    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
+
+/// Makes a call until there is an answer: for those that answer the same when they are made again.
+async fn until_answered<T, F>(call: impl Fn() -> F) -> Result<T, ClientError>
+where
+    F: Future<Output = Result<T, ClientError>>,
+{
+    for pause in PAUSES {
+        match call().await {
+            Err(ClientError::Refused(refusal)) if refusal.reason.is_empty() => {
+                tokio::time::sleep(pause).await;
+            }
+            answer => return answer,
+        }
+    }
+    call().await
+}
+
 /// A fresh request id.
 #[must_use]
 pub fn request_id() -> String {
@@ -289,4 +311,32 @@ pub fn request_id_of(asked: &[&[u8]]) -> String {
     let digest = digest::sha256(asked);
     let (bytes, _) = digest.split_first_chunk().expect("32 bytes begin with 16");
     uuid::Builder::from_custom_bytes(*bytes).into_uuid().as_hyphenated().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_was_lost_is_asked_for_again_and_a_refusal_is_one() {
+        let asked = Cell::new(0);
+        let call = |lost: usize, status: fn() -> Status| {
+            let asked = &asked;
+            move || async move {
+                asked.set(asked.get() + 1);
+                if asked.get() <= lost { Err(status().into()) } else { Ok(asked.get()) }
+            }
+        };
+        let lost = || Status::unavailable("the line broke");
+        assert_eq!(until_answered(call(1, lost)).await.unwrap(), 2);
+        asked.set(0);
+        let refused = || {
+            let details = tonic_types::ErrorDetails::with_error_info("POLICY_DENIED", "test", []);
+            Status::with_error_details(Code::PermissionDenied, "no", details)
+        };
+        let refused = until_answered(call(1, refused)).await.unwrap_err();
+        assert_eq!((refused.reason(), asked.get()), (Some("POLICY_DENIED"), 1));
+    }
 }

@@ -3,7 +3,7 @@
 use prost::Message as _;
 use tonic::transport::Channel;
 
-use super::{CeremonyView, Client, ClientError, Credentials, Refusal};
+use super::{CeremonyView, Client, ClientError, Credentials, Refusal, until_answered};
 use crate::command::ceremony::plan::Planned;
 use crate::command::envelope::{Context, Purpose};
 use crate::command::seal::KEM;
@@ -165,7 +165,8 @@ impl Client {
             signature: signature.to_vec(),
             plan_digest: plan_digest.to_vec(),
         };
-        let answer = self.seals().take_share(request).await?.into_inner();
+        let ask = || async { Ok(self.seals().take_share(request.clone()).await?.into_inner()) };
+        let answer = until_answered(ask).await?;
         let opened = context.open(&recipient, &answer.sealed).map_err(|_| NOT_OPEN)?;
         let share = Share::from_bytes(&opened).map_err(|_| NOT_OPEN)?;
         Ok((answer.status.ok_or(ClientError::Incomplete("status"))?, share))
