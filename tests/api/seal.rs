@@ -1,7 +1,8 @@
 //! A service that starts sealed, over TLS: custodians make its master key, open it, and it is sealed
 //! again.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use firstkey::command::envelope::{Context, Purpose};
@@ -44,6 +45,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// A live service before a store in memory; it starts sealed.
 pub(crate) struct Sealed {
     pub(crate) access: Access,
+    issued: Mutex<BTreeMap<(String, &'static str), Credentials>>,
     store: Arc<dyn Store>,
     pub(crate) clock: Arc<TestClock>,
     gate: Arc<Gate>,
@@ -108,19 +110,26 @@ impl Sealed {
         let proof = run_self_tests().unwrap();
         let served = serve(Arc::clone(&gate), proof, settings, stop.clone().cancelled_owned());
         let serving = tokio::spawn(async move { served.await.unwrap() });
-        Self { access, store, clock, gate, url, stop, serving }
+        Self { access, issued: Mutex::default(), store, clock, gate, url, stop, serving }
     }
 
     /// Ends it and starts it again, as it was left.
     pub(crate) async fn restart(self) -> Self {
-        let Self { access, store, clock, gate, stop, serving, .. } = self;
+        let Self { access, issued, store, clock, gate, stop, serving, .. } = self;
         drop(gate);
         stop.cancel();
         serving.await.unwrap();
-        Self::over(store, access, clock).await
+        Self { issued, ..Self::over(store, access, clock).await }
     }
 
+    /// What somebody shows at a plane, who has one key there.
     pub(crate) fn credentials(&self, who: &str, plane: Plane) -> Credentials {
+        let mut issued = self.issued.lock().unwrap();
+        let shown = (who.to_owned(), plane.as_str());
+        issued.entry(shown).or_insert_with(|| self.issue(who, plane)).clone()
+    }
+
+    fn issue(&self, who: &str, plane: Plane) -> Credentials {
         let issued = self.access.issue_client(plane, &name(who), DECADES).unwrap();
         let authority = self.access.server.root_der();
         let authority = firstkey::crypto::certificate::certificate_to_pem(authority).into_bytes();

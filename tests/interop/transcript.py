@@ -81,9 +81,15 @@ def verify(text: str, log_key: Ed25519PublicKey, authority: x509.Certificate) ->
     outcome = _walk(plan, lines[1:-1])
     # Where nobody joins, people come with their shares.
     comes = "joined" if steps_of(plan)[0].act == "join" else "given out"
+    keys: dict[str, Any] = {}
     for line in lines[1:-1]:
         if line["what"] in (comes, "signed"):
             key = _certified(line, authority)
+            # Everybody has one key, and each another.
+            numbers = key.public_numbers()
+            others = [other for who, other in keys.items() if who != line["who"]]
+            if keys.setdefault(line["who"], numbers) != numbers or numbers in others:
+                raise NotVerified("key", line["n"])
             if line["what"] == "signed":
                 _signed(line, key, _hash(written[outcome["n"] - 1]))
     return Verified(plan, outcome["what"] == "done", lines)
@@ -106,6 +112,9 @@ def _chain(written: Sequence[str]) -> list[dict[str, Any]]:
             raise NotVerified("malformed", number)
         if (line["n"], line["prev"]) != (number, prev):
             raise NotVerified("chain", number)
+        # RFC 3339 in UTC to the millisecond: as text they have the order of time.
+        if lines and line["time"] < lines[-1]["time"]:
+            raise NotVerified("time", number)
         prev = _hash(text).hex()
         lines.append(line)
     if not lines:

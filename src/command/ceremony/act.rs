@@ -42,6 +42,9 @@ pub enum StepRefused {
     /// Another step is awaited, or none.
     #[error("this is not the next step")]
     NotNext,
+    /// The key is not the one that this person came with, or it is another's.
+    #[error("{OTHER_KEY}")]
+    OtherKey,
     /// The source of randomness failed.
     #[error(transparent)]
     Rng(#[from] RngFailed),
@@ -49,6 +52,9 @@ pub enum StepRefused {
     #[error("the signature does not verify")]
     SignatureInvalid,
 }
+
+/// What somebody with another key is told.
+pub const OTHER_KEY: &str = "the key is not the one that they came with, or it is another's";
 
 /// Why a ceremony is aborted by a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +102,7 @@ impl Ceremony {
             return Err(StepRefused::DigestDiffers);
         }
         let certificate = BASE64.encode(who.certificate);
+        self.comes(who);
         self.done(now, "joined", who.name, &[("certificate", certificate)]);
         Ok(())
     }
@@ -311,6 +318,7 @@ impl Ceremony {
             ("certificate", BASE64.encode(who.certificate)),
             ("signature", HEXLOWER.encode(signature)),
         ];
+        self.comes(who);
         self.done(now, "signed", who.name, &values);
         if self.next().is_none() {
             self.state = CeremonyState::Closed;
@@ -339,12 +347,25 @@ impl Ceremony {
         Ok(())
     }
 
+    /// Remembers with which key somebody came: whoever acts in that name later has it too.
+    pub(super) fn comes(&mut self, who: Participant<'_>) {
+        self.keys.insert(who.name.to_owned(), HEXLOWER.encode(who.key.bytes()));
+    }
+
     /// Whose turn it is, and whether this is the one; the number of the component, 0 for the
     /// witness.
     pub(super) fn turn(&self, who: Participant<'_>, act: Act) -> Result<u8, StepRefused> {
         let next = self.next().filter(|next| next.act == act).ok_or(StepRefused::NotNext)?;
         if self.planned().name_of(next.actor) != Some(who.name) {
             return Err(StepRefused::NotNext);
+        }
+        let key = HEXLOWER.encode(who.key.bytes());
+        let is_theirs = match self.keys.get(who.name) {
+            Some(own) => *own == key,
+            None => self.keys.values().all(|other| *other != key),
+        };
+        if !is_theirs {
+            return Err(StepRefused::OtherKey);
         }
         Ok(match next.actor {
             Actor::Custodian(number) => number,

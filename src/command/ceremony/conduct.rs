@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use data_encoding::HEXLOWER;
 
-use super::act::{Cause, Participant, StepRefused};
+use super::act::{Cause, OTHER_KEY, Participant, StepRefused};
 use super::effect;
 use super::plan::{Plan, Planned, Task};
 use super::record::{Ceremony, CeremonyState};
@@ -370,6 +370,11 @@ impl Turn<'_> {
             StepRefused::NotNext => {
                 let error = not_next(&self.found.record);
                 refuse(self.work, error).await
+            }
+            StepRefused::OtherKey => {
+                let metadata = vec![("cause", OTHER_KEY.to_owned())];
+                let reason = Reason::PolicyDenied;
+                refuse(self.work, Error::Refused { reason, metadata }).await
             }
             StepRefused::Rng(_) => vault::Error::incident("no randomness", "ceremony").into(),
             StepRefused::SignatureInvalid => {

@@ -5,6 +5,8 @@
 //! OPEN -> ABORTED
 //! ```
 
+use std::collections::BTreeMap;
+
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +84,8 @@ pub struct Ceremony {
     /// The slip that waits to be read back.
     pub(super) given: Option<Given>,
     pub(super) tries_left: u8,
+    /// The public key that each came with, in lower case hexadecimals, by the URI name.
+    pub(super) keys: BTreeMap<String, String>,
 }
 
 /// The key of a ceremony for envelopes, as participants see it.
@@ -154,6 +158,7 @@ impl Ceremony {
             components: Vec::new(),
             given: None,
             tries_left: TRIES,
+            keys: BTreeMap::new(),
         }
     }
 
@@ -166,6 +171,7 @@ impl Ceremony {
     ) {
         let mut values = values.to_vec();
         let canonical = String::from_utf8(planned.canonical());
+        values.push(("ceremony", self.name()));
         values.push(("plan", canonical.expect("JSON is UTF-8")));
         values.push(("plan_digest", HEXLOWER.encode(&planned.digest())));
         self.write(now, "created", SERVICE, &values);
@@ -243,7 +249,7 @@ impl Ceremony {
 }
 
 /// Whom the transcript names where nobody at the table did it.
-pub(super) const SERVICE: &str = "service";
+pub const SERVICE: &str = "service";
 
 /// What signatures of a transcript cover.
 #[must_use]

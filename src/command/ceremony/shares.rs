@@ -41,6 +41,7 @@ impl Ceremony {
         let number = self.turn(who, Act::Take)?;
         let certificate = BASE64.encode(who.certificate);
         let values = [("certificate", certificate), ("share", number.to_string())];
+        self.comes(who);
         self.done(now, "given out", who.name, &values);
         Ok(())
     }

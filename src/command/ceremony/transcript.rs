@@ -78,8 +78,10 @@ impl Transcript {
         Ok((transcript, lines))
     }
 
-    /// Adds a line.
+    /// Adds a line. Its time is never before that of the last one.
     pub fn push(&mut self, now: UnixMillis, what: &str, who: &str, values: &[(&str, String)]) {
+        let last = self.line_before(0).and_then(|line| UnixMillis::parse(&line.time));
+        let now = last.map_or(now, |last| last.max(now));
         let line = Line {
             n: u32::try_from(self.0.len()).unwrap_or(u32::MAX).saturating_add(1),
             time: now.to_string(),
@@ -105,6 +107,13 @@ impl Transcript {
     pub fn link_before(&self, lines: usize) -> Link {
         let before = self.0.len().saturating_sub(lines);
         self.0[..before].last().map_or([0; 32], |line| sha256(&[line.as_bytes()]))
+    }
+
+    /// The last line but so many.
+    #[must_use]
+    pub fn line_before(&self, lines: usize) -> Option<Line> {
+        let before = self.0.len().checked_sub(lines)?;
+        serde_json::from_str(self.0[..before].last()?).ok()
     }
 
     /// The lines as they are written.

@@ -1,20 +1,25 @@
 //! Verifies a transcript without a service: that its lines follow from each other, that the steps
 //! are those of its plan, each by whom the plan names, and that everybody signed.
 
+use std::collections::BTreeMap;
+
 use data_encoding::{BASE64, HEXLOWER};
 
+use super::act::OTHER_KEY;
 use super::plan::{Plan, Planned};
-use super::record::transcript_signed;
+use super::record::{SERVICE, transcript_signed};
 use super::step::{Act, Step};
 use super::transcript::{Line, Transcript, TranscriptBroken};
 use crate::crypto::certificate::{Chain, verify_client};
 use crate::crypto::digest::sha256;
-use crate::crypto::ec;
+use crate::crypto::ec::{self, Point};
 use crate::vault::{UnixMillis, VerifierKey};
 
 /// What a transcript proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
+    /// `ceremonies/{ceremony}`.
+    pub name: String,
     /// The plan.
     pub planned: Planned,
     /// How many lines there are.
@@ -32,6 +37,9 @@ pub enum TranscriptRefused {
     /// A certificate does not lead to the authority, or is not of whom the line names.
     #[error("line {0}: the certificate is not of whom the line names, or of another authority")]
     CertificateInvalid(u32),
+    /// The key is not the one that this person came with, or it is another's.
+    #[error("line {0}: {OTHER_KEY}")]
+    KeyOther(u32),
     /// The first line is no plan, or not the one of its digest.
     #[error("line 1: the plan is none, or not the one of its digest")]
     PlanInvalid,
@@ -41,6 +49,9 @@ pub enum TranscriptRefused {
     /// A line is not the next step of the plan by whom the plan names.
     #[error("line {0}: this is not the next step of the plan")]
     StepUnexpected(u32),
+    /// A line is of a time before that of the line before, or of none.
+    #[error("line {0}: its time is before that of the line before, or is none")]
+    TimeInvalid(u32),
     /// The service has not signed its end.
     #[error("the transcript has no end that the service signed")]
     Unfinished,
@@ -74,6 +85,7 @@ pub fn verify(
         return Err(TranscriptRefused::Unfinished);
     };
     let planned = plan_of(first)?;
+    times(&lines)?;
     let Some((_, middle)) = rest.split_last().filter(|_| last.what == "closed") else {
         return Err(TranscriptRefused::Unfinished);
     };
@@ -85,19 +97,18 @@ pub fn verify(
         .verify(&signed, &signature(last)?)
         .map_err(|_| TranscriptRefused::SignatureInvalid(last.n))?;
     let mut walk = Walk { planned: &planned, steps: planned.steps(), done: 0, outcome: None };
+    let mut keys = BTreeMap::new();
     for line in middle {
         walk.line(line)?;
-        certificates(line, &walk, authorities)?;
+        certificates(line, &walk, authorities, &mut keys)?;
     }
     let aborted = walk.outcome == Some(Outcome::Aborted);
     if !aborted && walk.done < walk.steps.len() {
         return Err(TranscriptRefused::Unfinished);
     }
-    Ok(Verified { lines: lines.len(), aborted, planned })
+    let name = first.values.get("ceremony").cloned().unwrap_or_default();
+    Ok(Verified { name, lines: lines.len(), aborted, planned })
 }
-
-/// Whom lines name that nobody at the table wrote.
-const SERVICE: &str = "service";
 
 /// What became of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -183,6 +194,16 @@ fn act_of(what: &str) -> Option<Act> {
     })
 }
 
+/// Finds whether each line is of a time that is not before the line before.
+fn times(lines: &[Line]) -> Result<(), TranscriptRefused> {
+    let mut before = UnixMillis(0);
+    for line in lines {
+        let at = UnixMillis::parse(&line.time).filter(|at| before <= *at);
+        before = at.ok_or(TranscriptRefused::TimeInvalid(line.n))?;
+    }
+    Ok(())
+}
+
 fn plan_of(first: &Line) -> Result<Planned, TranscriptRefused> {
     let value = |name| first.values.get(name).map(String::as_str).unwrap_or_default();
     let plan = serde_json::from_str::<Plan>(value("plan")).ok();
@@ -191,6 +212,7 @@ fn plan_of(first: &Line) -> Result<Planned, TranscriptRefused> {
         .filter(|planned| {
             first.what == "created"
                 && first.who == SERVICE
+                && value("ceremony").starts_with("ceremonies/")
                 && planned.canonical() == value("plan").as_bytes()
                 && HEXLOWER.encode(&planned.digest()) == value("plan_digest")
         })
@@ -198,10 +220,12 @@ fn plan_of(first: &Line) -> Result<Planned, TranscriptRefused> {
 }
 
 /// Verifies the certificate of a line, at its time, and the signature that was made with it.
+/// Everybody has one key, and each another.
 fn certificates(
     line: &Line,
     walk: &Walk<'_>,
     authorities: Authorities<'_>,
+    keys: &mut BTreeMap<String, Point>,
 ) -> Result<(), TranscriptRefused> {
     if ![walk.comes(), "signed"].contains(&line.what.as_str()) {
         return Ok(());
@@ -215,10 +239,18 @@ fn certificates(
     if client.name != line.who {
         return Err(refused);
     }
+    let key = client.key.ok_or(refused)?;
+    let is_theirs = match keys.get(&line.who) {
+        Some(own) => *own == key,
+        None => keys.values().all(|other| *other != key),
+    };
+    if !is_theirs {
+        return Err(TranscriptRefused::KeyOther(line.n));
+    }
+    keys.insert(line.who.clone(), key);
     if line.what == "signed" {
         let wrong = TranscriptRefused::SignatureInvalid(line.n);
         let Some(Outcome::Done(end)) = walk.outcome else { return Err(wrong) };
-        let key = client.key.ok_or(refused)?;
         ec::verify(&key, &transcript_signed(&end), &signature(line)?).map_err(|_| wrong)?;
     }
     Ok(())
@@ -247,7 +279,7 @@ fn hash(line: &Line) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::ceremony::act::Participant;
+    use crate::command::ceremony::act::{Participant, StepRefused};
     use crate::command::ceremony::custodian::sign_transcript;
     use crate::command::ceremony::record::Ceremony;
     use crate::command::ceremony::step::Actor;
@@ -348,7 +380,12 @@ mod tests {
             if steps < 9 {
                 assert_eq!(verified, Err(TranscriptRefused::Unfinished), "{steps}");
             } else {
-                let expected = Verified { planned: planned(), lines: 12, aborted: false };
+                let expected = Verified {
+                    name: "ceremonies/c-1".to_owned(),
+                    planned: planned(),
+                    lines: 12,
+                    aborted: false,
+                };
                 assert_eq!(verified, Ok(expected));
             }
         }
@@ -386,12 +423,14 @@ mod tests {
         let (_, mut lines) = Transcript::parse(&text(&table.ceremony(9))).unwrap();
         let _ = lines.pop();
         change(&mut lines);
-        let mut anew = Transcript::default();
-        for line in lines {
-            let values: Vec<(&str, String)> =
-                line.values.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-            anew.push(UnixMillis::parse(&line.time).unwrap(), &line.what, &line.who, &values);
-        }
+        let mut prev = [0; 32];
+        let written = (1..).zip(lines).map(|(n, mut line)| {
+            (line.n, line.prev) = (n, HEXLOWER.encode(&prev));
+            prev = hash(&line);
+            serde_json::to_string(&line).unwrap()
+        });
+        let written: Vec<String> = written.collect();
+        let (mut anew, _) = Transcript::parse(&written.join("\n")).unwrap();
         let signature = HEXLOWER.encode(&table.log.sign(&transcript_signed(&anew.link())));
         let now = UnixMillis((BEGIN + 60) * 1_000);
         anew.push(now, "closed", SERVICE, &[("signature", signature)]);
@@ -399,16 +438,66 @@ mod tests {
     }
 
     #[test]
+    fn everybody_has_one_key_and_each_another() {
+        let certified = |table: &Table, name, key: &SigningKey| {
+            BASE64.encode(&table.authority.issue_client(&key.public(), name, DAY).unwrap())
+        };
+        let table = Table::new();
+        // Who joins with a key of another's, and who signs with another than they joined with.
+        for (place, key) in [(2, &table.people[0].key), (9, &SigningKey::generate().unwrap())] {
+            let certificate = certified(&table, NAMES[1], key);
+            let text = written_anew(&table, |lines| {
+                assert_eq!(lines[place].who, NAMES[1]);
+                lines[place].values.insert("certificate".to_owned(), certificate);
+            });
+            let line = u32::try_from(place + 1).unwrap();
+            assert_eq!(table.verify(&text).unwrap_err(), TranscriptRefused::KeyOther(line));
+        }
+        // The service does not let it come to that.
+        let planned = planned();
+        let sign = |message: &[u8]| table.log.sign(message);
+        let (now, rng) = (UnixMillis(BEGIN * 1_000), SystemRng::new());
+        let begun = Ceremony::begin("c-2".to_owned(), &planned, &[], now, (&rng, &sign));
+        let mut ceremony = begun.unwrap();
+        let join = |ceremony: &mut Ceremony, name, key: &Point| {
+            let who = Participant { name, certificate: b"", key };
+            ceremony.join(who, &planned.digest(), now)
+        };
+        let keys: Vec<&Point> = table.people.iter().map(|person| &person.public).collect();
+        join(&mut ceremony, NAMES[0], keys[0]).unwrap();
+        let shared = join(&mut ceremony, NAMES[1], keys[0]);
+        assert_eq!(shared, Err(StepRefused::OtherKey));
+        join(&mut ceremony, NAMES[1], keys[1]).unwrap();
+        join(&mut ceremony, NAMES[2], keys[2]).unwrap();
+        let who = Participant { name: NAMES[0], certificate: b"", key: keys[2] };
+        assert_eq!(ceremony.confirm(who, "0011AA", now), Err(StepRefused::OtherKey));
+        let who = Participant { key: keys[0], ..who };
+        assert_eq!(ceremony.confirm(who, "0011AA", now), Ok(false));
+    }
+
+    #[test]
     fn what_the_people_did_can_not_be_written_anew() {
         let table = Table::new();
         assert!(table.verify(&written_anew(&table, |_| ())).is_ok(), "the control");
         for (text, refused) in [
-            (written_anew(&table, |lines| lines.swap(1, 2)), TranscriptRefused::StepUnexpected(2)),
+            (written_anew(&table, |lines| lines.swap(1, 2)), TranscriptRefused::TimeInvalid(3)),
             (
                 written_anew(&table, |lines| drop(lines.remove(5))),
                 TranscriptRefused::StepUnexpected(6),
             ),
             (written_anew(&table, |lines| drop(lines.pop())), TranscriptRefused::Unfinished),
+            (
+                written_anew(&table, |lines| lines[4].time = lines[0].time.clone()),
+                TranscriptRefused::TimeInvalid(5),
+            ),
+            (
+                written_anew(&table, |lines| "soon".clone_into(&mut lines[5].time)),
+                TranscriptRefused::TimeInvalid(6),
+            ),
+            (
+                written_anew(&table, |lines| drop(lines[0].values.remove("ceremony"))),
+                TranscriptRefused::PlanInvalid,
+            ),
             (
                 written_anew(&table, |lines| NAMES[1].clone_into(&mut lines[1].who)),
                 TranscriptRefused::StepUnexpected(2),

@@ -10,7 +10,7 @@ use super::distribution::{Distribution, ReadBack};
 use super::giver::{Asked, Giver, Sent, not_taken, told, unfit};
 use super::opening::are_custodians;
 use super::{Desk, Keeper, RESOURCE, ShareSet, Status, to_its_end};
-use crate::command::ceremony::act::StepRefused;
+use crate::command::ceremony::act::{OTHER_KEY, StepRefused};
 use crate::command::ceremony::conduct::not_next;
 use crate::command::ceremony::record::{Ceremony, CeremonyState};
 use crate::command::{Error, give_up};
@@ -362,6 +362,7 @@ fn refusal(ceremony: &Ceremony, refused: StepRefused) -> Error {
         },
         StepRefused::DigestDiffers => Error::field("plan_digest", "is that of another plan"),
         StepRefused::NotNext => not_next(ceremony),
+        StepRefused::OtherKey => told(Reason::PolicyDenied, "cause", OTHER_KEY),
         StepRefused::Rng(_) | StepRefused::SignatureInvalid => {
             vault::Error::incident("a step with a share has neither", RESOURCE).into()
         }

@@ -6,7 +6,7 @@ use tonic::transport::Channel;
 use super::{Client, ClientError, Refusal, until_answered};
 use crate::command::ceremony::custodian::{Custodian, Signed, sign_transcript};
 use crate::command::ceremony::plan::{Plan, Planned, Task};
-use crate::command::ceremony::record::{CeremonyState, key_signed};
+use crate::command::ceremony::record::{CeremonyState, SERVICE, key_signed};
 use crate::command::ceremony::step::Act;
 use crate::command::ceremony::transcript::Transcript;
 use crate::component::Component;
@@ -56,7 +56,11 @@ impl CeremonyView {
             return Err(ClientError::Incomplete("plan_digest"));
         }
         let transcript = Transcript::parse(&told.transcript.join("\n"));
-        let (transcript, _) = transcript.map_err(|_| ClientError::Incomplete("transcript"))?;
+        let (transcript, lines) = transcript.map_err(|_| ClientError::Incomplete("transcript"))?;
+        let named = lines.first().and_then(|first| first.values.get("ceremony"));
+        if named != Some(&told.name) {
+            return Err(ClientError::Incomplete("transcript"));
+        }
         let state = match told.state() {
             proto::CeremonyState::Aborted => CeremonyState::Aborted,
             proto::CeremonyState::Closed => CeremonyState::Closed,
@@ -297,7 +301,13 @@ impl Client {
     ) -> Result<CeremonyView, ClientError> {
         let steps = at.planned.steps();
         let signatures = steps.iter().take(at.steps_done).filter(|step| step.act == Act::Sign);
-        let link = at.transcript.link_before(signatures.count());
+        let after = signatures.count();
+        // What is signed says that it was done, and nothing else does.
+        let last = at.transcript.line_before(after);
+        if !last.is_some_and(|line| line.what == "done" && line.who == SERVICE) {
+            return Err(ClientError::Incomplete("transcript"));
+        }
+        let link = at.transcript.link_before(after);
         let signature = sign_transcript(signer, &link);
         let signature = signature.map_err(|_| ClientError::Incomplete("randomness"))?.to_vec();
         let request = proto::SignCeremonyRequest { name: at.name.clone(), signature };

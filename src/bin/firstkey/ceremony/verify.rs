@@ -43,16 +43,19 @@ pub(super) fn run(arguments: &Verify, output: Output) -> anyhow::Result<ExitCode
             return Ok(ExitCode::from(exit::UNSOUND));
         }
     };
+    let name = &verified.name;
     let digest = data_encoding::HEXUPPER.encode(&verified.planned.digest());
     print::line(&match output {
         Output::Table => format!(
-            "verified: {} lines, signed by everybody{}\nplan      {digest}\noutcome   {}",
+            "verified: {} lines, signed by everybody{}\n\
+             ceremony  {name}\nplan      {digest}\noutcome   {}",
             verified.lines,
             if verified.aborted { " who had to: the service" } else { " and the service" },
             if verified.aborted { "aborted; nothing happened" } else { "complete" },
         ),
         Output::Json => json!({
             "verified": true,
+            "ceremony": name,
             "lines": verified.lines,
             "plan_digest": digest,
             "aborted": verified.aborted,
